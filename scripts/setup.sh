@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# Makes this machine able to run the scripts: npm packages, a Docker Engine with Compose v2, base images.
+# Idempotent, and under a second when nothing is missing. Not used on the NAS: DSM brings its own engine.
+#
+# An engine that answers is used as it is and never reconfigured. Only on Debian or Ubuntu, as root,
+# is a missing one installed; everywhere else this says what to install and stops.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+api_base_image=debian:trixie-slim # the FROM of both Dockerfiles under examples/
+nginx_image=${NGINX_IMAGE:-nginx:1.30}
+docker=${DOCKER_CMD:-docker}
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() {
+  printf 'setup: %s\n' "$*" >&2
+  exit 1
+}
+work=
+trap 'rm -rf "$work"' EXIT
+scratch() { work=${work:-$(mktemp -d)}; }
+
+can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && grep -qE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release; }
+
+apt_install() {
+  say "installing from the distribution's packages: $*"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+npm_packages() {
+  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 18) ? 0 : 1)' ||
+    fail "Node $(node --version) is too old. Install Node 20.18 or newer, then run this again."
+  # npm writes this file last, so an install that was cut off is done again.
+  [ node_modules/.package-lock.json -nt package-lock.json ] && return
+  say 'installing the npm packages (npm ci)'
+  npm ci --no-audit --no-fund --loglevel=error
+  touch node_modules/.package-lock.json
+}
+
+engine_answers() { "$docker" version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+
+engine() {
+  engine_answers && return
+  [ -z "${DOCKER_HOST:-}" ] || fail "no engine answers at DOCKER_HOST=$DOCKER_HOST. Start it, or unset DOCKER_HOST."
+  can_install || fail "no Docker Engine answers '$docker version'. Install or start Docker (20.10 or newer, with Compose v2 from 2.20: https://docs.docker.com/engine/install/), make sure that this user may use it, then run this again."
+  command -v dockerd >/dev/null || apt_install docker.io iptables
+  engine_answers && return
+  say 'starting the Docker Engine'
+  if [ -d /run/systemd/system ]; then
+    systemctl start docker
+  else
+    # A pid file that outlived its process (a machine that was cut off) would keep dockerd from starting.
+    pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid /run/docker/containerd/containerd.pid
+    setsid nohup dockerd >/var/log/dockerd.log 2>&1 </dev/null &
+  fi
+  for _ in $(seq 120); do
+    engine_answers && return
+    sleep 0.25
+  done
+  fail 'the Docker Engine did not come up within 30 s: see /var/log/dockerd.log or journalctl -u docker.'
+}
+
+compose_answers() { "$docker" compose version --short 2>/dev/null | grep -qE '^v?([2-9]|[1-9][0-9])\.'; }
+
+compose() {
+  compose_answers && return
+  can_install || fail "'$docker compose' is missing. Install Compose v2, 2.20 or newer: https://docs.docker.com/compose/install/linux/"
+  if apt-cache show docker-compose-v2 >/dev/null 2>&1; then # Ubuntu
+    apt_install docker-compose-v2
+  elif apt-cache policy docker-compose | grep -qE 'Candidate: (2|[3-9])'; then # Debian 13 and newer
+    apt_install docker-compose
+  else
+    compose_from_newer_debian
+  fi
+  compose_answers || fail "'$docker compose' still does not answer after the install."
+}
+
+# The mirror that this system's own apt uses; empty elsewhere than on Debian, where debootstrap takes its default.
+debian_mirror() {
+  apt-get indextargets --format '$(SITE) $(LABEL) $(CODENAME)' 'Created-By: Packages' |
+    awk '$2 == "Debian" && $3 !~ /-/ { print $1; exit }'
+}
+
+# Debian 12 carries Compose v1 only. The newer package is one static file, so it is unpacked beside the
+# system's packages instead of mixing two releases on the owner's machine.
+compose_from_newer_debian() {
+  local plugins=/usr/local/lib/docker/cli-plugins apt
+  say "unpacking Compose v2 from Debian 13's docker-compose package into $plugins"
+  scratch
+  mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial" "$plugins"
+  printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s trixie main\n' "$(debian_mirror)" >"$work/apt/sources.list"
+  chmod -R a+rX "$work"
+  apt=(-qq -o "Dir::Etc::SourceList=$work/apt/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/apt/lists" -o "Dir::Cache=$work/apt/cache" -o APT::Sandbox::User=root)
+  apt-get "${apt[@]}" update
+  (cd "$work" && apt-get "${apt[@]}" download docker-compose)
+  dpkg -x "$work"/docker-compose_*.deb "$work/compose"
+  install -m 755 "$(find "$work/compose" -name docker-compose -type f -path '*cli-plugins*')" "$plugins/docker-compose"
+}
+
+has_image() { "$docker" image inspect "$1" >/dev/null 2>&1; }
+
+pull() {
+  say "pulling $1"
+  "$docker" pull --quiet "$1" >/dev/null 2>&1 && return
+  say "no registry gave $1"
+  return 1
+}
+
+base_images() {
+  has_image "$api_base_image" || pull "$api_base_image" || debian_base
+  has_image "$nginx_image" || pull "$nginx_image" || nginx_from_debian
+}
+
+debian_base() {
+  can_install || fail "$api_base_image can be neither pulled nor built here. Make a registry reachable, or 'docker load' the image."
+  command -v debootstrap >/dev/null || apt_install debootstrap debian-archive-keyring
+  say "building $api_base_image from Debian packages (debootstrap, about a minute)"
+  scratch
+  # shellcheck disable=SC2046 # no mirror, no argument
+  debootstrap --variant=minbase --include=ca-certificates trixie "$work/trixie" $(debian_mirror) >"$work/debootstrap.log" 2>&1 ||
+    fail "debootstrap failed: $(tail -20 "$work/debootstrap.log")"
+  rm -rf "$work"/trixie/var/cache/apt/archives/*.deb
+  tar -C "$work/trixie" -c . | "$docker" import --change 'CMD ["bash"]' - "$api_base_image" >/dev/null
+}
+
+# keepalive_min_timeout and the run-time resolver need nginx 1.29.7 or newer: that is in Debian testing.
+nginx_from_debian() {
+  has_image "$api_base_image" || debian_base
+  say "building $nginx_image from Debian testing's nginx package"
+  scratch
+  mkdir -p "$work/nginx"
+  cat >"$work/nginx/Dockerfile" <<DOCKERFILE
+FROM $api_base_image
+RUN sed 's/trixie/testing/' /etc/apt/sources.list >/etc/apt/sources.list.d/testing.list \
+ && apt-get -o Acquire::Check-Valid-Until=false update && apt-get install -y --no-install-recommends -t testing nginx \
+ && rm -rf /var/lib/apt/lists/* /etc/nginx/sites-enabled/*
+STOPSIGNAL SIGQUIT
+CMD ["nginx", "-g", "daemon off;"]
+DOCKERFILE
+  "$docker" build -t "$nginx_image" "$work/nginx" >"$work/build.log" 2>&1 || fail "the build failed: $(tail -20 "$work/build.log")"
+}
+
+npm_packages
+engine
+compose
+base_images
