@@ -1,0 +1,36 @@
+import { open, rename, rm, symlink } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+
+/** One fixed name per target: what a killed run leaves is overwritten by the next, never collected. */
+const temporary = (path: string): string => join(dirname(path), `.${basename(path)}.tmp`);
+
+/** Without this a power cut may undo a rename that was already reported as done. */
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(dirname(path), "r");
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
+
+/** Replaces a file so that readers see the old or the new content, also after a power cut. Throws what the file system throws. */
+export async function replaceFile(path: string, content: string): Promise<void> {
+  const file = await open(temporary(path), "w", 0o644);
+  try {
+    await file.writeFile(content);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(temporary(path), path);
+  await syncFolder(path);
+}
+
+/** Points a symbolic link at a target; at no instant is there no link. Throws what the file system throws. */
+export async function replaceLink(path: string, target: string): Promise<void> {
+  await rm(temporary(path), { force: true });
+  await symlink(target, temporary(path));
+  await rename(temporary(path), path);
+  await syncFolder(path);
+}

@@ -1,0 +1,62 @@
+/** What the process exits with; the README has the table for owners. */
+export const EXIT = { done: 0, failed: 1, usage: 2, manual: 3, locked: 4 } as const;
+
+interface Report {
+  /** What to do next, as a sentence an owner can act on at 03:00. */
+  next: string;
+  /** What was seen: log lines, an answer, a command's output. */
+  details?: string;
+}
+
+/** A failure the tool foresaw. Everything else that is thrown is a bug. */
+export class ToolError extends Error {
+  readonly exitCode: number = EXIT.failed;
+  readonly next: string;
+  details: string;
+
+  constructor(message: string, { next, details = "" }: Report) {
+    super(message);
+    this.name = new.target.name;
+    this.next = next;
+    this.details = details;
+  }
+}
+
+/** A wrong option or setting. Nothing was touched. */
+export class UsageError extends ToolError {
+  override readonly exitCode = EXIT.usage;
+}
+
+/** The state file cannot be read or written, or says neither blue nor green. */
+export class StateFileError extends ToolError {}
+
+/** Docker or Compose is missing, does not answer or refused a command. */
+export class DockerError extends ToolError {}
+
+/** The image did not build. The colour that serves was not touched. */
+export class BuildError extends ToolError {}
+
+/** The host port of the colour is somebody else's. Nothing was started. */
+export class PortConflictError extends ToolError {}
+
+/** Both colours run and nobody said which to keep. Nothing was stopped. */
+export class BothRunningError extends ToolError {}
+
+/** A rollback found no other colour. */
+export class NothingToRollBackToError extends ToolError {}
+
+/** The new colour did not become healthy, or nginx cannot reach it. No traffic was moved. */
+export class HealthError extends ToolError {}
+
+/** Traffic through nginx was not what it should be after the switch. */
+export class VerifyError extends ToolError {}
+
+/** A colour that is to stop does not. The other one serves. */
+export class StopError extends ToolError {
+  override readonly exitCode = EXIT.manual;
+}
+
+/** nginx did not take the new upstream. The old link is back, and the old colour serves. */
+export class NginxReloadError extends ToolError {
+  override readonly exitCode = EXIT.manual;
+}

@@ -1,0 +1,168 @@
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseEnv } from "node:util";
+import { z } from "zod";
+import { which } from "zx";
+import type { Color } from "./color.ts";
+import { UsageError } from "./errors.ts";
+
+/** The checkout: relative paths in settings start here, so that cron's working directory does not matter. */
+export const ROOT = fileURLToPath(new URL("..", import.meta.url));
+const SETTINGS_FILE = ".env.blue-green";
+const NAS_VAULT = "/volume1/LOOP_CORE/vault/LOOP";
+const NAS_DOCKER = ["/var/packages/ContainerManager/target/usr/bin/docker", "/usr/local/bin/docker"];
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+const ofDigits = (shape: RegExp, must: string) => z.string().regex(shape, must).transform(Number);
+const A_PORT = "must be a port from 1 to 65535";
+const port = ofDigits(/^\d+$/, A_PORT).refine((value) => value >= 1 && value <= 65535, A_PORT);
+const A_COUNT = "must be a whole number from 1";
+const count = ofDigits(/^\d+$/, A_COUNT).refine((value) => value >= 1, A_COUNT);
+const seconds = ofDigits(/^\d+(\.\d+)?$/, "must be a number of seconds, such as 10 or 0.5");
+const someSeconds = seconds.refine((value) => value > 0, "must be more than 0 seconds");
+
+/** Also false where nobody may look: a permission lost is as good as a volume lost. */
+function isFolder(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    return false;
+  }
+}
+const path = z.string().transform((text) => resolve(ROOT, text));
+const existingFolder = path.refine(isFolder, "must be a folder that is there; is the volume mounted?");
+
+const findDocker = (): string =>
+  which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
+
+const Raw = z.object({
+  DOCKER_CMD: z.string().default(findDocker),
+  COMPOSE_FILE: z.string().default("docker-compose.blue-green.yml"),
+  COMPOSE_PROJECT_NAME: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9_-]*$/, "must be lower-case letters, digits, - and _")
+    .default("loop"),
+  NGINX_CONTAINER: z
+    .string()
+    .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, "must be a container name")
+    .optional(),
+  NGINX_IMAGE: z.string().default("nginx:1.30"),
+  NGINX_PORT: port.default(8080),
+  BLUE_PORT: port.default(8082),
+  GREEN_PORT: port.default(8085),
+  AUTH_PORT: port.default(8084),
+  VAULT_PATH: existingFolder.default(existsSync(NAS_VAULT) ? NAS_VAULT : join(ROOT, "examples/vault")),
+  ACTIVE_COLOR_FILE: path.optional(),
+  OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
+  LOOP_API_CONTEXT: existingFolder.default(join(ROOT, "examples/loop-api")),
+  LOOP_AUTH_CONTEXT: existingFolder.default(join(ROOT, "examples/loop-auth")),
+  HEALTH_RETRIES: count.default(30),
+  HEALTH_INTERVAL: someSeconds.default(10),
+  HEALTH_TIMEOUT: someSeconds.default(5),
+  VERIFY_SECONDS: seconds.default(30),
+  DRAIN_SECONDS: seconds.default(30),
+});
+
+/** What a run works with. Paths are absolute; times are seconds. */
+export interface Settings {
+  dockerCmd: string;
+  composeFiles: string[];
+  project: string;
+  nginxContainer: string;
+  /** The folder beside the (first) compose file that nginx has mounted. */
+  nginxFolder: string;
+  nginxPort: number;
+  ports: Readonly<Record<Color, number>>;
+  vaultPath: string;
+  activeColorFile: string;
+  oauthDataPath: string;
+  health: { retries: number; interval: number; timeout: number };
+  verifySeconds: number;
+  drainSeconds: number;
+  /** What Compose fills its file with: the process environment over the settings file over the defaults. */
+  environment: Record<string, string>;
+}
+
+/** Compose, too, takes a variable that is set to nothing as not set. */
+const withoutEmpty = (environment: Environment): Record<string, string> =>
+  Object.fromEntries(Object.entries(environment).filter((entry): entry is [string, string] => !!entry[1]));
+
+const refuse = (problems: string[]): never => {
+  throw new UsageError("Wrong settings", {
+    details: problems.join("\n"),
+    next: `Correct them in the environment or in ${join(ROOT, SETTINGS_FILE)}; nothing was changed.`,
+  });
+};
+
+function equalPorts(ports: Record<string, number>): string[] {
+  const names = Object.keys(ports);
+  return names.flatMap((a, i) =>
+    names
+      .slice(i + 1)
+      .filter((b) => ports[a] === ports[b])
+      .map((b) => `${a} and ${b} are both ${ports[a]}: each needs a port of its own`),
+  );
+}
+
+/**
+ * The settings: `environment` over the file `.env.blue-green` in the checkout over the defaults.
+ * Throws UsageError that lists every wrong one. Changes nothing.
+ */
+export function loadSettings(
+  environment: Environment = process.env,
+  settingsFile = join(ROOT, SETTINGS_FILE),
+): Settings {
+  const fromFile = existsSync(settingsFile) ? parseEnv(readFileSync(settingsFile, "utf8")) : {};
+  const merged = { ...withoutEmpty(fromFile), ...withoutEmpty(environment) };
+  const parsed = Raw.safeParse(merged);
+  if (!parsed.success) {
+    return refuse(
+      parsed.error.issues.map(
+        ({ path: [name], message }) =>
+          `${String(name)} is ${JSON.stringify(merged[String(name)])}: it ${message}`,
+      ),
+    );
+  }
+  const raw = parsed.data;
+  const { NGINX_PORT, BLUE_PORT, GREEN_PORT, AUTH_PORT } = raw;
+  const clashes = equalPorts({ NGINX_PORT, BLUE_PORT, GREEN_PORT, AUTH_PORT });
+  if (clashes.length > 0) return refuse(clashes);
+
+  const composeFiles = raw.COMPOSE_FILE.split(":").map((file) => resolve(ROOT, file));
+  const missing = composeFiles.filter((file) => !existsSync(file));
+  if (missing.length > 0)
+    return refuse(missing.map((file) => `COMPOSE_FILE names ${file}, which does not exist`));
+
+  const nginxContainer = raw.NGINX_CONTAINER ?? `${raw.COMPOSE_PROJECT_NAME}-nginx`;
+  const resolved = { ...raw, NGINX_CONTAINER: nginxContainer };
+  return {
+    dockerCmd: raw.DOCKER_CMD,
+    composeFiles,
+    project: raw.COMPOSE_PROJECT_NAME,
+    nginxContainer,
+    nginxFolder: join(dirname(composeFiles[0] ?? ROOT), "nginx"),
+    nginxPort: NGINX_PORT,
+    ports: { blue: BLUE_PORT, green: GREEN_PORT },
+    vaultPath: raw.VAULT_PATH,
+    activeColorFile: raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color"),
+    oauthDataPath: raw.OAUTH_DATA_PATH,
+    health: { retries: raw.HEALTH_RETRIES, interval: raw.HEALTH_INTERVAL, timeout: raw.HEALTH_TIMEOUT },
+    verifySeconds: raw.VERIFY_SECONDS,
+    drainSeconds: raw.DRAIN_SECONDS,
+    environment: {
+      ...merged,
+      ...Object.fromEntries(Object.entries(resolved).map(([name, value]) => [name, String(value ?? "")])),
+    },
+  };
+}
+
+/** Spec `get_host_port`: the port on this host behind which a colour's container listens. */
+export const getHostPort = (settings: Settings, color: Color): number => settings.ports[color];
+
+/** Makes the folder that auth keeps its data in, for its owner only. */
+export async function createFolders(settings: Settings): Promise<void> {
+  await mkdir(settings.oauthDataPath, { recursive: true, mode: 0o700 });
+}

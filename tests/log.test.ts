@@ -1,0 +1,65 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { UsageError } from "../lib/errors.ts";
+import { createLog } from "../lib/log.ts";
+
+function terminal(isTTY: boolean) {
+  let text = "";
+  return { isTTY, write: (more: string) => (text += more), text: () => text };
+}
+
+const STAMP = "\\d{4}-\\d\\d-\\d\\dT[\\d:.]+Z";
+
+test("without a terminal: one time-stamped line per event, and no control characters", async () => {
+  const [out, err] = [terminal(false), terminal(false)];
+  const log = createLog(false, out, err);
+  await log.step("build green", async () => log.info("two\nlines"));
+  assert.match(
+    out.text(),
+    new RegExp(`^${STAMP} two\n${STAMP} lines\n${STAMP} ✓ build green \\(0\\.0 s\\)\n$`),
+  );
+  assert.not.match(out.text(), "\u001b");
+  assert.is(err.text(), "");
+});
+
+test("on a terminal: a live line that every message is written above of", async () => {
+  const out = terminal(true);
+  const log = createLog(false, out, terminal(true));
+  await log.step("build green", async () => log.info("message"));
+  // What stays on the screen: a line that was cleared leaves only what came after the last clearing.
+  const shown = out
+    .text()
+    .split("\n")
+    .map((line) => line.split("\r\u001b[K").at(-1))
+    .join("\n");
+  assert.is(shown, "message\n✓ build green (0.0 s)\n");
+  assert.match(out.text(), "… build green 0.0 s");
+});
+
+test("a step that fails says so, passes the error on, and does not count as done", async () => {
+  const out = terminal(false);
+  const log = createLog(false, out, terminal(false));
+  try {
+    await log.step("build green", () => Promise.reject(new Error("boom")));
+    assert.unreachable();
+  } catch (error) {
+    assert.is((error as Error).message, "boom");
+  }
+  assert.match(out.text(), "✗ build green");
+  assert.not.match(log.steps(), "build green");
+});
+
+test("a failure goes to stderr: what happened, what was seen, what to do next", () => {
+  const [out, err] = [terminal(false), terminal(false)];
+  createLog(false, out, err).failure(
+    new UsageError("Wrong settings", { details: "A is 1", next: "Correct it." }),
+  );
+  const lines = err
+    .text()
+    .trimEnd()
+    .split("\n")
+    .map((line) => line.replace(new RegExp(`^${STAMP} `), ""));
+  assert.equal(lines, ["Error: Wrong settings", "  A is 1", "Next: Correct it."]);
+  assert.is(out.text(), "");
+});
+test.run();

@@ -1,0 +1,93 @@
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { UsageError } from "../lib/errors.ts";
+import { getHostPort, loadSettings, ROOT } from "../lib/settings.ts";
+
+const NO_FILE = "/nonexistent/.env.blue-green";
+
+function refused(environment: Record<string, string>, file = NO_FILE): string {
+  try {
+    loadSettings(environment, file);
+  } catch (error) {
+    assert.instance(error, UsageError);
+    assert.is((error as UsageError).exitCode, 2);
+    return (error as UsageError).details;
+  }
+  return assert.unreachable(JSON.stringify(environment)) as never;
+}
+
+test("no file and an empty environment give the documented defaults", () => {
+  const settings = loadSettings({}, NO_FILE);
+  assert.equal(settings.composeFiles, [join(ROOT, "docker-compose.blue-green.yml")]);
+  assert.equal([settings.project, settings.nginxContainer, settings.nginxPort], ["loop", "loop-nginx", 8080]);
+  assert.equal([getHostPort(settings, "blue"), getHostPort(settings, "green")], [8082, 8085]);
+  assert.equal(settings.health, { retries: 30, interval: 10, timeout: 5 });
+  assert.equal([settings.verifySeconds, settings.drainSeconds], [30, 30]);
+  assert.is(settings.activeColorFile, join(settings.vaultPath, "_build/.active-color"));
+  assert.is(settings.environment.NGINX_IMAGE, "nginx:1.30");
+});
+
+test("the environment wins over the file, the file over the defaults, and set to nothing is not set", async () => {
+  const file = join(await mkdtemp(join(tmpdir(), "loop-test-settings-")), ".env.blue-green");
+  await writeFile(file, 'NGINX_PORT=9000\nBLUE_PORT=9001\nGREEN_PORT=\nAPI_KEY="a b"\n# AUTH_PORT=1\n');
+  const settings = loadSettings({ NGINX_PORT: "9002", BLUE_PORT: "" }, file);
+  assert.equal([settings.nginxPort, settings.ports], [9002, { blue: 9001, green: 8085 }]);
+  assert.is(settings.environment.API_KEY, "a b", "an owner's own variable must reach Compose");
+  assert.is(settings.environment.NGINX_PORT, "9002");
+});
+
+test("the state file and nginx's name follow the settings that they depend on", () => {
+  const settings = loadSettings({ VAULT_PATH: tmpdir(), COMPOSE_PROJECT_NAME: "second" }, NO_FILE);
+  assert.is(settings.activeColorFile, join(tmpdir(), "_build/.active-color"));
+  assert.equal(
+    [settings.nginxContainer, settings.environment.NGINX_CONTAINER],
+    ["second-nginx", "second-nginx"],
+  );
+});
+
+test("each wrong value is refused by its name, and all of them at once", () => {
+  const wrong: Record<string, string> = {
+    NGINX_PORT: "0",
+    BLUE_PORT: "65536",
+    GREEN_PORT: "80.5",
+    AUTH_PORT: "http",
+    HEALTH_RETRIES: "0",
+    HEALTH_INTERVAL: "0",
+    HEALTH_TIMEOUT: "-1",
+    VERIFY_SECONDS: "1e3",
+    DRAIN_SECONDS: "NaN",
+    COMPOSE_PROJECT_NAME: "Loop!",
+    NGINX_CONTAINER: "-rm",
+    VAULT_PATH: "/not/mounted",
+    LOOP_API_CONTEXT: "/not/there",
+  };
+  const all = refused(wrong);
+  for (const [name, value] of Object.entries(wrong)) {
+    assert.match(all, `${name} is "${value}": it `);
+    assert.is(refused({ [name]: value }).split("\n").length, 1);
+  }
+});
+
+test("a vault that is a file is no vault", () => {
+  assert.match(refused({ VAULT_PATH: join(ROOT, "package.json") }), "VAULT_PATH");
+});
+
+test("two names for one port are refused", () => {
+  assert.match(refused({ BLUE_PORT: "8080" }), "NGINX_PORT and BLUE_PORT are both 8080");
+});
+
+test("a compose file that does not exist is named", () => {
+  assert.match(refused({ COMPOSE_FILE: "docker-compose.blue-green.yml:none.yml" }), join(ROOT, "none.yml"));
+});
+
+test("the example file is a valid one and names every setting that Compose and the scripts read", async () => {
+  const example = join(ROOT, ".env.blue-green.example");
+  const settings = loadSettings({}, example);
+  assert.equal(settings.ports, { blue: 8082, green: 8085 });
+  const text = await readFile(example, "utf8");
+  for (const name of Object.keys(settings.environment)) assert.match(text, new RegExp(`^#?${name}=`, "m"));
+});
+test.run();
