@@ -1,0 +1,115 @@
+#!/usr/bin/env -S npx tsx
+import { question } from "zx";
+import { findActive } from "../lib/active.ts";
+import { getActiveColor, getInactiveColor, isColor, markActive } from "../lib/color.ts";
+import {
+  buildContainer,
+  checkDocker,
+  imageOf,
+  inspectColor,
+  runningColors,
+  startContainer,
+  stopContainer,
+} from "../lib/docker.ts";
+import { BothRunningError } from "../lib/errors.ts";
+import { healthCheck } from "../lib/health.ts";
+import { bringUpFrontDoor, drainNginx, servingColor, switchNginx, verifyNginxTraffic } from "../lib/nginx.ts";
+import type { Keep } from "../lib/options.ts";
+import { checkPortAvailable } from "../lib/port.ts";
+import { createFolders } from "../lib/settings.ts";
+import { runScript, type Stack } from "../lib/stack.ts";
+import { takeTrafficBack, undo } from "../lib/undo.ts";
+
+const HELP = `Releases the API to the colour that is idle: builds and starts it, checks its health, moves nginx over,
+watches real traffic, then drains and stops the old colour. Nothing that serves is touched before that.
+
+Usage: npx tsx scripts/deploy-blue-green.mts [options]
+
+  --keep blue|green|abort  when both colours run: which one stays (asked on a terminal otherwise)
+  --verbose                show every docker command and its output
+  -h, --help               show this
+
+Exit codes: 0 done · 1 failed, what served before still serves · 2 wrong option or setting
+            3 manual intervention needed · 4 another run holds the lock
+Settings:   environment over .env.blue-green over defaults; see .env.blue-green.example
+Go back:    npx tsx scripts/rollback.mts`;
+
+const BOTH_RUNNING = "Both blue and green are running. Keep which? (blue/green/abort)";
+
+/** The answer to "both are running": from --keep, or from the terminal. Without either it is "abort". */
+async function whichToKeep({ options, log }: Stack): Promise<Keep> {
+  log.warn(BOTH_RUNNING);
+  if (options.keep !== undefined) return options.keep;
+  if (!process.stdin.isTTY) return "abort";
+  const answer = (await question("blue/green/abort: ")).trim();
+  return isColor(answer) ? answer : "abort";
+}
+
+/**
+ * Spec `detect_conflicts`: when both colours run, keeps the one that is asked for. It gets the traffic before the other is stopped.
+ * Throws BothRunningError on "abort", and what its steps throw; nothing is stopped then.
+ */
+async function detectConflicts(stack: Stack): Promise<void> {
+  const { settings, log } = stack;
+  if ((await runningColors(stack)).length < 2) return;
+  const keep = await whichToKeep(stack);
+  if (keep === "abort") {
+    throw new BothRunningError(`Aborted. ${BOTH_RUNNING}`, {
+      next: "Look at both, then run this again with --keep blue or --keep green; nothing was stopped.",
+    });
+  }
+  const other = getInactiveColor(keep);
+  const serving = await servingColor(stack);
+  if (serving !== keep) {
+    await log.step(`check the health of ${keep}`, () => healthCheck(stack, keep));
+    await log.step(`switch nginx to ${keep}`, () => switchNginx(stack, keep));
+  }
+  try {
+    await log.step(`verify ${keep} through nginx`, () => verifyNginxTraffic(stack, keep));
+  } catch (error) {
+    if (serving !== other) throw error;
+    await undo(error, () => log.step(`undo: switch nginx back to ${other}`, () => switchNginx(stack, other)));
+  }
+  await log.step(`mark ${keep} as active`, () => markActive(settings.activeColorFile, keep));
+  await log.step("drain old connections", () => drainNginx(stack));
+  await log.step(`stop ${other}`, () => stopContainer(stack, other));
+}
+
+async function main(stack: Stack): Promise<void> {
+  const { settings, log } = stack;
+  await log.step("read the state file", () => getActiveColor(settings.activeColorFile));
+  await log.step("look for Docker", () => checkDocker(stack));
+  await createFolders(settings);
+  await log.step("bring up nginx and auth", () => bringUpFrontDoor(stack));
+  await detectConflicts(stack);
+  const from = await log.step("find the active color", () => findActive(stack));
+  const { active } = from;
+  const next = getInactiveColor(active);
+
+  await log.step(`build ${next}`, () => buildContainer(stack, next));
+  await log.step(`check the port of ${next}`, () => checkPortAvailable(stack, next));
+  try {
+    await log.step(`start ${next}`, () => startContainer(stack, next));
+    await log.step(`check the health of ${next}`, () => healthCheck(stack, next));
+  } catch (error) {
+    await undo(error, () => log.step(`undo: stop ${next}`, () => stopContainer(stack, next)));
+  }
+  await log.step(`switch nginx to ${next}`, () => switchNginx(stack, next)); // takes itself back when it fails
+  try {
+    await log.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next));
+    await log.step(`mark ${next} as active`, () => markActive(settings.activeColorFile, next));
+  } catch (error) {
+    await undo(error, () => takeTrafficBack(stack, from, next));
+  }
+
+  // From here on the release stands. It is marked already, so that an interrupted stop does no harm.
+  await log.step("drain old connections", () => drainNginx(stack));
+  await log.step(`stop ${active}`, () => stopContainer(stack, active));
+
+  const { image } = await inspectColor(stack, next);
+  log.info(`Released ${active} → ${next}: ${imageOf(settings, next)} (${image.slice(0, 19)})`);
+  log.info(log.steps());
+  log.info("Go back with: npx tsx scripts/rollback.mts");
+}
+
+await runScript({ help: HELP, keep: true, main });
