@@ -1,0 +1,128 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { request } from "undici";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { createScratch, type Scratch, waitFor } from "./scratch.ts";
+
+const nginx = suite<{ stack: Scratch; url: string }>("nginx");
+nginx.before(async (context) => {
+  context.stack = await createScratch("nginx");
+  context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
+});
+nginx.after(({ stack }) => stack.remove());
+
+const serves = (stack: Scratch, color: string) => async () => {
+  const front = await stack.front();
+  return front.status === 200 && front.color === color && JSON.parse(front.body).color === color;
+};
+
+nginx(
+  "serves blue after a plain `docker compose up -d`, and a release goes on from there",
+  async ({ stack }) => {
+    const up = await stack.compose("up", "-d");
+    assert.is(up.exitCode, 0, up.stdall);
+    await waitFor("blue serves", serves(stack, "blue"));
+    assert.equal(await stack.running(), ["blue"]);
+    const run = await stack.deploy();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.ok(await serves(stack, "green")());
+    assert.equal(await stack.running(), ["green"]);
+  },
+);
+
+nginx(
+  "sends the OAuth paths to auth and the rest to the active color, and names the color on each",
+  async ({ stack, url }) => {
+    const metadata = await stack.front("/.well-known/oauth-authorization-server");
+    assert.is(JSON.parse(metadata.body).issuer, url);
+    const registered = await request(`${url}/register`, { method: "POST", body: "{}" });
+    assert.is(registered.statusCode, 201);
+    assert.match(String(((await registered.body.json()) as { client_id: string }).client_id), /^[0-9a-f]+$/);
+    const authorized = await request(`${url}/authorize?redirect_uri=http://client/back&state=7`);
+    await authorized.body.dump();
+    assert.match(String(authorized.headers.location), /^http:\/\/client\/back\?code=.*&state=7$/);
+    const token = await request(`${url}/token`, { method: "POST" });
+    assert.is(((await token.body.json()) as { token_type: string }).token_type, "Bearer");
+    for (const path of ["/health", "/no/such/path", "/.well-known/x", "/register"]) {
+      assert.is((await stack.front(path)).color, "green", path);
+    }
+  },
+);
+
+nginx("streams: each event arrives when it was sent, not at the end", async ({ url }) => {
+  const { body, headers } = await request(`${url}/mcp`, {
+    method: "POST",
+    headers: { "content-type": "application/json", accept: "application/json, text/event-stream" },
+    body: JSON.stringify({
+      jsonrpc: "2.0",
+      id: 1,
+      method: "tools/call",
+      params: { name: "count", arguments: { n: 5, interval: 0.2 }, _meta: { progressToken: 1 } },
+    }),
+  });
+  assert.match(String(headers["content-type"]), "text/event-stream");
+  const arrivals: number[] = [];
+  let text = "";
+  for await (const chunk of body) {
+    arrivals.push(performance.now());
+    text += chunk;
+  }
+  assert.is(text.match(/notifications\/progress/g)?.length, 5);
+  assert.match(text, '"text": "green 15"');
+  assert.ok(
+    (arrivals.at(-1) ?? 0) - (arrivals[0] ?? 0) > 700,
+    `arrived within ${(arrivals.at(-1) ?? 0) - (arrivals[0] ?? 0)} ms`,
+  );
+});
+
+nginx("logs color, upstream address, status and times, and no query string", async ({ stack, url }) => {
+  await (await request(`${url}/health?secret=42`)).body.dump();
+  await sleep(200);
+  const { stdout } = await stack.docker("logs", "--tail", "5", stack.nginxContainer);
+  assert.match(
+    stdout,
+    /"GET \/health HTTP\/1.1" 200 \d+ color=green upstream=[\d.]+:8081 upstream_status=200 time=[\d.]+ upstream_time=[\d.]+/,
+  );
+  assert.not.match(stdout, "secret");
+});
+
+nginx("starts while the active color is down, and finds it when it is back", async ({ stack }) => {
+  const green = `${stack.project}-api-green`;
+  await stack.docker("stop", green);
+  await stack.docker("restart", "--time", "1", stack.nginxContainer);
+  await waitFor("an answer without an upstream", async () => (await stack.front()).status === 502);
+  await stack.docker("start", green);
+  await waitFor("green serves", serves(stack, "green"));
+});
+
+nginx("follows a color to a new address, and never takes the other color's for it", async ({ stack }) => {
+  const [blue, green] = [`${stack.project}-api-blue`, `${stack.project}-api-green`];
+  const address = (name: string) =>
+    stack.field(name, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
+  const before = await address(green);
+  // As after a reboot: the other one comes up first and gets the address.
+  await stack.docker("stop", green);
+  await stack.docker("start", blue);
+  assert.is(await address(blue), before, "the test did not get the addresses to move");
+  await stack.docker("start", green);
+  assert.is.not(await address(green), before);
+  await waitFor("green serves at its new address", serves(stack, "green"));
+  for (let i = 0; i < 10; i++) assert.ok(await serves(stack, "green")());
+  await stack.docker("stop", blue);
+});
+
+nginx("only nginx is published beyond this machine", async ({ stack }) => {
+  const { stdout } = await stack.docker(
+    "ps",
+    "--filter",
+    `label=com.docker.compose.project=${stack.project}`,
+    "--format",
+    "{{.Names}} {{.Ports}}",
+  );
+  const open = stdout.split("\n").filter((line) => /0\.0\.0\.0|\[::\]|:::/.test(line));
+  assert.equal(
+    open.map((line) => line.split(" ")[0]),
+    [stack.nginxContainer],
+  );
+});
+nginx.run();

@@ -1,0 +1,67 @@
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { createScratch, type Scratch } from "./scratch.ts";
+
+const rollback = suite<{ stack: Scratch }>("rollback");
+rollback.before(async (context) => {
+  context.stack = await createScratch("rollback");
+});
+rollback.after(({ stack }) => stack.remove());
+
+rollback("after the first release there is nothing to roll back to", async ({ stack }) => {
+  assert.is((await stack.deploy([], await stack.apiVersion("1.1.0"))).exitCode, 0);
+  const run = await stack.rollback();
+  assert.is(run.exitCode, 1);
+  assert.match(run.stderr, "nothing to roll back to");
+  assert.match(run.stderr, "Next: It is there after a second release");
+  assert.equal(
+    [await stack.running(), await stack.marked(), (await stack.front()).color],
+    [["green"], "green\n", "green"],
+  );
+});
+
+async function assertServes(stack: Scratch, color: string, version: string): Promise<void> {
+  const { color: served, body } = await stack.front();
+  assert.equal([served, JSON.parse(body).version], [color, version]);
+  assert.equal([await stack.running(), await stack.marked()], [[color], `${color}\n`]);
+}
+
+rollback("goes back to the build that was left, even when a newer source lies there", async ({ stack }) => {
+  assert.is((await stack.deploy([], await stack.apiVersion("1.2.0"))).exitCode, 0);
+  await assertServes(stack, "blue", "1.2.0");
+  const left = await stack.field(`${stack.project}-api-green`, "{{.Id}}");
+  const run = await stack.rollback([], await stack.apiVersion("1.3.0"));
+  assert.is(run.exitCode, 0, run.stdall);
+  assert.match(run.stdout, "Rolled back blue → green");
+  await assertServes(stack, "green", "1.1.0");
+  assert.is(await stack.field(`${stack.project}-api-green`, "{{.Id}}"), left, "the container was made anew");
+});
+
+rollback("twice returns to where it was; nginx and auth are not restarted", async ({ stack }) => {
+  const started = () => stack.field(stack.nginxContainer, "{{.State.StartedAt}}");
+  const before = await started();
+  assert.is((await stack.rollback()).exitCode, 0);
+  await assertServes(stack, "blue", "1.2.0");
+  assert.is(await started(), before);
+});
+
+rollback("a container that was pruned is made again from its image", async ({ stack }) => {
+  await stack.docker("rm", `${stack.project}-api-green`);
+  const run = await stack.rollback();
+  assert.is(run.exitCode, 0, run.stdall);
+  await assertServes(stack, "green", "1.1.0");
+});
+
+rollback("to a color that does not become healthy: what served goes on", async ({ stack }) => {
+  await stack.docker("rm", `${stack.project}-api-blue`);
+  const run = await stack.rollback([], { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "2" });
+  assert.is(run.exitCode, 1);
+  assert.match(run.stderr, "Health check failed, rollback not performed");
+  await assertServes(stack, "green", "1.1.0");
+});
+
+rollback("does not know --keep", async ({ stack }) => {
+  const run = await stack.rollback(["--keep", "blue"]);
+  assert.is(run.exitCode, 2);
+});
+rollback.run();

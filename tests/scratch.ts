@@ -1,0 +1,151 @@
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { request } from "undici";
+import * as assert from "uvu/assert";
+import { $, type ProcessOutput } from "zx";
+import { COLORS, type Color } from "../lib/color.ts";
+import { ROOT } from "../lib/settings.ts";
+
+const quiet = $({ quiet: true, nothrow: true });
+
+/** A whole stack beside whatever runs on this machine: its own project, ports, containers, images and folders. */
+export interface Scratch {
+  folder: string;
+  project: string;
+  env: Record<string, string>;
+  nginxContainer: string;
+  stateFile: string;
+  deploy(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
+  rollback(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
+  docker(...args: string[]): Promise<ProcessOutput>;
+  compose(...args: string[]): Promise<ProcessOutput>;
+  /** One docker inspect field of a container of this stack, "absent" when there is none. */
+  field(container: string, template: string): Promise<string>;
+  status(color: Color): Promise<string>;
+  running(): Promise<Color[]>;
+  /** What a client sees through nginx. */
+  front(path?: string): Promise<{ status: number; color: string; body: string }>;
+  marked(): Promise<string>;
+  /** A copy of the example API that says this version, as LOOP_API_CONTEXT. */
+  apiVersion(version: string): Promise<Record<string, string>>;
+  remove(): Promise<void>;
+}
+
+/** Asks every 0.1 s, for 10 s, until it is so. */
+export async function waitFor(what: string, isSo: () => Promise<boolean>): Promise<void> {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    if (await isSo().catch(() => false)) return;
+    await sleep(100);
+  }
+  assert.unreachable(`not within 10 s: ${what}`);
+}
+
+/** A port that is free now, on every address. */
+export const freePort = (): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const server = createServer()
+      .once("error", reject)
+      .listen(0, () => {
+        const address = server.address();
+        server.close(() =>
+          typeof address === "object" && address ? resolve(address.port) : reject(address),
+        );
+      });
+  });
+
+/** Makes the folders and settings of a scratch stack; nothing runs yet. */
+export async function createScratch(name: string): Promise<Scratch> {
+  const folder = await mkdtemp(join(tmpdir(), `loop-test-${name}-`));
+  const project = folder.slice(folder.lastIndexOf("/") + 1).toLowerCase();
+  const composeFiles = ["docker-compose.blue-green.yml", "faults.yml"].map((file) => join(folder, file));
+  await cp(join(ROOT, "docker-compose.blue-green.yml"), join(folder, "docker-compose.blue-green.yml"));
+  await cp(join(ROOT, "tests/faults.yml"), join(folder, "faults.yml"));
+  await cp(join(ROOT, "nginx"), join(folder, "nginx"), {
+    recursive: true,
+    filter: (file) => !file.endsWith("active-upstream.conf"),
+  });
+  await mkdir(join(folder, "vault"));
+
+  const env: Record<string, string> = {
+    PATH: process.env.PATH ?? "",
+    HOME: process.env.HOME ?? "",
+    COMPOSE_FILE: composeFiles.join(":"),
+    COMPOSE_PROJECT_NAME: project,
+    NGINX_PORT: String(await freePort()),
+    BLUE_PORT: String(await freePort()),
+    GREEN_PORT: String(await freePort()),
+    AUTH_PORT: String(await freePort()),
+    VAULT_PATH: join(folder, "vault"),
+    OAUTH_DATA_PATH: join(folder, "oauth"),
+    LOOP_API_CONTEXT: join(ROOT, "examples/loop-api"),
+    LOOP_AUTH_CONTEXT: join(ROOT, "examples/loop-auth"),
+    HEALTH_RETRIES: "10",
+    HEALTH_INTERVAL: "1",
+    HEALTH_TIMEOUT: "2",
+    VERIFY_SECONDS: "1",
+    DRAIN_SECONDS: "5",
+  };
+  const script = (path: string, args: string[], extra: Record<string, string>) =>
+    $({
+      quiet: true,
+      nothrow: true,
+      env: { ...env, ...extra },
+      cwd: folder,
+      timeout: "120s",
+    })`node --import ${join(ROOT, "node_modules/tsx/dist/loader.mjs")} ${join(ROOT, path)} ${args}`;
+  const docker = (...args: string[]) => quiet`docker ${args}`;
+  const compose = (...args: string[]) =>
+    $({
+      quiet: true,
+      nothrow: true,
+      env,
+      cwd: folder,
+    })`docker compose -f ${composeFiles[0] ?? ""} -f ${composeFiles[1] ?? ""} ${args}`;
+  const field = async (container: string, template: string) =>
+    (await docker("inspect", "--format", template, container)).stdout.trim() || "absent";
+  const status = (color: Color) => field(`${project}-api-${color}`, "{{.State.Status}}");
+  const stateFile = join(folder, "vault/_build/.active-color");
+
+  return {
+    folder,
+    project,
+    env,
+    nginxContainer: `${project}-nginx`,
+    stateFile,
+    deploy: (args = [], extra = {}) => script("scripts/deploy-blue-green.mts", args, extra),
+    rollback: (args = [], extra = {}) => script("scripts/rollback.mts", args, extra),
+    docker,
+    compose,
+    field,
+    status,
+    running: async () => {
+      const states = await Promise.all(COLORS.map(status));
+      return COLORS.filter((_, i) => states[i] === "running");
+    },
+    front: async (path = "/health") => {
+      const { statusCode, headers, body } = await request(`http://127.0.0.1:${env.NGINX_PORT}${path}`, {
+        reset: true,
+      });
+      return { status: statusCode, color: String(headers["x-loop-color"]), body: await body.text() };
+    },
+    marked: () => readFile(stateFile, "utf8").catch(() => "no file"),
+    apiVersion: async (version) => {
+      const context = join(folder, `api-${version}`);
+      await cp(join(ROOT, "examples/loop-api"), context, { recursive: true });
+      const main = join(context, "api/main.py");
+      await writeFile(
+        main,
+        (await readFile(main, "utf8")).replace('VERSION = "1.0.0"', `VERSION = "${version}"`),
+      );
+      return { LOOP_API_CONTEXT: context };
+    },
+    remove: async () => {
+      await compose("--profile", "green", "down", "--timeout", "1", "--volumes");
+      await docker("rmi", "--force", `${project}-api:blue`, `${project}-api:green`, `${project}-auth`);
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
