@@ -1,6 +1,6 @@
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { replaceFile } from "./atomic.ts";
+import { makeFolder, replaceFile } from "./atomic.ts";
 import { StateFileError } from "./errors.ts";
 
 export const COLORS = ["blue", "green"] as const;
@@ -37,10 +37,10 @@ export async function getActiveColor(stateFile: string): Promise<Color> {
 /** Spec `get_inactive_color`: the other colour. */
 export const getInactiveColor = (active: Color): Color => (active === "blue" ? "green" : "blue");
 
-/** Spec `mark_active`: writes the state file atomically and durably; makes its folder when missing. Throws StateFileError. */
+/** Spec `mark_active`: writes the state file atomically and durably; makes its folder when only that is missing. Throws StateFileError. */
 export async function markActive(stateFile: string, color: Color): Promise<void> {
   try {
-    await mkdir(dirname(stateFile), { recursive: true });
+    await makeFolder(dirname(stateFile));
     await replaceFile(stateFile, `${color}\n`);
   } catch (error) {
     throw new StateFileError(`Cannot write ${color} into the state file ${stateFile}`, {

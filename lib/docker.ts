@@ -1,6 +1,6 @@
 import { statfs } from "node:fs/promises";
 import { z } from "zod";
-import { $, type ProcessOutput } from "zx";
+import { $, type ProcessOutput } from "zx/core";
 import { COLORS, type Color } from "./color.ts";
 import { BuildError, DockerError, StopError } from "./errors.ts";
 import type { Settings } from "./settings.ts";
@@ -22,6 +22,8 @@ function docker({ settings, options }: Stack, args: string[], timeout?: number):
     nothrow: true,
     quiet: !options.verbose,
     verbose: options.verbose,
+    // With a socket as standard input, bash takes itself for a remote shell and reads ~/.bashrc, each time.
+    stdio: ["ignore", "pipe", "pipe"],
     ...(timeout === undefined ? {} : { timeout: `${timeout}s` as const }),
   });
   return run`${settings.dockerCmd} ${args}`;
@@ -74,6 +76,7 @@ const Inspected = z.tuple([
     RestartCount: z.number(),
     State: z.object({ Status: z.string(), ExitCode: z.number() }),
     Config: z.object({ Labels: z.record(z.string(), z.string()).nullable() }),
+    NetworkSettings: z.object({ Networks: z.record(z.string(), z.object({ IPAddress: z.string() })) }),
   }),
 ]);
 
@@ -85,15 +88,19 @@ export interface Container {
   exitCode: number;
   /** The id of the image it was made from. */
   image: string;
+  /** Its IPv4 addresses, one a network. */
+  addresses: string[];
 }
 
 async function inspect(stack: Stack, name: string): Promise<Container> {
   const output = await docker(stack, ["container", "inspect", name], 30);
   if (output.exitCode !== 0 && /no such container/i.test(output.stderr)) {
-    return { status: "absent", restarts: 0, exitCode: 0, image: "" };
+    return { status: "absent", restarts: 0, exitCode: 0, image: "", addresses: [] };
   }
   expectSuccess(output, `looking at the container ${name}`, "See whether Docker is well: docker ps");
-  const [{ Image, RestartCount, State, Config }] = Inspected.parse(JSON.parse(output.stdout));
+  const [{ Image, RestartCount, State, Config, NetworkSettings }] = Inspected.parse(
+    JSON.parse(output.stdout),
+  );
   const owner = Config.Labels?.["com.docker.compose.project"];
   if (owner !== stack.settings.project) {
     throw new DockerError(`The container ${name} is not of this project but of ${owner ?? "none"}`, {
@@ -105,6 +112,7 @@ async function inspect(stack: Stack, name: string): Promise<Container> {
     restarts: RestartCount,
     exitCode: State.ExitCode,
     image: Image,
+    addresses: Object.values(NetworkSettings.Networks).map(({ IPAddress }) => IPAddress),
   };
 }
 
@@ -165,10 +173,15 @@ export async function startContainer(stack: Stack, color: Color): Promise<void> 
   );
 }
 
-/** Spec `start_container` as a rollback needs it: the container that was left, as it was left, or a new one from its image. Throws DockerError. */
+/**
+ * Spec `start_container` as a rollback needs it: the container that was left, as it was left, or a new one from its image.
+ * Throws DockerError.
+ */
 export async function restartContainer(stack: Stack, color: Color): Promise<void> {
-  const unchanged = ["--no-deps", "--no-build", "--no-recreate", "--pull", "never"];
-  const output = await compose(stack, ["up", "-d", ...unchanged, serviceOf(color)], 120);
+  const left = (await inspectColor(stack, color)).status !== "absent";
+  const output = left
+    ? await docker(stack, ["start", containerOf(stack.settings, color)], 120)
+    : await compose(stack, ["up", "-d", "--no-deps", "--no-build", "--pull", "never", serviceOf(color)], 120);
   expectSuccess(
     output,
     `starting ${color}`,
@@ -195,29 +208,25 @@ export async function stopContainer(stack: Stack, color: Color): Promise<void> {
 export async function startFrontDoor(stack: Stack): Promise<boolean> {
   const { project, nginxContainer } = stack.settings;
   const containers = { "loop-nginx": nginxContainer, "loop-auth": `${project}-auth` };
-  let started = false;
-  for (const [service, name] of Object.entries(containers)) {
-    const { status } = await inspect(stack, name);
-    if (status === "running" || status === "restarting") continue;
-    stack.log.info(`${name} is ${status}: bringing it up`);
+  const states = await Promise.all(Object.values(containers).map((name) => inspect(stack, name)));
+  const down = Object.entries(containers).filter(
+    (_, i) => !["running", "restarting"].includes(states[i]?.status ?? "absent"),
+  );
+  for (const [service, name] of down) {
+    stack.log.info(`${name} does not run: bringing it up`);
     const output = await compose(stack, ["up", "-d", "--no-deps", "--no-recreate", service]);
     expectSuccess(
       output,
       `bringing up ${name}`,
       "Mend what Docker says (is its port free?) and run this again.",
     );
-    started = true;
   }
-  return started;
+  return down.length > 0;
 }
 
 /** Runs a command inside nginx's container; the caller judges its exit code. */
 export const execInNginx = (stack: Stack, command: string[]): Promise<ProcessOutput> =>
   docker(stack, ["exec", stack.settings.nginxContainer, ...command], 30);
-
-/** Sends nginx's master process a signal; the caller judges the exit code. */
-export const signalNginx = (stack: Stack, signal: "HUP"): Promise<ProcessOutput> =>
-  docker(stack, ["kill", "--signal", signal, stack.settings.nginxContainer], 30);
 
 /** Which running container publishes a host port, if any. Throws DockerError. */
 export async function containerOnPort(stack: Stack, port: number): Promise<string | undefined> {

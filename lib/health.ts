@@ -58,7 +58,7 @@ export async function probeHealth(url: string, timeout: number): Promise<Answer>
 
 /** The pauses between probes, in seconds: often at first, so that a fast API is not made to wait. */
 function* ramp(interval: number): Generator<number, never> {
-  for (let pause = 0.25; ; pause *= 1.5) yield Math.min(pause, interval);
+  for (let pause = 0.25; ; pause *= 1.25) yield Math.min(pause, interval);
 }
 
 /** A container that the engine restarted this often will not become healthy by waiting. */

@@ -1,10 +1,11 @@
 import { readlink, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { quote } from "zx/core";
 import { replaceLink } from "./atomic.ts";
 import { type Color, isColor } from "./color.ts";
-import { execInNginx, signalNginx, startFrontDoor } from "./docker.ts";
-import { NginxReloadError, VerifyError } from "./errors.ts";
+import { containerOf, execInNginx, inspectColor, startFrontDoor } from "./docker.ts";
+import { NginxReloadError, StopError, VerifyError } from "./errors.ts";
 import { type Answer, probeHealth } from "./health.ts";
 import type { Settings } from "./settings.ts";
 import type { Stack } from "./stack.ts";
@@ -14,6 +15,11 @@ const CONFIGURATION = "/etc/nginx/nginx-blue-green.conf";
 const RELOAD_SECONDS = 10;
 /** Old and new workers both accept for 100 ms: this many new answers in a row, 100 ms apart, and the old ones are done. */
 const ANSWERS_IN_A_ROW = 3;
+
+const ESTABLISHED = "01";
+const DRAIN_POLL_MS = 100;
+/** How long, in seconds, a worker may take to end once it was told to close what it has open. */
+const WORKERS_END_SECONDS = 5;
 
 const upstreamOf = (color: Color): string => `${color}-upstream.conf`;
 const activeUpstream = ({ nginxFolder }: Settings): string => join(nginxFolder, "active-upstream.conf");
@@ -39,22 +45,23 @@ export async function bringUpFrontDoor(stack: Stack): Promise<void> {
     await sleep(100);
 }
 
-async function testConfiguration(stack: Stack): Promise<void> {
-  const test = await execInNginx(stack, ["nginx", "-t", "-q", "-c", CONFIGURATION]);
-  if (test.exitCode !== 0) throw new Error(`nginx -t: ${test.stderr.trim()}`);
-}
+/**
+ * In one command, since each into the container takes its time; process 1 is nginx's master.
+ * The test comes first: a reload that is refused says so only in the log.
+ */
+const TEST_AND_RELOAD = `nginx -t -q -c ${CONFIGURATION} && kill -HUP 1`;
 
-/** Reloads, and asks until nginx says it has loaded the colour: the signal succeeds even where the reload does not. */
+/** Tests and reloads in one command, then asks until nginx says that it has loaded the colour. Throws a plain Error with what it saw. */
 async function reloadInto(stack: Stack, color: Color): Promise<void> {
-  const signal = await signalNginx(stack, "HUP");
-  if (signal.exitCode !== 0) throw new Error(`reload: ${signal.stderr.trim()}`);
+  const reload = await execInNginx(stack, ["sh", "-c", TEST_AND_RELOAD]);
+  if (reload.exitCode !== 0) throw new Error(reload.stderr.trim());
   const deadline = performance.now() + RELOAD_SECONDS * 1000;
   for (let inARow = 0; inARow < ANSWERS_IN_A_ROW; await sleep(100)) {
     const answer = await askFrontDoor(stack.settings);
     inARow = answer.color === color ? inARow + 1 : 0;
     if (performance.now() > deadline) {
       throw new Error(
-        `reload: after ${RELOAD_SECONDS} s nginx still says ${answer.color ?? "no colour"} (${answer.finding})`,
+        `after ${RELOAD_SECONDS} s nginx still says ${answer.color ?? "no colour"} (${answer.finding})`,
       );
     }
   }
@@ -70,17 +77,17 @@ export async function switchNginx(stack: Stack, color: Color): Promise<void> {
   const before = await readlink(link).catch(() => undefined);
   await replaceLink(link, upstreamOf(color));
   try {
-    await testConfiguration(stack);
     await reloadInto(stack, color);
   } catch (error) {
     await (before === undefined ? rm(link) : replaceLink(link, before));
     // A reload that only came late would still bring the new colour: the last word must be the old link's.
-    await signalNginx(stack, "HUP");
+    await execInNginx(stack, ["sh", "-c", TEST_AND_RELOAD]);
+    const exec = `${settings.dockerCmd} exec ${settings.nginxContainer}`;
     throw new NginxReloadError("Nginx reload failed, manual intervention required", {
       details: error instanceof Error ? error.message : String(error),
-      next: `See what nginx says with: ${settings.dockerCmd} exec ${settings.nginxContainer} nginx -t -c ${CONFIGURATION}
-Mend it, then switch by hand with: ln -sfn ${upstreamOf(color)} ${link} && ${settings.dockerCmd} kill -s HUP ${settings.nginxContainer}
-The old colour serves; ${color} keeps running beside it.`,
+      next: `See what nginx says with: ${exec} nginx -t -c ${CONFIGURATION}
+Mend it, then switch by hand with: ln -sfn ${upstreamOf(color)} ${quote(link)} && ${exec} sh -c '${TEST_AND_RELOAD}'
+The link is back on what it was; ${color} keeps running.`,
     });
   }
 }
@@ -107,25 +114,60 @@ export async function verifyNginxTraffic(
   }
 }
 
-/** How many workers of before a reload still hold connections. The container's own /proc needs no ps on either side. */
-async function oldWorkers(stack: Stack): Promise<number> {
-  const { stdout } = await execInNginx(stack, ["sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null"]);
-  return stdout.split("worker process is shutting down").length - 1;
+/** Runs a shell line in nginx's container that must succeed for anything to be known. Throws StopError. */
+async function look(stack: Stack, line: string, color: Color): Promise<string> {
+  const output = await execInNginx(stack, ["sh", "-c", line]);
+  if (output.exitCode === 0) return output.stdout;
+  throw new StopError(`Cannot see whether ${color} is still used, so it was not stopped`, {
+    details: output.stderr.trim(),
+    next: `The other color serves. When nginx is well again, run: ${stack.settings.dockerCmd} stop ${containerOf(stack.settings, color)}`,
+  });
 }
 
-/** Waits until no nginx worker of before the switch is left, DRAIN_SECONDS at most; says what is still open then. */
-export async function drainNginx(stack: Stack): Promise<void> {
-  const { drainSeconds } = stack.settings;
-  const deadline = performance.now() + drainSeconds * 1000;
+/** The pids, inside its container, of nginx's workers of before a reload. Their titles tell, and need no ps on either side. */
+async function oldWorkers(stack: Stack, color: Color): Promise<string[]> {
+  const files = await look(stack, "grep -ls '[s]hutting down' /proc/[0-9]*/cmdline; true", color);
+  return files.match(/\d+/g) ?? [];
+}
+
+/** How many requests nginx has open on a colour: with `keepalive 0` each connection to it is one. */
+async function openRequests(stack: Stack, color: Color): Promise<number> {
+  const { addresses } = await inspectColor(stack, color);
+  // The kernel's table has addresses as hexadecimal, last byte first: 172.18.0.3:8081 is 030012AC:1F91.
+  const remotes = addresses.map((address) => {
+    const bytes = address
+      .split(".")
+      .reverse()
+      .map((byte) => Number(byte).toString(16).padStart(2, "0"));
+    return `${bytes.join("")}:1F91`.toUpperCase();
+  });
+  const rows = (await look(stack, "cat /proc/net/tcp", color))
+    .split("\n")
+    .map((row) => row.trim().split(/\s+/));
+  return rows.filter(([, , remote, state]) => state === ESTABLISHED && remotes.includes(remote ?? "")).length;
+}
+
+/** Waits for old workers to end, `limit` seconds at most; tells which are left. */
+async function awaitOldWorkers(stack: Stack, color: Color, limit: number): Promise<string[]> {
+  const deadline = performance.now() + limit * 1000;
   for (;;) {
-    const left = await oldWorkers(stack);
-    if (left === 0) return;
-    if (performance.now() > deadline) {
-      stack.log.warn(
-        `${left} old nginx workers still hold connections after ${drainSeconds} s: they end with the old colour`,
-      );
-      return;
-    }
-    await sleep(250);
+    const left = await oldWorkers(stack, color);
+    if (left.length === 0 || performance.now() >= deadline) return left;
+    await sleep(DRAIN_POLL_MS);
   }
+}
+
+/**
+ * Waits until nothing uses a colour any more: until no nginx worker of before the switch is left, DRAIN_SECONDS at most.
+ * Then says how many requests are still open, and ends those workers, so that nginx closes before the container does.
+ * Throws StopError when it cannot see.
+ */
+export async function drainNginx(stack: Stack, color: Color): Promise<void> {
+  const { drainSeconds } = stack.settings;
+  const left = await awaitOldWorkers(stack, color, drainSeconds);
+  if (left.length === 0) return;
+  const open = await openRequests(stack, color);
+  stack.log.warn(`${open} requests are still open on ${color} after ${drainSeconds} s: closing them`);
+  await look(stack, `kill -TERM ${left.join(" ")}; true`, color);
+  await awaitOldWorkers(stack, color, WORKERS_END_SECONDS);
 }

@@ -1,10 +1,10 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseEnv } from "node:util";
 import { z } from "zod";
-import { which } from "zx";
+import { which } from "zx/core";
+import { makeFolder } from "./atomic.ts";
 import type { Color } from "./color.ts";
 import { UsageError } from "./errors.ts";
 
@@ -162,7 +162,14 @@ export function loadSettings(
 /** Spec `get_host_port`: the port on this host behind which a colour's container listens. */
 export const getHostPort = (settings: Settings, color: Color): number => settings.ports[color];
 
-/** Makes the folder that auth keeps its data in, for its owner only. */
-export async function createFolders(settings: Settings): Promise<void> {
-  await mkdir(settings.oauthDataPath, { recursive: true, mode: 0o700 });
+/** Makes the folder that auth keeps its data in, for its owner only. Throws UsageError where it cannot be made. */
+export async function createFolders({ oauthDataPath }: Settings): Promise<void> {
+  try {
+    await makeFolder(oauthDataPath, 0o700);
+  } catch (error) {
+    throw new UsageError(`Cannot make the folder ${oauthDataPath} (OAUTH_DATA_PATH)`, {
+      details: String(error),
+      next: "Make its parent folder, or point OAUTH_DATA_PATH elsewhere; nothing was changed.",
+    });
+  }
 }

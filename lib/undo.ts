@@ -29,6 +29,6 @@ export async function takeTrafficBack(stack: Stack, { active, serves }: Active, 
   const { log } = stack;
   await log.step(`undo: switch nginx back to ${active}`, () => switchNginx(stack, active));
   if (serves) await log.step(`undo: see ${active} serve again`, () => verifyNginxTraffic(stack, active, 0));
-  await log.step("undo: drain old connections", () => drainNginx(stack));
+  await log.step(`undo: drain ${other}`, () => drainNginx(stack, other));
   await log.step(`undo: stop ${other}`, () => stopContainer(stack, other));
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S npx tsx
-import { question } from "zx";
+import { createInterface } from "node:readline/promises";
 import { findActive } from "../lib/active.ts";
 import { getActiveColor, getInactiveColor, isColor, markActive } from "../lib/color.ts";
 import {
@@ -41,7 +41,9 @@ async function whichToKeep({ options, log }: Stack): Promise<Keep> {
   log.warn(BOTH_RUNNING);
   if (options.keep !== undefined) return options.keep;
   if (!process.stdin.isTTY) return "abort";
-  const answer = (await question("blue/green/abort: ")).trim();
+  const terminal = createInterface({ input: process.stdin, output: process.stdout });
+  const answer = (await terminal.question("blue/green/abort: ")).trim();
+  terminal.close();
   return isColor(answer) ? answer : "abort";
 }
 
@@ -71,7 +73,7 @@ async function detectConflicts(stack: Stack): Promise<void> {
     await undo(error, () => log.step(`undo: switch nginx back to ${other}`, () => switchNginx(stack, other)));
   }
   await log.step(`mark ${keep} as active`, () => markActive(settings.activeColorFile, keep));
-  await log.step("drain old connections", () => drainNginx(stack));
+  await log.step(`drain ${other}`, () => drainNginx(stack, other));
   await log.step(`stop ${other}`, () => stopContainer(stack, other));
 }
 
@@ -103,7 +105,7 @@ async function main(stack: Stack): Promise<void> {
   }
 
   // From here on the release stands. It is marked already, so that an interrupted stop does no harm.
-  await log.step("drain old connections", () => drainNginx(stack));
+  await log.step(`drain ${active}`, () => drainNginx(stack, active));
   await log.step(`stop ${active}`, () => stopContainer(stack, active));
 
   const { image } = await inspectColor(stack, next);

@@ -69,7 +69,7 @@ async function main(stack: Stack): Promise<void> {
   }
 
   // From here on the rollback stands. It is marked already, so that an interrupted stop does no harm.
-  await log.step("drain old connections", () => drainNginx(stack));
+  await log.step(`drain ${active}`, () => drainNginx(stack, active));
   await log.step(`stop ${active}`, () => stopContainer(stack, active));
 
   const { image } = await inspectColor(stack, next);

@@ -50,6 +50,15 @@ test("a state file that is a folder is an error, not an assumption", async () =>
   }
 });
 
+test("a state file whose folder can never be made is an error, and no endless try", async () => {
+  try {
+    await markActive("/proc/none/_build/.active-color", "blue");
+    assert.unreachable();
+  } catch (error) {
+    assert.instance(error, StateFileError);
+  }
+});
+
 test("the inactive color is the other one", () => {
   assert.is(getInactiveColor("blue"), "green");
   assert.is(getInactiveColor("green"), "blue");

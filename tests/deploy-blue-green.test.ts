@@ -19,7 +19,7 @@ const started = ({ field, nginxContainer, project }: Scratch) =>
 releases("the first on an empty machine goes to green and creates the state file", async ({ stack }) => {
   const run = await stack.deploy();
   assert.is(run.exitCode, 0, run.stdall);
-  assert.match(run.stdout, "is absent: bringing it up");
+  assert.match(run.stdout, "does not run: bringing it up");
   assert.match(run.stdout, "Released blue → green");
   assert.match(run.stdout, /^\d{4}-\d\d-\d\dT[\d:.]+Z ✓ build green/m);
   assert.is(await stack.marked(), "green\n");
@@ -69,8 +69,8 @@ releases("nginx and auth that are stopped are brought up, and it says so", async
   await stack.docker("stop", "--time", "1", stack.nginxContainer, `${stack.project}-auth`);
   const run = await stack.deploy();
   assert.is(run.exitCode, 0, run.stdall);
-  assert.match(run.stdout, `${stack.nginxContainer} is exited: bringing it up`);
-  assert.match(run.stdout, `${stack.project}-auth is exited: bringing it up`);
+  assert.match(run.stdout, `${stack.nginxContainer} does not run: bringing it up`);
+  assert.match(run.stdout, `${stack.project}-auth does not run: bringing it up`);
   assert.equal([await stack.marked(), (await stack.front()).color], ["green\n", "green"]);
 });
 releases.run();
@@ -123,11 +123,14 @@ failures("an unknown option exits 2; --help exits 0 and names the exit codes", a
 });
 
 failures("Docker that does not answer and Compose that is missing are told apart", async (context) => {
+  await writeFile(join(context.stack.folder, ".bashrc"), "echo read by a shell >&2\n");
   const unreachable = await context.stack.deploy([], {
+    HOME: context.stack.folder, // a shell that read the owner's ~/.bashrc would run what stands there, at each command
     DOCKER_HOST: `unix://${context.stack.folder}/none.sock`,
   });
   assert.is(unreachable.exitCode, 1);
   assert.match(unreachable.stderr, "Docker is not reachable");
+  assert.not.match(unreachable.stderr, "read by a shell");
 
   const withoutCompose = join(context.stack.folder, "docker-without-compose");
   await writeFile(withoutCompose, '#!/bin/sh\n[ "$1" = compose ] && exit 1\necho 20.10.23\n', {

@@ -9,7 +9,8 @@ import { $, type ProcessOutput } from "zx";
 import { COLORS, type Color } from "../lib/color.ts";
 import { ROOT } from "../lib/settings.ts";
 
-const quiet = $({ quiet: true, nothrow: true });
+// No socket as standard input: bash would take itself for a remote shell and read ~/.bashrc, each time.
+const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
 
 /** A whole stack beside whatever runs on this machine: its own project, ports, containers, images and folders. */
 export interface Scratch {
@@ -89,18 +90,14 @@ export async function createScratch(name: string): Promise<Scratch> {
     DRAIN_SECONDS: "5",
   };
   const script = (path: string, args: string[], extra: Record<string, string>) =>
-    $({
-      quiet: true,
-      nothrow: true,
+    quiet({
       env: { ...env, ...extra },
       cwd: folder,
       timeout: "120s",
     })`node --import ${join(ROOT, "node_modules/tsx/dist/loader.mjs")} ${join(ROOT, path)} ${args}`;
   const docker = (...args: string[]) => quiet`docker ${args}`;
   const compose = (...args: string[]) =>
-    $({
-      quiet: true,
-      nothrow: true,
+    quiet({
       env,
       cwd: folder,
     })`docker compose -f ${composeFiles[0] ?? ""} -f ${composeFiles[1] ?? ""} ${args}`;

@@ -1,0 +1,250 @@
+#!/usr/bin/env -S npx tsx
+import { watch } from "node:fs";
+import { readFile, rename, symlink, writeFile } from "node:fs/promises";
+import { cpus } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import type { ProcessOutput } from "zx/core";
+import { type Color, getInactiveColor } from "../lib/color.ts";
+import { ROOT } from "../lib/settings.ts";
+import { createScratch, type Scratch, waitFor } from "../tests/scratch.ts";
+import { type Outcome, type OwnTimes, quantile, type Switch } from "./figures.ts";
+import { type Load, type Mix, startLoad } from "./load.ts";
+import { picture, table } from "./report.ts";
+
+const HELP = `Compares three ways to release under the same load, each on a stack of its own, and writes docs/bench.md,
+docs/bench.svg and the table in README.md.
+
+Usage: npm run bench -- [--switches N] [--others N] [--steady SECONDS]
+
+  --switches N  switches by this tool (default 10)
+  --others N    switches by each of the other two (default 10)
+  --steady S    seconds of load before the first switch (default 60)`;
+
+const MIX: Mix = { clients: { post: 25, get: 25, slow: 5, stream: 5 }, thinkMs: 100, patientMs: [0, 0] };
+const PAUSE_MS = 2000;
+const QUIET_RUNS = 5;
+
+type Contender = (stack: Scratch, load: Load, version: string) => Promise<Switch>;
+
+const expectDone = (run: ProcessOutput): ProcessOutput => {
+  if (run.exitCode !== 0) throw new Error(run.stdall);
+  return run;
+};
+
+/** When the first answer by a new build arrived: one that was asked for after it could exist. */
+async function firstAnswer(
+  load: Load,
+  command: number,
+  isNew: (color: string, at: number) => boolean,
+): Promise<number> {
+  for (;;) {
+    const ends = load.shots.flatMap(({ color, at, ms }) =>
+      color !== undefined && at + ms >= command && isNew(color, at) ? [at + ms] : [],
+    );
+    if (ends.length > 0) return Math.min(...ends);
+    await sleep(50);
+  }
+}
+
+const servingColor = async (stack: Scratch): Promise<Color> =>
+  (await stack.front()).color === "blue" ? "blue" : "green";
+
+const took = (run: ProcessOutput, step: string): number =>
+  Number(run.stdout.match(new RegExp(`✓ ${step}.*\\((.*) s\\)`))?.[1]);
+
+/** Does something that switches nginx, and tells when the link was swapped: the moment of the command to switch. */
+async function watchingLink<T>(stack: Scratch, load: Load, act: () => Promise<T>): Promise<[T, number]> {
+  let command = Number.NaN;
+  const watcher = watch(join(stack.folder, "nginx"), (_, file) => {
+    if (file === "active-upstream.conf" && Number.isNaN(command)) command = load.now();
+  });
+  const result = await act();
+  watcher.close();
+  return [result, command];
+}
+
+/** This tool: a whole deploy. */
+const thisTool: Contender = async (stack, load, version) => {
+  const next = getInactiveColor(await servingColor(stack));
+  const context = await stack.apiVersion(version);
+  const [since, sinceWall] = [load.now(), Date.now()];
+  const [run, command] = await watchingLink(stack, load, () => stack.deploy([], context));
+  expectDone(run);
+  const stopped = Date.parse(run.stdout.match(/^(\S+) ✓ stop /m)?.[1] ?? "") - sinceWall + since;
+  return {
+    command,
+    firstAnswer: await firstAnswer(load, command, (color) => color === next),
+    stop: stopped - took(run, "stop") * 1000,
+    stopped,
+  };
+};
+
+/** Asks over a new connection each time, until the colour answers; tells when that was, by the load's clock. */
+async function firstFreshAnswer(stack: Scratch, load: Load, color: Color): Promise<number> {
+  while ((await stack.front()).color !== color) await sleep(2);
+  return load.now();
+}
+
+/** Times deploys and rollbacks of this tool while nothing but one watcher asks. */
+async function ownTimes(stack: Scratch): Promise<OwnTimes> {
+  const [deploys, rollbacks, switches]: [number[], number[], number[]] = [[], [], []];
+  const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, { ...MIX, clients: {} }); // its clock only
+  for (let i = 0; i < QUIET_RUNS; i++) {
+    const context = await stack.apiVersion(`1.${i + 1}.0`);
+    const start = load.now();
+    const run = expectDone(await stack.deploy([], context));
+    const wall = (load.now() - start) / 1000;
+    const notOurs = took(run, "build") + took(run, "start") + took(run, "verify");
+    deploys.push(wall - notOurs - (await bootSeconds(stack, await servingColor(stack))));
+
+    const next = getInactiveColor(await servingColor(stack));
+    const asked = load.now();
+    const answer = firstFreshAnswer(stack, load, next);
+    const [rollback, command] = await watchingLink(stack, load, () => stack.rollback());
+    expectDone(rollback);
+    rollbacks.push(((await answer) - asked) / 1000 - (await bootSeconds(stack, next)));
+    switches.push((await answer) - command);
+  }
+  return {
+    deploy: quantile(deploys, 0.5),
+    rollback: quantile(rollbacks, 0.5),
+    switchMs: quantile(switches, 0.5),
+  };
+}
+
+/** From the container's start to uvicorn's "running", by the container's own clock and log. */
+async function bootSeconds(stack: Scratch, color: Color): Promise<number> {
+  const name = `${stack.project}-api-${color}`;
+  const started = Date.parse(await stack.field(name, "{{.State.StartedAt}}"));
+  const { stderr, stdout } = await stack.docker("logs", "--timestamps", name);
+  const line = `${stdout}${stderr}`.split("\n").findLast((text) => text.includes("Uvicorn running"));
+  return (Date.parse(line?.split(" ")[0] ?? "") - started) / 1000;
+}
+
+/** The recipe: start the other, swap the link, plain reload, stop the old at once. */
+const recipe: Contender = async (stack, load, version) => {
+  const old = await servingColor(stack);
+  const next = getInactiveColor(old);
+  Object.assign(stack.env, await stack.apiVersion(version));
+  expectDone(await stack.compose("up", "-d", "--build", "--no-deps", `loop-api-${next}`));
+  await waitFor(
+    `${next} is healthy`,
+    async () => (await stack.front(`/_loop/${next}/health`)).status === 200,
+  );
+  const link = join(stack.folder, "nginx/active-upstream.conf");
+  await symlink(`${next}-upstream.conf`, `${link}.new`);
+  const command = load.now();
+  await rename(`${link}.new`, link);
+  expectDone(
+    await stack.docker(
+      "exec",
+      stack.nginxContainer,
+      "nginx",
+      "-s",
+      "reload",
+      "-c",
+      "/etc/nginx/nginx-blue-green.conf",
+    ),
+  );
+  const stop = load.now();
+  expectDone(await stack.docker("stop", `${stack.project}-api-${old}`));
+  const stopped = load.now();
+  return { command, stop, stopped, firstAnswer: await firstAnswer(load, command, (color) => color === next) };
+};
+
+/** In place: what the owner did before. Compose builds, then stops the old container and starts the new one. */
+const inPlace: Contender = async (stack, load, version) => {
+  const container = `${stack.project}-api-blue`;
+  Object.assign(stack.env, await stack.apiVersion(version));
+  const [command, commandWall] = [load.now(), Date.now()];
+  expectDone(await stack.compose("up", "-d", "--build", "loop-api-blue"));
+  const started = Date.parse(await stack.field(container, "{{.State.StartedAt}}")) - commandWall + command;
+  const answered = await firstAnswer(load, command, (_, at) => at >= started);
+  return { command, firstAnswer: answered, stop: command, stopped: answered };
+};
+
+async function compete(
+  name: string,
+  contender: Contender,
+  count: number,
+  steadySeconds: number,
+  protectedConf: boolean,
+): Promise<Outcome> {
+  const stack = await createScratch("bench");
+  try {
+    Object.assign(stack.env, { VERIFY_SECONDS: "2", DRAIN_SECONDS: "30" });
+    if (!protectedConf) {
+      const file = join(stack.folder, "nginx/nginx-blue-green.conf");
+      await writeFile(file, (await readFile(file, "utf8")).replace(/^ *keepalive_min_timeout .*$/m, ""));
+    }
+    expectDone(await stack.compose("up", "-d"));
+    await waitFor("blue serves", async () => (await stack.front()).status === 200);
+    const own = contender === thisTool ? { own: await ownTimes(stack) } : {};
+    const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, MIX);
+    await sleep(steadySeconds * 1000);
+    const steady = load.now();
+    const switches: Switch[] = [];
+    for (let i = 1; i <= count; i++) {
+      switches.push(await contender(stack, load, `2.${i}.0`));
+      console.log(
+        `${name}: ${i} of ${count}, ${load.shots.length} requests, ${load.shots.filter(({ failure }) => failure).length} failed`,
+      );
+      await sleep(PAUSE_MS);
+    }
+    return { name, shots: await load.stop(), steady, switches, ...own };
+  } finally {
+    await stack.remove();
+  }
+}
+
+async function machine(stack: Scratch): Promise<string> {
+  const [docker, compose, nginx] = await Promise.all([
+    stack.docker("version", "--format", "{{.Server.Version}}"),
+    stack.compose("version", "--short"),
+    stack.docker("run", "--rm", "nginx:1.30", "nginx", "-v"),
+  ]);
+  const parts = [
+    `Docker Engine ${docker.stdout.trim()}`,
+    `Compose ${compose.stdout.trim()}`,
+    nginx.stderr.trim().replace("nginx version: ", ""),
+  ];
+  return `${cpus().length} cores (${cpus()[0]?.model ?? "unknown"}), Node ${process.version}, ${parts.join(", ")}`;
+}
+
+const { values } = parseArgs({
+  options: {
+    help: { type: "boolean", short: "h", default: false },
+    switches: { type: "string", default: "10" },
+    others: { type: "string", default: "10" },
+    steady: { type: "string", default: "60" },
+  },
+});
+if (values.help) {
+  console.log(HELP);
+} else {
+  const [switches, others, steady] = [Number(values.switches), Number(values.others), Number(values.steady)];
+  const outcomes = [
+    await compete("this tool", thisTool, switches, steady, true),
+    await compete("the recipe: swap, plain reload, stop", recipe, others, steady, false),
+    await compete("in place: docker compose up -d --build", inPlace, others, steady, true),
+  ];
+  const where = await machine(await createScratch("bench"));
+  const text = `${table(outcomes)}
+
+Measured ${new Date().toISOString().slice(0, 10)} on ${where}, load generator on the same machine:
+50 keep-alive clients (half POST \`/mcp\`, half GET) with ${MIX.thinkMs} ms mean think time, 5 slow calls and 5 streams open at any
+time, ${steady} s steady before the first switch. "In switches" is from the command to half a second after the stop of the old.
+By \`npm run bench -- --switches ${switches} --others ${others} --steady ${steady}\`.`;
+  await writeFile(join(ROOT, "docs/bench.svg"), picture(outcomes));
+  await writeFile(
+    join(ROOT, "docs/bench.md"),
+    `# Three ways to release, under the same load\n\n![Answers per 100 ms around the worst switch of each](bench.svg)\n\n${text}\n`,
+  );
+  const readme = join(ROOT, "README.md");
+  const [before, , after] = (await readFile(readme, "utf8")).split(
+    /(?<=<!-- bench -->\n)|(?=<!-- \/bench -->)/,
+  );
+  if (before && after) await writeFile(readme, `${before}${text}\n${after}`);
+}

@@ -1,0 +1,117 @@
+import { type Figures, figuresOf, type Outcome, type Switch } from "./figures.ts";
+import type { Shot } from "./load.ts";
+
+const whole = (value: number): string => Math.round(value).toLocaleString("en");
+const kinds = (failures: Record<string, number>): string =>
+  Object.entries(failures)
+    .toSorted(([, a], [, b]) => b - a)
+    .map(([kind, count]) => `${whole(count)} ${kind}`)
+    .join(", ");
+
+const ROWS: [string, (figures: Figures, outcome: Outcome) => string][] = [
+  ["switches", (_, { switches }) => whole(switches.length)],
+  ["requests", ({ requests }) => whole(requests)],
+  ["**failed**", ({ failed }) => `**${whole(failed)}**`],
+  ["failed per switch", ({ failedPerSwitch }) => failedPerSwitch.toFixed(1)],
+  ["by kind", ({ failures }) => kinds(failures) || "–"],
+  ["longest gap without an answer, ms", ({ longestGap }) => whole(longestGap)],
+  ["p50 / p99 steady, ms", ({ p50Steady, p99Steady }) => `${whole(p50Steady)} / ${whole(p99Steady)}`],
+  ["p50 / p99 in switches, ms", ({ p50Switch, p99Switch }) => `${whole(p50Switch)} / ${whole(p99Switch)}`],
+  ["p99 in switches ÷ steady", ({ p99Switch, p99Steady }) => (p99Switch / p99Steady).toFixed(2)],
+  [
+    "command to first new answer, ms (median / worst)",
+    ({ firstAnswer }) => firstAnswer.map(whole).join(" / "),
+  ],
+  [
+    "the same without load, on new connections, ms (median)",
+    (_, { own }) => (own ? whole(own.switchMs) : "–"),
+  ],
+  ["a deploy's own share of time without load, s", (_, { own }) => own?.deploy.toFixed(1) ?? "–"],
+  ["a rollback to its first answer, less the API's boot, s", (_, { own }) => own?.rollback.toFixed(1) ?? "–"],
+];
+
+/** The contenders side by side, as a Markdown table. */
+export function table(outcomes: readonly Outcome[]): string {
+  const figures = outcomes.map(figuresOf);
+  const line = (cells: string[]): string => `| ${cells.join(" | ")} |`;
+  return [
+    line(["", ...outcomes.map(({ name }) => name)]),
+    line(["---", ...outcomes.map(() => "---:")]),
+    ...ROWS.map(([label, cell]) =>
+      line([label, ...outcomes.map((outcome, i) => cell(figures[i] as Figures, outcome))]),
+    ),
+  ].join("\n");
+}
+
+const WIDTH = 920;
+const STRIP = 165;
+const LEFT = 50;
+const PLOT = WIDTH - LEFT - 20;
+const BIN_MS = 100;
+const [BEFORE_MS, SHOWN_MS] = [4000, 16_000];
+
+/** The switch that lost most, so that the picture hides nothing. */
+function worst({ shots, switches }: Outcome): Switch {
+  const lost = ({ command }: Switch): number =>
+    shots.filter(
+      ({ failure, at }) => failure && at > command - BEFORE_MS && at < command + SHOWN_MS - BEFORE_MS,
+    ).length;
+  return switches.toSorted((a, b) => lost(b) - lost(a))[0] as Switch;
+}
+
+const FILLS = { blue: "#3b74d8", green: "#2f9e4f", failed: "#d6293e" } as const;
+type Layer = keyof typeof FILLS;
+type Bin = Record<Layer, number>;
+
+function bins(shots: readonly Shot[], from: number): Bin[] {
+  const all = Array.from({ length: SHOWN_MS / BIN_MS }, (): Bin => ({ blue: 0, green: 0, failed: 0 }));
+  for (const { at, ms, color, failure } of shots) {
+    const bin = all[Math.floor((at + ms - from) / BIN_MS)];
+    if (bin) bin[failure ? "failed" : color === "blue" ? "blue" : "green"]++;
+  }
+  return all;
+}
+
+function strip(outcome: Outcome, top: number): string {
+  const { command, stop } = worst(outcome);
+  const from = command - BEFORE_MS;
+  const columns = bins(outcome.shots, from);
+  const highest = Math.max(1, ...columns.map(({ blue, green, failed }) => blue + green + failed));
+  const x = (ms: number): number => LEFT + (ms / SHOWN_MS) * PLOT;
+  const width = (x(BIN_MS) - x(0) - 0.8).toFixed(1);
+  const base = top + STRIP - 30;
+  const height = STRIP - 60;
+  const bars = columns.flatMap((bin, i) => {
+    let y = base;
+    return (["blue", "green", "failed"] as const).map((layer) => {
+      const tall = (bin[layer] / highest) * height;
+      y -= tall;
+      const place = `x="${x(i * BIN_MS).toFixed(1)}" y="${y.toFixed(1)}" width="${width}" height="${tall.toFixed(1)}"`;
+      return tall > 0 ? `<rect ${place} fill="${FILLS[layer]}"/>` : "";
+    });
+  });
+  const mark = (ms: number, text: string, anchor: string): string =>
+    ms < 0 || ms > SHOWN_MS
+      ? ""
+      : `<path d="M${x(ms).toFixed(1)} ${base + 4}V${base - height - 8}" stroke="#1c2430" stroke-dasharray="3 3"/><text x="${x(ms).toFixed(1)}" y="${base - height - 12}" text-anchor="${anchor}">${text}</text>`;
+  const seconds = Array.from({ length: SHOWN_MS / 2000 + 1 }, (_, i) => i * 2000).map(
+    (ms) =>
+      `<text class="dim" x="${x(ms)}" y="${base + 16}" text-anchor="middle">${(ms - BEFORE_MS) / 1000} s</text>`,
+  );
+  return `<text class="name" x="${LEFT}" y="${top + 8}">${outcome.name}</text>
+<text class="dim" x="${LEFT - 6}" y="${base - height + 6}" text-anchor="end">${highest}</text>
+<path d="M${LEFT} ${base}H${LEFT + PLOT}" stroke="#8a93a3"/>
+${bars.filter(Boolean).join("")}
+${mark(BEFORE_MS, "switch", "end")}${mark(stop - from, "stop of the old", "start")}${seconds.join("")}`;
+}
+
+/** Answers per 100 ms by colour around each contender's worst switch, failures in red, as an SVG. */
+export function picture(outcomes: readonly Outcome[]): string {
+  const height = outcomes.length * STRIP + 20;
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" font-family="system-ui, sans-serif" font-size="11" role="img" aria-label="Answers per 100 ms around a switch, by color; failures in red">
+<style>text { fill: #1c2430 } .name { font-weight: 600; font-size: 13px } .dim { fill: #6b7484 }</style>
+<rect width="${WIDTH}" height="${height}" rx="10" fill="#fafbfc"/>
+${outcomes.map((outcome, i) => strip(outcome, 20 + i * STRIP)).join("\n")}
+</svg>
+`;
+}

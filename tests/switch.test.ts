@@ -1,0 +1,167 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { request } from "undici";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { type Mix, type Shot, startLoad } from "../bench/load.ts";
+import type { Color } from "../lib/color.ts";
+import { createScratch, type Scratch } from "./scratch.ts";
+
+const LOAD: Mix = {
+  clients: { post: 25, get: 25, patient: 10, slow: 5, stream: 5 },
+  thinkMs: 50,
+  patientMs: [500, 2500],
+};
+
+/** What was lost, with how often. */
+function losses(shots: readonly Shot[]): Record<string, number> {
+  const lost: Record<string, number> = {};
+  for (const { kind, failure } of shots) {
+    if (failure) lost[`${kind}: ${failure}`] = (lost[`${kind}: ${failure}`] ?? 0) + 1;
+  }
+  return lost;
+}
+
+const lossless = suite<{ stack: Scratch; url: string }>("switch under load");
+lossless.before(async (context) => {
+  context.stack = await createScratch("switch");
+  context.stack.env.VERIFY_SECONDS = "0";
+  context.stack.env.DRAIN_SECONDS = "20";
+  context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
+  for (const color of ["green", "blue"]) {
+    const run = await context.stack.deploy();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.is((await context.stack.front()).color, color);
+  }
+});
+lossless.after(({ stack }) => stack.remove());
+
+lossless("20 switches lose nothing, a new address of the other color included", async ({ stack, url }) => {
+  const load = startLoad(url, LOAD);
+  const idle = `${stack.project}-api-green`;
+  const address = () => stack.field(idle, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
+  for (let i = 0; i < 20; i++) {
+    if (i === 10) {
+      // Blue serves. Green is made anew, and a stranger has taken the address that it had.
+      await stack.docker("start", idle);
+      const before = await address();
+      await stack.docker("rm", "--force", idle);
+      const network = `${stack.project}_default`;
+      await stack.docker(
+        "run",
+        "-d",
+        "--rm",
+        "--name",
+        `${stack.project}-squatter`,
+        "--network",
+        network,
+        "nginx:1.30",
+        "sleep",
+        "300",
+      );
+      const run = await stack.rollback();
+      assert.is(run.exitCode, 0, run.stdall);
+      assert.is.not(await address(), before, "the test did not get the address to move");
+      continue;
+    }
+    const run = await stack.rollback();
+    assert.is(run.exitCode, 0, run.stdall);
+  }
+  const shots = await load.stop();
+  await stack.docker("rm", "--force", `${stack.project}-squatter`);
+  assert.equal(losses(shots), {});
+  for (const kind of ["post", "get", "patient", "slow", "stream"]) {
+    for (const color of ["blue", "green"]) {
+      assert.ok(
+        shots.some((shot) => shot.kind === kind && shot.color === color),
+        `no ${kind} was answered by ${color}`,
+      );
+    }
+  }
+});
+
+const call = (url: string, name: string, args: object) =>
+  request(`${url}/mcp`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } }),
+  });
+
+/** Runs a rollback; tells when an old worker was last seen meanwhile and when the color it left was told to stop, in ms. */
+async function watchedRollback(stack: Scratch, left: Color): Promise<{ lastSeen: number; stopped: number }> {
+  const since = Date.now() / 1000;
+  let lastSeen = 0;
+  let over = false;
+  const watch = (async () => {
+    while (!over) {
+      const at = Date.now();
+      const titles = ["sh", "-c", "grep -ls '[s]hutting down' /proc/[0-9]*/cmdline"];
+      if ((await stack.docker("exec", stack.nginxContainer, ...titles)).stdout) lastSeen = at;
+    }
+  })();
+  const run = await stack.rollback();
+  over = true;
+  await watch;
+  assert.is(run.exitCode, 0, run.stdall);
+  const filters = ["--filter", `container=${stack.project}-api-${left}`, "--filter", "event=kill"];
+  const span = ["--since", since.toFixed(3), "--until", (Date.now() / 1000).toFixed(3)];
+  const events = await stack.docker("events", ...span, ...filters, "--format", "{{.TimeNano}}");
+  return { lastSeen, stopped: Number(events.stdout.split("\n")[0]) / 1e6 };
+}
+
+lossless(
+  "an idle connection is used again after 9 s, a slow call outlives the switch, and only then is the old color stopped",
+  async ({ stack, url }) => {
+    const load = startLoad(url, { clients: { patient: 20 }, thinkMs: 0, patientMs: [8500, 9000] });
+    const slow = call(url, "slow", { seconds: 7 });
+    await sleep(500); // each patient client has asked once, and idles
+    const { lastSeen, stopped } = await watchedRollback(stack, "blue");
+    const { statusCode, body } = await slow;
+    assert.is(statusCode, 200);
+    assert.match(await body.text(), "blue waited 7");
+    assert.equal(losses(await load.stop()), {});
+    assert.ok(lastSeen > 0, "no old worker was ever seen");
+    assert.ok(
+      stopped > lastSeen,
+      `blue was told to stop ${lastSeen - stopped} ms before an old worker was last seen`,
+    );
+  },
+);
+
+lossless("what is still open at the limit is counted, reported and closed", async ({ stack, url }) => {
+  const open = Promise.allSettled(
+    [
+      call(url, "count", { n: 100, interval: 0.3 }),
+      call(url, "count", { n: 100, interval: 0.3 }),
+      call(url, "slow", { seconds: 15 }),
+    ].map(async (sent) => (await sent).body.text()),
+  );
+  await sleep(500);
+  const run = await stack.rollback([], { DRAIN_SECONDS: "2" });
+  assert.is(run.exitCode, 0, run.stdall);
+  assert.match(run.stderr, "3 requests are still open on green after 2 s: closing them");
+  const ends = await open;
+  assert.equal(
+    ends.map(({ status }) => status),
+    ["rejected", "rejected", "rejected"],
+  );
+});
+
+lossless(
+  "the load sees what it is there to see: without the keep-alive protection, switches lose requests",
+  async ({ stack, url }) => {
+    const file = join(stack.folder, "nginx/nginx-blue-green.conf");
+    const protectedConf = await readFile(file, "utf8");
+    await writeFile(file, protectedConf.replace(/^ *keepalive_min_timeout .*$/m, ""));
+    const load = startLoad(url, LOAD);
+    for (let i = 0; i < 5; i++) await stack.rollback(); // the first of them loads the configuration
+    const lost = losses(await load.stop());
+    await writeFile(file, protectedConf);
+    assert.ok(
+      Object.values(lost).reduce((a, b) => a + b, 0) > 0,
+      "nothing was lost: this load would not notice a loss",
+    );
+  },
+);
+lossless.run();
