@@ -33,17 +33,20 @@ const expectDone = (run: ProcessOutput): ProcessOutput => {
   return run;
 };
 
-/** When the first answer by a new build arrived: one that was asked for after it could exist. */
+/** When the first answer by a new build arrived. Looks back from the newest: going through all would hold up the clients. */
 async function firstAnswer(
-  load: Load,
+  { shots }: Load,
   command: number,
   isNew: (color: string, at: number) => boolean,
 ): Promise<number> {
   for (;;) {
-    const ends = load.shots.flatMap(({ color, at, ms }) =>
-      color !== undefined && at + ms >= command && isNew(color, at) ? [at + ms] : [],
-    );
-    if (ends.length > 0) return Math.min(...ends);
+    let first: number | undefined;
+    for (const { color, at, ms } of shots.slice(
+      shots.findLastIndex((shot) => shot.at + shot.ms < command) + 1,
+    )) {
+      if (color !== undefined && isNew(color, at)) first ??= at + ms;
+    }
+    if (first !== undefined) return first;
     await sleep(50);
   }
 }
@@ -186,11 +189,12 @@ async function compete(
     await sleep(steadySeconds * 1000);
     const steady = load.now();
     const switches: Switch[] = [];
+    let [seen, failed] = [0, 0];
     for (let i = 1; i <= count; i++) {
       switches.push(await contender(stack, load, `2.${i}.0`));
-      console.log(
-        `${name}: ${i} of ${count}, ${load.shots.length} requests, ${load.shots.filter(({ failure }) => failure).length} failed`,
-      );
+      failed += load.shots.slice(seen).filter(({ failure }) => failure).length;
+      seen = load.shots.length;
+      console.log(`${name}: ${i} of ${count}, ${seen} requests, ${failed} failed`);
       await sleep(PAUSE_MS);
     }
     return { name, shots: await load.stop(), steady, switches, ...own };
