@@ -8,8 +8,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 api_base_image=debian:trixie-slim # the FROM of both Dockerfiles under examples/
-nginx_image=${NGINX_IMAGE:-nginx:1.30}
-docker=${DOCKER_CMD:-docker}
+# As the scripts do: the environment over .env.blue-green over the default. Read as text, never run.
+setting() {
+  local value=${!1:-}
+  [ -n "$value" ] || value=$(sed -nE "s/^$1=[\"']?([^\"'#]*[^\"'# ]).*/\1/p" .env.blue-green 2>/dev/null | tail -1)
+  printf '%s' "${value:-$2}"
+}
+nginx_image=$(setting NGINX_IMAGE nginx:1.30)
+docker=$(setting DOCKER_CMD docker)
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
@@ -29,8 +35,8 @@ apt_install() {
 }
 
 npm_packages() {
-  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 18) ? 0 : 1)' ||
-    fail "Node $(node --version) is too old. Install Node 20.18 or newer, then run this again."
+  node -e 'const [a, b, c] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && (b > 18 || (b === 18 && c > 0))) ? 0 : 1)' ||
+    fail "Node $(node --version) is too old. Install Node 20.18.1 or newer, then run this again."
   # npm writes this file last, so an install that was cut off is done again.
   [ node_modules/.package-lock.json -nt package-lock.json ] && return
   say 'installing the npm packages (npm ci)'
@@ -66,6 +72,7 @@ compose_answers() { "$docker" compose version --short 2>/dev/null | grep -qE '^v
 compose() {
   compose_answers && return
   can_install || fail "'$docker compose' is missing. Install Compose v2, 2.20 or newer: https://docs.docker.com/compose/install/linux/"
+  apt-get update -qq # with empty lists nothing below is found
   if apt-cache show docker-compose-v2 >/dev/null 2>&1; then # Ubuntu
     apt_install docker-compose-v2
   elif apt-cache policy docker-compose | grep -qE 'Candidate: (2|[3-9])'; then # Debian 13 and newer
@@ -86,6 +93,7 @@ debian_mirror() {
 # system's packages instead of mixing two releases on the owner's machine.
 compose_from_newer_debian() {
   local plugins=/usr/local/lib/docker/cli-plugins apt
+  [ -n "$(debian_mirror)" ] || fail "this system has no Compose v2 package. Install it, 2.20 or newer: https://docs.docker.com/compose/install/linux/"
   say "unpacking Compose v2 from Debian 13's docker-compose package into $plugins"
   scratch
   mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial" "$plugins"
