@@ -23,7 +23,7 @@ Usage: npm run bench -- [--switches N] [--others N] [--steady SECONDS]
   --steady S    seconds of load before the first switch (default 60)`;
 
 const MIX: Mix = { clients: { post: 25, get: 25, slow: 5, stream: 5 }, thinkMs: 100, patientMs: [0, 0] };
-const PAUSE_MS = 2000;
+const PAUSE_MS = 1000;
 const QUIET_RUNS = 5;
 
 type Contender = (stack: Scratch, load: Load, version: string) => Promise<Switch>;
@@ -177,7 +177,7 @@ async function compete(
 ): Promise<Outcome> {
   const stack = await createScratch("bench");
   try {
-    Object.assign(stack.env, { VERIFY_SECONDS: "2", DRAIN_SECONDS: "30" });
+    Object.assign(stack.env, { VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
     if (!protectedConf) {
       const file = join(stack.folder, "nginx/nginx-blue-green.conf");
       await writeFile(file, (await readFile(file, "utf8")).replace(/^ *keepalive_min_timeout .*$/m, ""));

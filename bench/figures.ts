@@ -74,7 +74,7 @@ export function figuresOf({ shots, steady, switches }: Outcome): Figures {
     failures,
     failed,
     failedPerSwitch: failed / switches.length,
-    longestGap: Math.max(...ends.slice(1).map((end, i) => end - (ends[i] ?? end))),
+    longestGap: ends.reduce((longest, end, i) => Math.max(longest, end - (ends[i - 1] ?? end)), 0),
     p50Steady: quantile(steadyTimes, 0.5),
     p99Steady: quantile(steadyTimes, 0.99),
     p50Switch: quantile(switchTimes, 0.5),

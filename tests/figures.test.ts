@@ -26,6 +26,14 @@ test("a gap is between successful quick answers; slow ones do not fill it", () =
   assert.is(figuresOf(outcome).longestGap, 2210 - 1140);
 });
 
+test("half a million answers are not too many", () => {
+  const shots = Array.from(
+    { length: 500_000 },
+    (_, at) => ({ kind: "get", at, ms: 1, color: "blue" }) as const,
+  );
+  assert.is(figuresOf({ ...outcome, shots }).longestGap, 1);
+});
+
 test("steady is before the first switch, in switches from the command to half a second after the stop", () => {
   const { p99Steady, p99Switch, firstAnswer } = figuresOf(outcome);
   assert.equal([p99Steady, p99Switch, firstAnswer], [20, 40, [120, 120]]);
