@@ -1,6 +1,6 @@
 import { type Color, getActiveColor } from "./color.ts";
 import { runningColors } from "./docker.ts";
-import { servingColor } from "./nginx.ts";
+import { repairLink, servingColor } from "./nginx.ts";
 import type { Stack } from "./stack.ts";
 
 /** From which colour a run goes to the other. */
@@ -12,7 +12,7 @@ export interface Active {
 
 /**
  * Decides which colour is the active one: the one that nginx serves, else the only one that runs, else the one in the
- * state file. A disagreement with the file is a warning. Building over the colour that serves would be an outage.
+ * state file. A disagreement with the file is a warning, one with the link is set right. Building over the colour that serves would be an outage.
  * Throws StateFileError, DockerError.
  */
 export async function findActive(stack: Stack): Promise<Active> {
@@ -24,5 +24,6 @@ export async function findActive(stack: Stack): Promise<Active> {
     const seen = serving ? "nginx serves" : "the only one that runs is";
     stack.log.warn(`the state file means ${marked}, but ${seen} ${active}: going by that`);
   }
+  if (serving !== undefined) await repairLink(stack, serving);
   return { active, serves: serving !== undefined };
 }

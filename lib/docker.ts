@@ -120,19 +120,40 @@ async function inspect(stack: Stack, name: string): Promise<Container> {
 export const inspectColor = (stack: Stack, color: Color): Promise<Container> =>
   inspect(stack, containerOf(stack.settings, color));
 
-/** Which colours run, a container that restarts over and over included. */
+/** Which colours run, a container that restarts over and over included. Throws DockerError. */
 export async function runningColors(stack: Stack): Promise<Color[]> {
   const states = await Promise.all(COLORS.map((color) => inspectColor(stack, color)));
   return COLORS.filter((_, i) => ["running", "restarting"].includes(states[i]?.status ?? "absent"));
 }
 
-/** Can a colour be started without building: is there its container, or its image to make one from? */
-export async function existsColor(stack: Stack, color: Color): Promise<boolean> {
-  if ((await inspectColor(stack, color)).status !== "absent") return true;
-  return (await docker(stack, ["image", "inspect", imageOf(stack.settings, color)], 30)).exitCode === 0;
+/** The id of the image that a colour's tag names, undefined for none. The tag is on the last build that was not found bad. */
+export async function taggedImage(stack: Stack, color: Color): Promise<string | undefined> {
+  const image = imageOf(stack.settings, color);
+  const { stdout } = await docker(stack, ["image", "inspect", "--format", "{{.Id}}", image], 30);
+  return stdout.trim() || undefined;
 }
 
-/** The last lines that a colour's container logged. */
+/**
+ * Puts a colour's tag back on the image it named before a release that failed, or takes the tag away when there was none:
+ * else a rollback would start the build that was just found bad. Throws DockerError.
+ */
+export async function restoreImage(stack: Stack, color: Color, before: string | undefined): Promise<void> {
+  const tag = imageOf(stack.settings, color);
+  if ((await taggedImage(stack, color)) === before) return;
+  const output = await docker(stack, before ? ["tag", before, tag] : ["rmi", "--force", tag], 60);
+  expectSuccess(
+    output,
+    `putting ${tag} back`,
+    `Do not roll back to ${color} before a release to it has succeeded.`,
+  );
+}
+
+/** Removes the image that a release has replaced, unless something uses it: a year of nightly builds fills a disk. */
+export async function removeReplaced(stack: Stack, color: Color, before: string | undefined): Promise<void> {
+  if (before && before !== (await taggedImage(stack, color))) await docker(stack, ["rmi", before], 60);
+}
+
+/** The last lines that a colour's container logged, as much as can be read. Never throws. */
 export async function recentLogs(stack: Stack, color: Color, lines: number): Promise<string> {
   const { stdall } = await docker(
     stack,
@@ -174,12 +195,14 @@ export async function startContainer(stack: Stack, color: Color): Promise<void> 
 }
 
 /**
- * Spec `start_container` as a rollback needs it: the container that was left, as it was left, or a new one from its image.
+ * Spec `start_container` as a rollback needs it: the container that was left, as it was left, or, where
+ * that is gone or of a build that failed, a new one from the image.
  * Throws DockerError.
  */
 export async function restartContainer(stack: Stack, color: Color): Promise<void> {
-  const left = (await inspectColor(stack, color)).status !== "absent";
-  const output = left
+  const { image } = await inspectColor(stack, color);
+  const asLeft = image !== "" && image === (await taggedImage(stack, color));
+  const output = asLeft
     ? await docker(stack, ["start", containerOf(stack.settings, color)], 120)
     : await compose(stack, ["up", "-d", "--no-deps", "--no-build", "--pull", "never", serviceOf(color)], 120);
   expectSuccess(
@@ -192,12 +215,11 @@ export async function restartContainer(stack: Stack, color: Color): Promise<void
 /** Spec `stop_container`: stops one colour, if it has a container, within the grace period that Compose gave it. Throws StopError. */
 export async function stopContainer(stack: Stack, color: Color): Promise<void> {
   const name = containerOf(stack.settings, color);
-  if ((await inspectColor(stack, color)).status === "absent") return;
   const output = await docker(stack, ["stop", name], 120);
-  if (output.exitCode === 0) return;
+  if (output.exitCode === 0 || /no such container/i.test(output.stderr)) return;
   throw new StopError(`${name} does not stop`, {
     details: lastLines(output.stdall, 5),
-    next: `The other color serves. Stop this one by hand: ${stack.settings.dockerCmd} stop ${name}`,
+    next: `Stop it by hand: ${stack.settings.dockerCmd} stop ${name}`,
   });
 }
 
@@ -224,7 +246,7 @@ export async function startFrontDoor(stack: Stack): Promise<boolean> {
   return down.length > 0;
 }
 
-/** Runs a command inside nginx's container; the caller judges its exit code. */
+/** Runs a command inside nginx's container; 30 s at most; the caller judges its exit code. */
 export const execInNginx = (stack: Stack, command: string[]): Promise<ProcessOutput> =>
   docker(stack, ["exec", stack.settings.nginxContainer, ...command], 30);
 

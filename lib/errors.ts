@@ -51,12 +51,17 @@ export class HealthError extends ToolError {}
 /** Traffic through nginx was not what it should be after the switch. */
 export class VerifyError extends ToolError {}
 
-/** A colour that is to stop does not. The other one serves. */
+/** A colour that is to stop was not stopped. The release itself stands. */
 export class StopError extends ToolError {
   override readonly exitCode = EXIT.manual;
 }
 
-/** nginx did not take the new upstream. The old link is back, and the old colour serves. */
+/** The traffic was to go back, and was not seen to be back. */
+export class NotBackError extends ToolError {
+  override readonly exitCode = EXIT.manual;
+}
+
+/** nginx did not take the new upstream. The old link is back; the message says what nginx was seen to do. */
 export class NginxReloadError extends ToolError {
   override readonly exitCode = EXIT.manual;
 }

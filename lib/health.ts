@@ -93,6 +93,7 @@ export async function healthCheck(stack: Stack, color: Color): Promise<void> {
   const deadline = performance.now() + retries * interval * 1000;
 
   let endedInARow = 0;
+  let restartsBefore: number | undefined; // a container that was kept running may have some from long ago
   for (const pause of ramp(interval)) {
     const direct = await probeHealth(own, timeout);
     const answer = direct.healthy ? await probeHealth(throughNginx, timeout) : direct;
@@ -102,12 +103,13 @@ export async function healthCheck(stack: Stack, color: Color): Promise<void> {
       ? `healthy on its port, but not through nginx: ${answer.finding}`
       : direct.finding;
     const { status, restarts, exitCode } = await inspectColor(stack, color);
+    restartsBefore ??= restarts;
     endedInARow = ["exited", "dead", "absent"].includes(status) ? endedInARow + 1 : 0;
     const hopeless =
       endedInARow >= LOOKS_THAT_FAIL
         ? `The container is ${status}, code ${exitCode}`
-        : restarts >= RESTARTS_THAT_FAIL
-          ? `The container restarted ${restarts} times, last with code ${exitCode}`
+        : restarts - restartsBefore >= RESTARTS_THAT_FAIL
+          ? `The container restarted ${restarts - restartsBefore} times meanwhile`
           : performance.now() >= deadline
             ? `Not healthy within ${retries * interval} s`
             : undefined;

@@ -23,7 +23,7 @@ const indent = (text: string): string => text.trimEnd().replace(/^/gm, "  ");
 
 function describe(error: unknown): string {
   if (!(error instanceof ToolError)) {
-    return `Unexpected: ${error instanceof Error ? error.stack : String(error)}\nNext: what served before still serves; run it again with --verbose and report what it shows.`;
+    return `Unexpected: ${error instanceof Error ? error.stack : String(error)}\nNext: see what serves with curl -si on /health through nginx, then run this again with --verbose and report what it shows.`;
   }
   return [error.message, error.details && indent(error.details), `Next: ${error.next}`]
     .filter(Boolean)

@@ -4,8 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { quote } from "zx/core";
 import { replaceLink } from "./atomic.ts";
 import { type Color, isColor } from "./color.ts";
-import { containerOf, execInNginx, inspectColor, startFrontDoor } from "./docker.ts";
-import { NginxReloadError, StopError, VerifyError } from "./errors.ts";
+import { containerOf, execInNginx, inspectColor, runningColors, startFrontDoor } from "./docker.ts";
+import { DockerError, NginxReloadError, NotBackError, StopError, VerifyError } from "./errors.ts";
 import { type Answer, probeHealth } from "./health.ts";
 import type { Settings } from "./settings.ts";
 import type { Stack } from "./stack.ts";
@@ -16,8 +16,9 @@ const RELOAD_SECONDS = 10;
 /** Old and new workers both accept for 100 ms: this many new answers in a row, 100 ms apart, and the old ones are done. */
 const ANSWERS_IN_A_ROW = 3;
 
+/** How long, in seconds, the first look-up of the colours' addresses may take after a start. */
+const FIRST_LOOKUP_SECONDS = 5;
 const ESTABLISHED = "01";
-const DRAIN_POLL_MS = 100;
 /** How long, in seconds, a worker may take to end once it was told to close what it has open. */
 const WORKERS_END_SECONDS = 5;
 
@@ -34,15 +35,47 @@ export async function servingColor({ settings }: Stack): Promise<Color | undefin
   return healthy && isColor(color) ? color : undefined;
 }
 
+/** Which colour nginx has loaded, as it says itself; undefined when it does not answer. Never throws. */
+async function loadedColor({ nginxPort, health }: Settings): Promise<string | undefined> {
+  return (await probeHealth(`http://127.0.0.1:${nginxPort}/_loop/color`, health.timeout)).color;
+}
+
+/** Asks every 0.1 s until it is so, `limit` seconds at most; tells whether it became so. */
+async function awaitThat(limit: number, isSo: () => Promise<boolean>): Promise<boolean> {
+  for (const deadline = performance.now() + limit * 1000; ; await sleep(100)) {
+    if (await isSo()) return true;
+    if (performance.now() >= deadline) return false;
+  }
+}
+
 /**
- * Brings up nginx and auth where they do not run, and waits, RELOAD_SECONDS at most, until nginx answers:
+ * Brings up nginx and auth where they do not run, and waits until nginx answers, and serves where a colour runs:
  * asked too early what serves, it would seem that nothing does. Throws DockerError.
  */
 export async function bringUpFrontDoor(stack: Stack): Promise<void> {
   if (!(await startFrontDoor(stack))) return;
-  const deadline = performance.now() + RELOAD_SECONDS * 1000;
-  while ((await askFrontDoor(stack.settings)).color === undefined && performance.now() < deadline)
-    await sleep(100);
+  const { dockerCmd, nginxContainer } = stack.settings;
+  const answers = async () => (await loadedColor(stack.settings)) !== undefined;
+  if (!(await awaitThat(RELOAD_SECONDS, answers))) {
+    throw new DockerError(`${nginxContainer} was started, but nginx does not answer`, {
+      next: `See why with: ${dockerCmd} logs --tail 20 ${nginxContainer}`,
+    });
+  }
+  if ((await runningColors(stack)).length === 0) return;
+  await awaitThat(FIRST_LOOKUP_SECONDS, async () => (await servingColor(stack)) !== undefined);
+}
+
+/**
+ * Makes the link agree with what nginx serves, with a warning: a run that was killed between swap and reload leaves a link
+ * that the next restart of nginx would follow, to a colour that is stopped. Throws what the file system throws.
+ */
+export async function repairLink(stack: Stack, serving: Color): Promise<void> {
+  const link = activeUpstream(stack.settings);
+  const target = await readlink(link).catch(() => undefined);
+  if (target === upstreamOf(serving)) return;
+  await replaceLink(link, upstreamOf(serving));
+  if (target !== undefined)
+    stack.log.warn(`${link} pointed at ${target}, but nginx serves ${serving}: set right`);
 }
 
 /**
@@ -51,20 +84,32 @@ export async function bringUpFrontDoor(stack: Stack): Promise<void> {
  */
 const TEST_AND_RELOAD = `nginx -t -q -c ${CONFIGURATION} && kill -HUP 1`;
 
-/** Tests and reloads in one command, then asks until nginx says that it has loaded the colour. Throws a plain Error with what it saw. */
+/** Tests and reloads, then asks until nginx says that it has loaded the colour. Throws a plain Error with what it saw. */
 async function reloadInto(stack: Stack, color: Color): Promise<void> {
   const reload = await execInNginx(stack, ["sh", "-c", TEST_AND_RELOAD]);
   if (reload.exitCode !== 0) throw new Error(reload.stderr.trim());
-  const deadline = performance.now() + RELOAD_SECONDS * 1000;
-  for (let inARow = 0; inARow < ANSWERS_IN_A_ROW; await sleep(100)) {
-    const answer = await askFrontDoor(stack.settings);
-    inARow = answer.color === color ? inARow + 1 : 0;
-    if (performance.now() > deadline) {
-      throw new Error(
-        `after ${RELOAD_SECONDS} s nginx still says ${answer.color ?? "no colour"} (${answer.finding})`,
-      );
-    }
+  let [loaded, inARow]: [string | undefined, number] = [undefined, 0];
+  const isLoaded = await awaitThat(RELOAD_SECONDS, async () => {
+    loaded = await loadedColor(stack.settings);
+    inARow = loaded === color ? inARow + 1 : 0;
+    return inARow === ANSWERS_IN_A_ROW;
+  });
+  if (!isLoaded) throw new Error(`after ${RELOAD_SECONDS} s nginx still says ${loaded ?? "nothing"}`);
+}
+
+/** Puts the link back, has nginx read it again, and tells in words what is seen through nginx then. Never throws. */
+async function restoreLink(stack: Stack, before: string | undefined, notWanted: Color): Promise<string> {
+  const link = activeUpstream(stack.settings);
+  try {
+    await (before === undefined ? rm(link, { force: true }) : replaceLink(link, before));
+  } catch (error) {
+    return `The link could not be put back: ${error}`;
   }
+  // A reload that only came late would still bring the new colour: the last word must be the old link's.
+  await execInNginx(stack, ["sh", "-c", TEST_AND_RELOAD]);
+  await awaitThat(RELOAD_SECONDS, async () => (await loadedColor(stack.settings)) !== notWanted);
+  const { healthy, color, finding } = await askFrontDoor(stack.settings);
+  return `The link is back on what it was. Through nginx now: ${healthy ? `${color} serves` : finding}.`;
 }
 
 /**
@@ -75,19 +120,16 @@ export async function switchNginx(stack: Stack, color: Color): Promise<void> {
   const { settings } = stack;
   const link = activeUpstream(settings);
   const before = await readlink(link).catch(() => undefined);
-  await replaceLink(link, upstreamOf(color));
   try {
+    await replaceLink(link, upstreamOf(color));
     await reloadInto(stack, color);
   } catch (error) {
-    await (before === undefined ? rm(link) : replaceLink(link, before));
-    // A reload that only came late would still bring the new colour: the last word must be the old link's.
-    await execInNginx(stack, ["sh", "-c", TEST_AND_RELOAD]);
+    const seen = await restoreLink(stack, before, color);
     const exec = `${settings.dockerCmd} exec ${settings.nginxContainer}`;
     throw new NginxReloadError("Nginx reload failed, manual intervention required", {
-      details: error instanceof Error ? error.message : String(error),
+      details: `${error instanceof Error ? error.message : error}\n${seen} ${color} keeps running.`,
       next: `See what nginx says with: ${exec} nginx -t -c ${CONFIGURATION}
-Mend it, then switch by hand with: ln -sfn ${upstreamOf(color)} ${quote(link)} && ${exec} sh -c '${TEST_AND_RELOAD}'
-The link is back on what it was; ${color} keeps running.`,
+Mend it, then switch by hand with: ln -sfn ${upstreamOf(color)} ${quote(link)} && ${exec} sh -c '${TEST_AND_RELOAD}'`,
     });
   }
 }
@@ -101,17 +143,37 @@ export async function verifyNginxTraffic(
   color: Color,
   duration = stack.settings.verifySeconds,
 ): Promise<void> {
-  for (let second = 0; ; second++) {
+  const since = performance.now();
+  for (;;) {
     const answer = await askFrontDoor(stack.settings);
+    const seconds = (performance.now() - since) / 1000;
     if (!answer.healthy || answer.color !== color) {
-      throw new VerifyError(`Verification through nginx failed after ${second} s`, {
+      throw new VerifyError(`Verification through nginx failed after ${seconds.toFixed(0)} s`, {
         details: `Expected a healthy answer by ${color}, got one by ${answer.color ?? "nobody"}: ${answer.finding}`,
-        next: `Traffic goes back. See why ${color} failed in its log, mend it and run this again.`,
+        next: `See why ${color} failed in its log, mend it and run this again.`,
       });
     }
-    if (second >= duration) return;
+    if (seconds >= duration) return;
     await sleep(1000);
   }
+}
+
+/**
+ * Sends the traffic back to a colour, and, where it served before, sees it serve again.
+ * Throws NginxReloadError, or NotBackError when it is not healthy through nginx within RELOAD_SECONDS.
+ */
+export async function switchBack(
+  stack: Stack,
+  { active, serves }: { active: Color; serves: boolean },
+): Promise<void> {
+  await switchNginx(stack, active);
+  if (!serves || (await awaitThat(RELOAD_SECONDS, async () => (await servingColor(stack)) === active)))
+    return;
+  const { finding } = await askFrontDoor(stack.settings);
+  throw new NotBackError(`Traffic is on ${active} again, but ${active} does not answer well`, {
+    details: finding,
+    next: `Both colors keep running. Look at the log of ${containerOf(stack.settings, active)}, and run this again with --keep for the one that is well.`,
+  });
 }
 
 /** Runs a shell line in nginx's container that must succeed for anything to be known. Throws StopError. */
@@ -149,12 +211,12 @@ async function openRequests(stack: Stack, color: Color): Promise<number> {
 
 /** Waits for old workers to end, `limit` seconds at most; tells which are left. */
 async function awaitOldWorkers(stack: Stack, color: Color, limit: number): Promise<string[]> {
-  const deadline = performance.now() + limit * 1000;
-  for (;;) {
-    const left = await oldWorkers(stack, color);
-    if (left.length === 0 || performance.now() >= deadline) return left;
-    await sleep(DRAIN_POLL_MS);
-  }
+  let left: string[] = [];
+  await awaitThat(limit, async () => {
+    left = await oldWorkers(stack, color);
+    return left.length === 0;
+  });
+  return left;
 }
 
 /**

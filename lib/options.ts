@@ -6,8 +6,9 @@ const KEEP = ["blue", "green", "abort"] as const;
 export type Keep = (typeof KEEP)[number];
 
 /** Is this text one of the answers? */
-export const isKeep = (text: string): text is Keep => KEEP.some((answer) => answer === text);
+const isKeep = (text: string): text is Keep => KEEP.some((answer) => answer === text);
 
+/** What the command line said. */
 export interface Options {
   help: boolean;
   verbose: boolean;

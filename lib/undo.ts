@@ -2,7 +2,7 @@ import type { Active } from "./active.ts";
 import type { Color } from "./color.ts";
 import { stopContainer } from "./docker.ts";
 import { ToolError } from "./errors.ts";
-import { drainNginx, switchNginx, verifyNginxTraffic } from "./nginx.ts";
+import { drainNginx, switchBack } from "./nginx.ts";
 import type { Stack } from "./stack.ts";
 
 /**
@@ -22,13 +22,12 @@ export async function undo(error: unknown, takeBack: () => Promise<void>): Promi
 }
 
 /**
- * Sends the traffic back to the colour it came from, sees it serve again where it served before, and stops the other.
+ * Sends the traffic back to the colour it came from, drains the other and stops it.
  * The other keeps running when any of that fails: it may be the only one that serves. Throws what its steps throw.
  */
-export async function takeTrafficBack(stack: Stack, { active, serves }: Active, other: Color): Promise<void> {
+export async function takeTrafficBack(stack: Stack, from: Active, other: Color): Promise<void> {
   const { log } = stack;
-  await log.step(`undo: switch nginx back to ${active}`, () => switchNginx(stack, active));
-  if (serves) await log.step(`undo: see ${active} serve again`, () => verifyNginxTraffic(stack, active, 0));
+  await log.step(`undo: switch nginx back to ${from.active}`, () => switchBack(stack, from));
   await log.step(`undo: drain ${other}`, () => drainNginx(stack, other));
   await log.step(`undo: stop ${other}`, () => stopContainer(stack, other));
 }

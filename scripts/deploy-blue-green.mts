@@ -1,19 +1,30 @@
 #!/usr/bin/env -S npx tsx
+import { once } from "node:events";
 import { createInterface } from "node:readline/promises";
 import { findActive } from "../lib/active.ts";
-import { getActiveColor, getInactiveColor, isColor, markActive } from "../lib/color.ts";
+import { type Color, getActiveColor, getInactiveColor, isColor, markActive } from "../lib/color.ts";
 import {
   buildContainer,
   checkDocker,
   imageOf,
-  inspectColor,
+  removeReplaced,
+  restoreImage,
   runningColors,
   startContainer,
   stopContainer,
+  taggedImage,
 } from "../lib/docker.ts";
 import { BothRunningError } from "../lib/errors.ts";
 import { healthCheck } from "../lib/health.ts";
-import { bringUpFrontDoor, drainNginx, servingColor, switchNginx, verifyNginxTraffic } from "../lib/nginx.ts";
+import {
+  bringUpFrontDoor,
+  drainNginx,
+  repairLink,
+  servingColor,
+  switchBack,
+  switchNginx,
+  verifyNginxTraffic,
+} from "../lib/nginx.ts";
 import type { Keep } from "../lib/options.ts";
 import { checkPortAvailable } from "../lib/port.ts";
 import { createFolders } from "../lib/settings.ts";
@@ -42,9 +53,10 @@ async function whichToKeep({ options, log }: Stack): Promise<Keep> {
   if (options.keep !== undefined) return options.keep;
   if (!process.stdin.isTTY) return "abort";
   const terminal = createInterface({ input: process.stdin, output: process.stdout });
-  const answer = (await terminal.question("blue/green/abort: ")).trim();
+  const closed = once(terminal, "close").then(() => "abort"); // Ctrl-D is an answer, too
+  const answer = await Promise.race([terminal.question("blue/green/abort: "), closed]);
   terminal.close();
-  return isColor(answer) ? answer : "abort";
+  return isColor(answer.trim()) ? (answer.trim() as Color) : "abort";
 }
 
 /**
@@ -62,15 +74,17 @@ async function detectConflicts(stack: Stack): Promise<void> {
   }
   const other = getInactiveColor(keep);
   const serving = await servingColor(stack);
-  if (serving !== keep) {
+  if (serving === keep) await repairLink(stack, keep);
+  else {
     await log.step(`check the health of ${keep}`, () => healthCheck(stack, keep));
     await log.step(`switch nginx to ${keep}`, () => switchNginx(stack, keep));
   }
   try {
     await log.step(`verify ${keep} through nginx`, () => verifyNginxTraffic(stack, keep));
   } catch (error) {
-    if (serving !== other) throw error;
-    await undo(error, () => log.step(`undo: switch nginx back to ${other}`, () => switchNginx(stack, other)));
+    if (serving !== other) throw error; // there is nothing to go back to
+    const from = { active: other, serves: true };
+    await undo(error, () => log.step(`undo: switch nginx back to ${other}`, () => switchBack(stack, from)));
   }
   await log.step(`mark ${keep} as active`, () => markActive(settings.activeColorFile, keep));
   await log.step(`drain ${other}`, () => drainNginx(stack, other));
@@ -88,28 +102,38 @@ async function main(stack: Stack): Promise<void> {
   const { active } = from;
   const next = getInactiveColor(active);
 
+  const replaced = await taggedImage(stack, next);
   await log.step(`build ${next}`, () => buildContainer(stack, next));
-  await log.step(`check the port of ${next}`, () => checkPortAvailable(stack, next));
+  const keepGoodBuild = () =>
+    log.step(`undo: keep the build of ${next} before`, () => restoreImage(stack, next, replaced));
   try {
+    await log.step(`check the port of ${next}`, () => checkPortAvailable(stack, next));
     await log.step(`start ${next}`, () => startContainer(stack, next));
     await log.step(`check the health of ${next}`, () => healthCheck(stack, next));
   } catch (error) {
-    await undo(error, () => log.step(`undo: stop ${next}`, () => stopContainer(stack, next)));
+    await undo(error, async () => {
+      await log.step(`undo: stop ${next}`, () => stopContainer(stack, next));
+      await keepGoodBuild();
+    });
   }
   await log.step(`switch nginx to ${next}`, () => switchNginx(stack, next)); // takes itself back when it fails
   try {
     await log.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next));
     await log.step(`mark ${next} as active`, () => markActive(settings.activeColorFile, next));
   } catch (error) {
-    await undo(error, () => takeTrafficBack(stack, from, next));
+    await undo(error, async () => {
+      await takeTrafficBack(stack, from, next);
+      await keepGoodBuild();
+    });
   }
 
   // From here on the release stands. It is marked already, so that an interrupted stop does no harm.
   await log.step(`drain ${active}`, () => drainNginx(stack, active));
   await log.step(`stop ${active}`, () => stopContainer(stack, active));
+  await removeReplaced(stack, next, replaced);
 
-  const { image } = await inspectColor(stack, next);
-  log.info(`Released ${active} → ${next}: ${imageOf(settings, next)} (${image.slice(0, 19)})`);
+  const image = await taggedImage(stack, next);
+  log.info(`Released ${active} → ${next}: ${imageOf(settings, next)} (${image?.slice(0, 19)})`);
   log.info(log.steps());
   log.info("Go back with: npx tsx scripts/rollback.mts");
 }

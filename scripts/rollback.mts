@@ -1,15 +1,7 @@
 #!/usr/bin/env -S npx tsx
 import { findActive } from "../lib/active.ts";
 import { type Color, getActiveColor, getInactiveColor, markActive } from "../lib/color.ts";
-import {
-  checkDocker,
-  containerOf,
-  existsColor,
-  imageOf,
-  inspectColor,
-  restartContainer,
-  stopContainer,
-} from "../lib/docker.ts";
+import { checkDocker, imageOf, restartContainer, stopContainer, taggedImage } from "../lib/docker.ts";
 import { NothingToRollBackToError } from "../lib/errors.ts";
 import { healthCheck } from "../lib/health.ts";
 import { bringUpFrontDoor, drainNginx, switchNginx, verifyNginxTraffic } from "../lib/nginx.ts";
@@ -32,10 +24,10 @@ Settings:   environment over .env.blue-green over defaults; see .env.blue-green.
 
 /** The colour to go back to must be there. Throws NothingToRollBackToError; nothing was stopped. */
 async function expectColor(stack: Stack, color: Color): Promise<void> {
-  if (await existsColor(stack, color)) return;
+  if (await taggedImage(stack, color)) return;
   const { settings } = stack;
   throw new NothingToRollBackToError(
-    `There is nothing to roll back to: neither a container ${containerOf(settings, color)} nor an image ${imageOf(settings, color)}`,
+    `There is nothing to roll back to: no image ${imageOf(settings, color)} of a good build`,
     {
       next: "It is there after a second release: npx tsx scripts/deploy-blue-green.mts. What serves was not touched.",
     },
@@ -72,8 +64,8 @@ async function main(stack: Stack): Promise<void> {
   await log.step(`drain ${active}`, () => drainNginx(stack, active));
   await log.step(`stop ${active}`, () => stopContainer(stack, active));
 
-  const { image } = await inspectColor(stack, next);
-  log.info(`Rolled back ${active} → ${next}: ${imageOf(settings, next)} (${image.slice(0, 19)})`);
+  const image = await taggedImage(stack, next);
+  log.info(`Rolled back ${active} → ${next}: ${imageOf(settings, next)} (${image?.slice(0, 19)})`);
   log.info(log.steps());
   log.info("Return with: npx tsx scripts/rollback.mts");
 }

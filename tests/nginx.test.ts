@@ -30,6 +30,15 @@ nginx(
   },
 );
 
+nginx("comes back by itself when its process dies after a release", async ({ stack }) => {
+  process.kill(Number(await stack.field(stack.nginxContainer, "{{.State.Pid}}")), "SIGKILL");
+  await waitFor(
+    "nginx was restarted",
+    async () => (await stack.field(stack.nginxContainer, "{{.RestartCount}}")) === "1",
+  );
+  await waitFor("green serves", serves(stack, "green"));
+});
+
 nginx(
   "sends the OAuth paths to auth and the rest to the active color, and names the color on each",
   async ({ stack, url }) => {

@@ -52,6 +52,23 @@ rollback("a container that was pruned is made again from its image", async ({ st
   await assertServes(stack, "green", "1.1.0");
 });
 
+rollback(
+  "after a release that failed goes to the last good build, not to the failed one",
+  async ({ stack }) => {
+    const failed = await stack.deploy([], {
+      ...(await stack.apiVersion("6.6.6")),
+      LOOP_FAULT: "sick-after=2",
+      VERIFY_SECONDS: "9",
+    });
+    assert.is(failed.exitCode, 1, failed.stdall);
+    await assertServes(stack, "green", "1.1.0");
+    assert.is((await stack.rollback()).exitCode, 0);
+    await assertServes(stack, "blue", "1.2.0");
+    assert.is((await stack.rollback()).exitCode, 0);
+    await assertServes(stack, "green", "1.1.0");
+  },
+);
+
 rollback("to a color that does not become healthy: what served goes on", async ({ stack }) => {
   await stack.docker("rm", `${stack.project}-api-blue`);
   const run = await stack.rollback([], { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "2" });

@@ -45,7 +45,7 @@ export async function waitFor(what: string, isSo: () => Promise<boolean>): Promi
 }
 
 /** A port that is free now, on every address. */
-export const freePort = (): Promise<number> =>
+const freePort = (): Promise<number> =>
   new Promise((resolve, reject) => {
     const server = createServer()
       .once("error", reject)
