@@ -29,7 +29,7 @@ export async function getActiveColor(stateFile: string): Promise<Color> {
   throw new StateFileError(
     `The state file ${stateFile} says ${JSON.stringify(content.slice(0, 80))}, neither blue nor green`,
     {
-      next: "Write the colour that serves into it (the X-Loop-Color header of any answer names it), or remove it.",
+      next: "Write the color that serves into it (the X-Loop-Color header of any answer names it), or remove it.",
     },
   );
 }

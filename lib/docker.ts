@@ -180,7 +180,7 @@ export async function buildContainer(stack: Stack, color: Color): Promise<void> 
   if (output.exitCode === 0) return;
   throw new BuildError("Build failed, check disk space on NAS", {
     details: `${lastLines(output.stdall, 40)}\n${await freeSpace(stack)}`,
-    next: "Mend what the output shows and deploy again; the colour that serves was not touched.",
+    next: "Mend what the output shows and deploy again; the color that serves was not touched.",
   });
 }
 
@@ -190,7 +190,7 @@ export async function startContainer(stack: Stack, color: Color): Promise<void> 
   expectSuccess(
     output,
     `starting ${color}`,
-    "Mend what Docker says and run this again; the colour that serves was not touched.",
+    "Mend what Docker says and run this again; the color that serves was not touched.",
   );
 }
 
@@ -208,7 +208,7 @@ export async function restartContainer(stack: Stack, color: Color): Promise<void
   expectSuccess(
     output,
     `starting ${color}`,
-    "Mend what Docker says and run this again; the colour that serves was not touched.",
+    "Mend what Docker says and run this again; the color that serves was not touched.",
   );
 }
 

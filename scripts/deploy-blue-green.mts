@@ -31,12 +31,12 @@ import { createFolders } from "../lib/settings.ts";
 import { runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
 
-const HELP = `Releases the API to the colour that is idle: builds and starts it, checks its health, moves nginx over,
-watches real traffic, then drains and stops the old colour. Nothing that serves is touched before that.
+const HELP = `Releases the API to the color that is idle: builds and starts it, checks its health, moves nginx over,
+watches real traffic, then drains and stops the old color. Nothing that serves is touched before that.
 
 Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
-  --keep blue|green|abort  when both colours run: which one stays (asked on a terminal otherwise)
+  --keep blue|green|abort  when both colors run: which one stays (asked on a terminal otherwise)
   --verbose                show every docker command and its output
   -h, --help               show this
 

@@ -10,8 +10,8 @@ import { createFolders } from "../lib/settings.ts";
 import { runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
 
-const HELP = `Goes back to the other colour as it was left: starts it without building, checks its health, moves nginx over,
-watches real traffic, then drains and stops the colour it came from. Running it twice returns to where you were.
+const HELP = `Goes back to the other color as it was left: starts it without building, checks its health, moves nginx over,
+watches real traffic, then drains and stops the color it came from. Running it twice returns to where you were.
 
 Usage: npx tsx scripts/rollback.mts [options]
 

@@ -11,7 +11,7 @@ api_base_image=debian:trixie-slim # the FROM of both Dockerfiles under examples/
 # As the scripts do: the environment over .env.blue-green over the default. Read as text, never run.
 setting() {
   local value=${!1:-}
-  [ -n "$value" ] || value=$(sed -nE "s/^$1=[\"']?([^\"'#]*[^\"'# ]).*/\1/p" .env.blue-green 2>/dev/null | tail -1)
+  [ -n "$value" ] || value=$(sed -nE "s/^$1=[\"']?([^\"'#]*[^\"'# ]).*/\1/p" .env.blue-green 2>/dev/null | tail -1) || true
   printf '%s' "${value:-$2}"
 }
 nginx_image=$(setting NGINX_IMAGE nginx:1.30)
