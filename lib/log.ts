@@ -14,7 +14,7 @@ export interface Log {
   warn(message: string): void;
   /** What happened, what was seen, what to do next; goes to stderr. */
   failure(error: unknown): void;
-  /** The steps done so far with their seconds, as one line. */
+  /** The steps done so far that took a noticeable time, with their seconds, as one line. */
   steps(): string;
 }
 
@@ -72,7 +72,7 @@ export function createLog(
       try {
         const result = await act();
         end("✓");
-        done.push(`${name} ${seconds(since)}`);
+        if (performance.now() - since > 50) done.push(`${name} ${seconds(since)}`);
         return result;
       } catch (error) {
         end("✗");

@@ -36,7 +36,8 @@ watches real traffic, then drains and stops the old color. Nothing that serves i
 
 Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
-  --keep blue|green|abort  when both colors run: which one stays (asked on a terminal otherwise)
+  --keep blue|green|abort  when both colors run: which one stays (asked on a terminal otherwise);
+                           the release then goes on to the other
   --verbose                show every docker command and its output
   -h, --help               show this
 
@@ -48,8 +49,8 @@ Go back:    npx tsx scripts/rollback.mts`;
 const BOTH_RUNNING = "Both blue and green are running. Keep which? (blue/green/abort)";
 
 /** The answer to "both are running": from --keep, or from the terminal. Without either it is "abort". */
-async function whichToKeep({ options, log }: Stack): Promise<Keep> {
-  log.warn(BOTH_RUNNING);
+async function whichToKeep({ options, log }: Stack, serving: Color | undefined): Promise<Keep> {
+  log.warn(`${BOTH_RUNNING} nginx serves ${serving ?? "neither"} now.`);
   if (options.keep !== undefined) return options.keep;
   if (!process.stdin.isTTY) return "abort";
   const terminal = createInterface({ input: process.stdin, output: process.stdout });
@@ -66,14 +67,14 @@ async function whichToKeep({ options, log }: Stack): Promise<Keep> {
 async function detectConflicts(stack: Stack): Promise<void> {
   const { settings, log } = stack;
   if ((await runningColors(stack)).length < 2) return;
-  const keep = await whichToKeep(stack);
+  const serving = await servingColor(stack);
+  const keep = await whichToKeep(stack, serving);
   if (keep === "abort") {
     throw new BothRunningError(`Aborted. ${BOTH_RUNNING}`, {
       next: "Look at both, then run this again with --keep blue or --keep green; nothing was stopped.",
     });
   }
   const other = getInactiveColor(keep);
-  const serving = await servingColor(stack);
   if (serving === keep) await repairLink(stack, keep);
   else {
     await log.step(`check the health of ${keep}`, () => healthCheck(stack, keep));

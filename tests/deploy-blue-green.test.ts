@@ -211,16 +211,16 @@ failures(
 );
 
 failures("health that never passes: the last finding, the log, the new one stopped", async (context) => {
-  const run = await context.stack.deploy([], { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "3" });
+  const run = await context.stack.deploy([], { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "6" });
   assert.is(run.exitCode, 1);
   assert.match(run.stderr, "Health check failed, rollback not performed");
-  assert.match(run.stderr, "Not healthy within 3 s; last probe: HTTP 200");
+  assert.match(run.stderr, "Not healthy within 6 s; last probe: HTTP 200");
   assert.match(run.stderr, "Uvicorn running on");
   await assertBlueServes(context, ["exited"]);
 });
 
 failures("a vault that is not accessible: the path to check is named", async (context) => {
-  const run = await context.stack.deploy([], { LOOP_FAULT: "hide-vault", HEALTH_RETRIES: "1" });
+  const run = await context.stack.deploy([], { LOOP_FAULT: "hide-vault", HEALTH_RETRIES: "6" });
   assert.is(run.exitCode, 1);
   assert.match(run.stderr, "vault not accessible");
   assert.match(run.stderr, `Check that ${context.stack.env.VAULT_PATH} (VAULT_PATH) is mounted`);
@@ -287,6 +287,7 @@ failures("both running, nobody to ask: aborts and stops nothing", async (context
   const run = await stack.deploy();
   assert.is(run.exitCode, 1);
   assert.match(run.stderr, "Both blue and green are running. Keep which? (blue/green/abort)");
+  assert.match(run.stderr, "nginx serves blue now");
   assert.match(run.stderr, "--keep blue or --keep green; nothing was stopped");
   await assertBlueServes(context, ["running"]);
 });
