@@ -129,7 +129,8 @@ export async function switchNginx(stack: Stack, color: Color): Promise<void> {
     throw new NginxReloadError("Nginx reload failed, manual intervention required", {
       details: `${error instanceof Error ? error.message : error}\n${seen} ${color} keeps running.`,
       next: `See what nginx says with: ${exec} nginx -t -c ${CONFIGURATION}
-Mend it, then switch by hand with: ln -sfn ${upstreamOf(color)} ${quote(link)} && ${exec} sh -c '${TEST_AND_RELOAD}'`,
+Mend it, then switch by hand with: ln -sfn ${upstreamOf(color)} ${quote(link)} && ${exec} sh -c '${TEST_AND_RELOAD}'
+Or, once it is mended, let npx tsx scripts/rollback.mts do that: it also marks ${color} and stops the other.`,
     });
   }
 }
@@ -188,7 +189,11 @@ async function look(stack: Stack, line: string, color: Color): Promise<string> {
 
 /** The pids, inside its container, of nginx's workers of before a reload. Their titles tell, and need no ps on either side. */
 async function oldWorkers(stack: Stack, color: Color): Promise<string[]> {
-  const files = await look(stack, "grep -ls '[s]hutting down' /proc/[0-9]*/cmdline; true", color);
+  const files = await look(
+    stack,
+    "command -v grep >/dev/null && { grep -ls '[s]hutting down' /proc/[0-9]*/cmdline; true; }",
+    color,
+  );
   return files.match(/\d+/g) ?? [];
 }
 

@@ -82,12 +82,12 @@ async function detectConflicts(stack: Stack): Promise<void> {
   }
   try {
     await log.step(`verify ${keep} through nginx`, () => verifyNginxTraffic(stack, keep));
+    await log.step(`mark ${keep} as active`, () => markActive(settings.activeColorFile, keep));
   } catch (error) {
     if (serving !== other) throw error; // there is nothing to go back to
     const from = { active: other, serves: true };
     await undo(error, () => log.step(`undo: switch nginx back to ${other}`, () => switchBack(stack, from)));
   }
-  await log.step(`mark ${keep} as active`, () => markActive(settings.activeColorFile, keep));
   await log.step(`drain ${other}`, () => drainNginx(stack, other));
   await log.step(`stop ${other}`, () => stopContainer(stack, other));
 }

@@ -140,7 +140,9 @@ nginx_from_debian() {
   mkdir -p "$work/nginx"
   cat >"$work/nginx/Dockerfile" <<DOCKERFILE
 FROM $api_base_image
-RUN sed 's/trixie/testing/' /etc/apt/sources.list >/etc/apt/sources.list.d/testing.list \
+RUN for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do \
+      [ ! -f \$file ] || sed 's/trixie/testing/' \$file >/etc/apt/sources.list.d/testing.\${file##*.}; \
+    done \
  && apt-get -o Acquire::Check-Valid-Until=false update && apt-get install -y --no-install-recommends -t testing nginx \
  && rm -rf /var/lib/apt/lists/* /etc/nginx/sites-enabled/*
 STOPSIGNAL SIGQUIT

@@ -80,6 +80,10 @@ export async function createScratch(name: string): Promise<Scratch> {
     GREEN_PORT: String(await freePort()),
     AUTH_PORT: String(await freePort()),
     VAULT_PATH: join(folder, "vault"),
+    // Named although they are the defaults: an owner's .env.blue-green in this checkout must not reach the tests.
+    ACTIVE_COLOR_FILE: join(folder, "vault/_build/.active-color"),
+    NGINX_CONTAINER: `${project}-nginx`,
+    NGINX_IMAGE: "nginx:1.30",
     OAUTH_DATA_PATH: join(folder, "oauth"),
     LOOP_API_CONTEXT: join(ROOT, "examples/loop-api"),
     LOOP_AUTH_CONTEXT: join(ROOT, "examples/loop-auth"),
