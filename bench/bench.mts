@@ -247,8 +247,9 @@ By \`npm run bench -- --switches ${switches} --others ${others} --steady ${stead
     `# Three ways to release, under the same load\n\n![Answers per 100 ms around the worst switch of each](bench.svg)\n\n${text}\n`,
   );
   const readme = join(ROOT, "README.md");
-  const [before, , after] = (await readFile(readme, "utf8")).split(
-    /(?<=<!-- bench -->\n)|(?=<!-- \/bench -->)/,
+  const written = (await readFile(readme, "utf8")).replace(
+    /(<!-- bench -->\n)[\s\S]*(<!-- \/bench -->)/,
+    (_, open: string, close: string) => `${open}${text}\n${close}`,
   );
-  if (before && after) await writeFile(readme, `${before}${text}\n${after}`);
+  await writeFile(readme, written);
 }
