@@ -1,4 +1,4 @@
-import { mkdir, open, rename, rm, stat, symlink } from "node:fs/promises";
+import { mkdir, open, rename, rm, symlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 /** One fixed name per target: what a killed run leaves is overwritten by the next, never collected. */
@@ -40,6 +40,7 @@ export async function replaceLink(path: string, target: string): Promise<void> {
  * /proc, Node goes on trying for ever. Throws what the file system throws.
  */
 export async function makeFolder(path: string, mode = 0o755): Promise<void> {
-  const there = await stat(path).catch(() => undefined);
-  if (!there) await mkdir(path, { mode });
+  await mkdir(path, { mode }).catch((error) => {
+    if (error.code !== "EEXIST") throw error;
+  });
 }

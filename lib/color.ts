@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { makeFolder, replaceFile } from "./atomic.ts";
 import { StateFileError } from "./errors.ts";
+import type { Stack } from "./stack.ts";
 
 export const COLORS = ["blue", "green"] as const;
 export type Color = (typeof COLORS)[number];
@@ -10,15 +11,15 @@ export type Color = (typeof COLORS)[number];
 export const isColor = (text: string | undefined): text is Color => COLORS.some((color) => color === text);
 
 /**
- * Spec `get_active_color`: the colour that the state file names, blue when there is no file.
+ * The colour that the state file names; undefined when there is no file.
  * Throws StateFileError when the file cannot be read or says anything else: a guess could rebuild the colour that serves.
  */
-export async function getActiveColor(stateFile: string): Promise<Color> {
+export async function readStateFile(stateFile: string): Promise<Color | undefined> {
   let content: string;
   try {
     content = await readFile(stateFile, "utf8");
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return "blue";
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
     throw new StateFileError(`Cannot read the state file ${stateFile}`, {
       details: String(error),
       next: "Make it a readable file that says blue or green, or point ACTIVE_COLOR_FILE elsewhere.",
@@ -33,6 +34,10 @@ export async function getActiveColor(stateFile: string): Promise<Color> {
     },
   );
 }
+
+/** Spec `get_active_color`: the colour that the state file names, blue when there is no file. Throws StateFileError. */
+export const getActiveColor = async (stateFile: string): Promise<Color> =>
+  (await readStateFile(stateFile)) ?? "blue";
 
 /** Spec `get_inactive_color`: the other colour. */
 export const getInactiveColor = (active: Color): Color => (active === "blue" ? "green" : "blue");
@@ -49,3 +54,8 @@ export async function markActive(stateFile: string, color: Color): Promise<void>
     });
   }
 }
+
+/** What `mark_active` does, for a dry run to tell. */
+export const markCommands = ({ settings }: Stack, color: Color): string[] => [
+  `write ${color} into ${settings.activeColorFile}`,
+];

@@ -33,8 +33,38 @@ export class StateFileError extends ToolError {}
 /** Docker or Compose is missing, does not answer or refused a command. */
 export class DockerError extends ToolError {}
 
+/** An outside command did not end in the time that it has, and was killed. */
+export class DeadlineError extends DockerError {}
+
+/** The compose file cannot be read. Nothing was touched. */
+export class ComposeFileError extends UsageError {}
+
+/** Docker's disk has less room than the last image took. Nothing was touched. */
+export class DiskSpaceError extends ToolError {}
+
+/** Another run works on the same stack. Nothing was touched. */
+export class LockedError extends ToolError {
+  override readonly exitCode = EXIT.locked;
+}
+
+/** The signals that ask a run to end, with what a shell says for each: 128 + its number. */
+export const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+
+/** A signal asked the run to end. What it had not finished is taken back. */
+export class InterruptedError extends ToolError {
+  override readonly exitCode: number;
+
+  constructor(signal: keyof typeof SIGNALS) {
+    super(`Interrupted by ${signal}`, { next: "Run it again when you like." });
+    this.exitCode = SIGNALS[signal];
+  }
+}
+
 /** The image did not build. The colour that serves was not touched. */
 export class BuildError extends ToolError {}
+
+/** The active link is something else than a link. Nothing was touched. */
+export class LinkError extends ToolError {}
 
 /** The host port of the colour is somebody else's. Nothing was started. */
 export class PortConflictError extends ToolError {}

@@ -1,7 +1,9 @@
+import { styleText } from "node:util";
 import { ToolError } from "./errors.ts";
 
 interface Terminal {
   isTTY?: boolean;
+  columns?: number;
   write(text: string): unknown;
 }
 
@@ -10,12 +12,18 @@ export interface Log {
   /** Runs one step of the protocol and says how long it took, in seconds; what it throws passes through. */
   step<T>(name: string, act: () => Promise<T>): Promise<T>;
   info(message: string): void;
+  /** What the step that runs is at; shown beside it on a terminal. */
+  progress(message: string): void;
+  /** The outcome in one line: the only one on stdout when the run is to be quiet. */
+  summary(message: string): void;
   /** Something to look at that does not stop the run; goes to stderr. */
   warn(message: string): void;
   /** What happened, what was seen, what to do next; goes to stderr. */
   failure(error: unknown): void;
   /** The steps done so far that took a noticeable time, with their seconds, as one line. */
   steps(): string;
+  /** All steps done so far, with their seconds. */
+  durations(): Readonly<Record<string, number>>;
 }
 
 const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(1)} s`;
@@ -30,58 +38,99 @@ function describe(error: unknown): string {
     .join("\n");
 }
 
-/** A log onto stdout and stderr. With `verbose` there is no live line: docker's output would tear it. */
-export function createLog(
-  verbose: boolean,
-  out: Terminal = process.stdout,
-  err: Terminal = process.stderr,
-): Log {
-  const live = out.isTTY === true && !verbose;
+/** The first word of a line tells what kind it is; only that gets a color. */
+const paint = (text: string): string =>
+  text
+    .replace(/^✓/, (mark) => styleText("green", mark))
+    .replace(/^(✗|Error:)/, (mark) => styleText("red", mark))
+    .replace(/^Warning:/, (mark) => styleText("yellow", mark));
+
+interface Manner {
+  /** Docker's output would tear a live line: there is none. */
+  verbose?: boolean;
+  /** Nothing on stdout but the summary. */
+  quiet?: boolean;
+  /** Gets every line as well, time-stamped. */
+  file?: (line: string) => void;
+  out?: Terminal;
+  err?: Terminal;
+}
+
+/** How often, in seconds, a step says that it is alive: on a terminal, and elsewhere. */
+const [LIVE_SECONDS, ALIVE_SECONDS] = [0.2, 30];
+
+/** A log onto stdout and stderr, and into a file. */
+export function createLog({
+  verbose = false,
+  quiet = false,
+  file = () => undefined,
+  out = process.stdout,
+  err = process.stderr,
+}: Manner = {}): Log {
+  const live = out.isTTY === true && !verbose && !quiet;
+  const painted = live && !process.env.NO_COLOR;
   const started = performance.now();
-  const done: string[] = [];
+  const done: Record<string, number> = {};
   let current = ""; // the live line, so that a message can be written above it
+  let detail = "";
 
   const clear = (): void => {
     if (live && current) out.write("\r\u001b[K");
   };
   const draw = (): void => {
-    if (live && current) out.write(`\r\u001b[K${current}`);
+    const columns = (out.columns ?? 80) - 1; // a line that wraps cannot be taken back
+    if (live && current) out.write(`\r\u001b[K${current.slice(0, columns)}`);
   };
-  const stamp = (text: string): string => (live ? text : text.replace(/^/gm, `${new Date().toISOString()} `));
-  const say = (to: Terminal, text: string): void => {
+  const say = (to: Terminal | undefined, text: string): void => {
+    const stamped = text.replace(/^/gm, `${new Date().toISOString()} `);
+    file(stamped);
+    if (!to) return;
     clear();
-    to.write(`${stamp(text)}\n`);
+    to.write(`${painted ? paint(text) : live ? text : stamped}\n`);
     draw();
   };
+  const stdout = quiet ? undefined : out;
 
   return {
     async step(name, act) {
       const since = performance.now();
+      detail = "";
       const show = (): void => {
-        current = `… ${name} ${seconds(since)}`;
-        draw();
+        current = `… ${name} ${seconds(since)}${detail && ` · ${detail}`}`;
+        if (live) draw();
+        else if (performance.now() - since > 1000) say(stdout, current);
       };
       show();
-      const timer = live ? setInterval(show, 200) : undefined;
+      const timer = setInterval(show, (live ? LIVE_SECONDS : ALIVE_SECONDS) * 1000);
       const end = (mark: string): void => {
         clearInterval(timer);
         clear();
         current = "";
-        say(out, `${mark} ${name} (${seconds(since)})`);
+        say(stdout, `${mark} ${name} (${seconds(since)})`);
       };
       try {
         const result = await act();
         end("✓");
-        if (performance.now() - since > 50) done.push(`${name} ${seconds(since)}`);
+        done[name] = Math.round(performance.now() - since) / 1000;
         return result;
       } catch (error) {
         end("✗");
         throw error;
       }
     },
-    info: (message) => say(out, message),
+    progress: (message) => {
+      detail = message.trim();
+    },
+    info: (message) => say(stdout, message),
+    summary: (message) => say(out, message),
     warn: (message) => say(err, `Warning: ${message}`),
     failure: (error) => say(err, `Error: ${describe(error)}`),
-    steps: () => [...done, `in all ${seconds(started)}`].join(" · "),
+    steps: () =>
+      Object.entries(done)
+        .filter(([, took]) => took >= 0.05)
+        .map(([name, took]) => `${name} ${took.toFixed(1)} s`)
+        .concat(`in all ${seconds(started)}`)
+        .join(" · "),
+    durations: () => done,
   };
 }

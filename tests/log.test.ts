@@ -12,7 +12,7 @@ const STAMP = "\\d{4}-\\d\\d-\\d\\dT[\\d:.]+Z";
 
 test("without a terminal: one time-stamped line per event, and no control characters", async () => {
   const [out, err] = [terminal(false), terminal(false)];
-  const log = createLog(false, out, err);
+  const log = createLog({ out: out, err: err });
   await log.step("build green", async () => log.info("two\nlines"));
   assert.match(
     out.text(),
@@ -24,7 +24,8 @@ test("without a terminal: one time-stamped line per event, and no control charac
 
 test("on a terminal: a live line that every message is written above of", async () => {
   const out = terminal(true);
-  const log = createLog(false, out, terminal(true));
+  delete process.env.NO_COLOR; // the tests of CI run with it
+  const log = createLog({ out: out, err: terminal(true) });
   await log.step("build green", async () => log.info("message"));
   // What stays on the screen: a line that was cleared leaves only what came after the last clearing.
   const shown = out
@@ -32,13 +33,24 @@ test("on a terminal: a live line that every message is written above of", async 
     .split("\n")
     .map((line) => line.split("\r\u001b[K").at(-1))
     .join("\n");
-  assert.is(shown, "message\n✓ build green (0.0 s)\n");
+  assert.is(shown, "message\n\u001b[32m✓\u001b[39m build green (0.0 s)\n");
   assert.match(out.text(), "… build green 0.0 s");
+});
+
+test("NO_COLOR is respected", async () => {
+  const before = process.env.NO_COLOR;
+  process.env.NO_COLOR = "1";
+  const out = terminal(true);
+  await createLog({ out, err: terminal(true) }).step("build green", async () => undefined);
+  if (before === undefined) delete process.env.NO_COLOR;
+  else process.env.NO_COLOR = before;
+  assert.match(out.text(), "✓ build green");
+  assert.not.match(out.text(), "\u001b[32m");
 });
 
 test("a step that fails says so, passes the error on, and does not count as done", async () => {
   const out = terminal(false);
-  const log = createLog(false, out, terminal(false));
+  const log = createLog({ out: out, err: terminal(false) });
   try {
     await log.step("build green", () => Promise.reject(new Error("boom")));
     assert.unreachable();
@@ -51,7 +63,7 @@ test("a step that fails says so, passes the error on, and does not count as done
 
 test("a failure goes to stderr: what happened, what was seen, what to do next", () => {
   const [out, err] = [terminal(false), terminal(false)];
-  createLog(false, out, err).failure(
+  createLog({ out: out, err: err }).failure(
     new UsageError("Wrong settings", { details: "A is 1", next: "Correct it." }),
   );
   const lines = err

@@ -1,0 +1,68 @@
+import { $, type ProcessOutput } from "zx/core";
+import { DeadlineError } from "./errors.ts";
+
+interface How {
+  /** Seconds after which it is killed; undefined for a build, which may take as long as it takes. */
+  deadline: number | undefined;
+  /** What it is started with, all of it. */
+  environment?: Record<string, string>;
+  /** Show it and its output. */
+  verbose?: boolean;
+  /** Kills it; only for commands that may end anywhere. */
+  signal?: AbortSignal;
+  /** A file to keep open in it as descriptor 3: the run's lock, which is then held until its last command has ended. */
+  keepOpen?: number | undefined;
+  /** Told each line of its output while it runs. */
+  onLine?: (line: string) => void;
+}
+
+/**
+ * Runs an outside command; the caller judges its exit code. It has a process group of its own: a Ctrl-C on the terminal
+ * reaches the run, which knows what to take back, and not half of its commands.
+ * Throws DeadlineError when it had to be killed for taking too long.
+ */
+export async function run(command: string, args: string[], how: How): Promise<ProcessOutput> {
+  const { deadline, environment, verbose = false, signal, keepOpen, onLine } = how;
+  const running = $({
+    ...(environment ? { env: environment } : {}),
+    nothrow: true,
+    quiet: !verbose,
+    verbose,
+    detached: true,
+    // With a socket as standard input, bash takes itself for a remote shell and reads ~/.bashrc, each time.
+    stdio: ["ignore", "pipe", "pipe", ...(keepOpen === undefined ? [] : [keepOpen])],
+  })`${command} ${args}`;
+
+  // Not zx's own time-out and signal: they look for children with ps, which is not everywhere, and fail without it.
+  const kill = (): void => {
+    try {
+      if (running.pid) process.kill(-running.pid, "SIGKILL");
+    } catch {
+      // It has just ended by itself.
+    }
+  };
+  let late = false;
+  const expire = (): void => {
+    late = true;
+    kill();
+  };
+  const timer = deadline === undefined ? undefined : setTimeout(expire, deadline * 1000);
+  if (signal?.aborted) kill();
+  signal?.addEventListener("abort", kill);
+  if (onLine) {
+    const tell = (chunk: Buffer): void => onLine(chunk.toString().trimEnd().split("\n").at(-1) ?? "");
+    running.stdout.on("data", tell);
+    running.stderr.on("data", tell);
+  }
+  try {
+    const output = await running;
+    if (!late) return output;
+    throw new DeadlineError(`${[command, ...args].join(" ")} did not end within ${deadline} s`, {
+      details: output.stderr.trim(),
+      next: "See whether Docker is well (docker ps; on the NAS: Container Manager, Log), then run this again.",
+    });
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", kill);
+  }
+}

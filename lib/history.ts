@@ -1,0 +1,50 @@
+import { appendFile, readFile } from "node:fs/promises";
+import { z } from "zod";
+import { replaceFile } from "./atomic.ts";
+import { COLORS } from "./color.ts";
+
+/** When it has grown beyond this, the older half of the runs is dropped. */
+const BOUND_BYTES = 512 * 1024;
+
+/** One run of deploy or rollback, a JSON line in the history file beside the state file. */
+export const Entry = z.object({
+  /** When it began: ISO 8601, UTC. */
+  time: z.string(),
+  verb: z.string(),
+  from: z.enum(COLORS).optional(),
+  to: z.enum(COLORS).optional(),
+  /** The id of the image that `to` runs, and the source revision it was built from. */
+  image: z.string().optional(),
+  revision: z.string().optional(),
+  /** The whole run, and each step of it, in seconds; not known of a run that was killed. */
+  seconds: z.number().optional(),
+  steps: z.record(z.string(), z.number()).optional(),
+  /** "done", "killed", or the name of the error. */
+  result: z.string(),
+  message: z.string(),
+});
+export type Entry = z.infer<typeof Entry>;
+
+/** The runs so far, oldest first. What a power cut left of a line is skipped. No file is no runs. */
+export async function readHistory(file: string): Promise<Entry[]> {
+  const text = await readFile(file, "utf8").catch(() => "");
+  return text.split("\n").flatMap((line) => {
+    try {
+      return [Entry.parse(JSON.parse(line))];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** Adds a run; a torn last line does not take it along. Throws what the file system throws. */
+export async function addToHistory(file: string, entry: Entry): Promise<void> {
+  const text = await readFile(file, "utf8").catch(() => "");
+  const line = `${JSON.stringify(entry)}\n`;
+  if (text.length < BOUND_BYTES) {
+    const torn = text !== "" && !text.endsWith("\n");
+    return appendFile(file, `${torn ? "\n" : ""}${line}`, { mode: 0o644 });
+  }
+  const lines = text.split("\n").filter(Boolean);
+  await replaceFile(file, `${lines.slice(Math.ceil(lines.length / 2)).join("\n")}\n${line}`);
+}

@@ -1,0 +1,185 @@
+import { closeSync, constants, fsyncSync, openSync, readFileSync, statSync, writeSync } from "node:fs";
+import { readdir, readFile, readlink, realpath } from "node:fs/promises";
+import { dirname } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+import { makeFolder } from "./atomic.ts";
+import { COLORS } from "./color.ts";
+import { run } from "./command.ts";
+import { LockedError, StateFileError } from "./errors.ts";
+
+/** How long, in seconds, the last command of a run that was killed may go on before it is killed, too. */
+const LEFTOVER_SECONDS = 30;
+
+/** Always this many bytes, over what was there: a disk that has become full meanwhile cannot refuse them. */
+const NOTE_BYTES = 512;
+
+const Color = z.enum(COLORS);
+/** What a run has written about itself into the lock file, for whoever finds it locked, and for the run after a crash. */
+const Note = z.object({
+  verb: z.string(),
+  pid: z.number(),
+  /** ISO 8601, UTC. */
+  since: z.string(),
+  from: Color.optional(),
+  to: Color.optional(),
+  /** The image that `to` had before this run built another; null for none. */
+  imageBefore: z.string().nullable().optional(),
+  /** The container of `to` was, or was about to be, made anew. */
+  started: z.boolean().optional(),
+  /** The image that `to` runs, and the source revision it was built from, where they are known. */
+  image: z.string().optional(),
+  revision: z.string().optional(),
+});
+export type Note = z.infer<typeof Note>;
+
+/** What a run that ends leaves to the next: what it found unfinished itself and did not settle, or what it has begun. */
+export type Leaves = "nothing" | "what it found" | "what it noted";
+
+/** The right to change one stack, held until this process and every command it started have ended. */
+export interface Lock {
+  /** Commands keep it open: the kernel frees the lock when the last of them ends. */
+  readonly descriptor: number | undefined;
+  /** What a run before wrote that never came to its end; undefined when all ended well, or once it is settled. */
+  unfinished(): Note | undefined;
+  /** What the unfinished run left is put right. */
+  settle(): void;
+  /** Remembers, through a crash, what this run is about to do. */
+  note(facts: Partial<Note>): void;
+  noted(): Note;
+  /** The run has come to its end: leaves that for the next one to put right, and frees the lock. */
+  end(leaves: Leaves): void;
+}
+
+/** Undefined where the last run has come to its end, or there was none. */
+function read(file: string): Note | undefined {
+  try {
+    return Note.parse(JSON.parse(readFileSync(file, "utf8")));
+  } catch {
+    return undefined;
+  }
+}
+
+/** What the lock file says of a run that holds it, or that was cut off; undefined when all ended well. Never throws. */
+export async function readLock(file: string): Promise<{ held: boolean; note: Note | undefined } | undefined> {
+  const there = statSync(file, { throwIfNoEntry: false });
+  if (!there) return undefined;
+  // The kernel's list, and not a try: for the moment of a try, a run that begins would find it locked.
+  const locks = await readFile("/proc/locks", "utf8").catch(() => "");
+  return { held: new RegExp(`FLOCK .*:${there.ino} `).test(locks), note: read(file) };
+}
+
+/** Sends a signal, or with 0 only looks; false when there is no such process. */
+function signalled(pid: number, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(pid, signal);
+  } catch (error) {
+    return error instanceof Error && "code" in error && error.code === "EPERM"; // somebody else's is alive, too
+  }
+}
+
+const flock = async (descriptor: number, args: string[], deadline: number): Promise<number | null> => {
+  const { exitCode, stderr } = await run("flock", [...args, "3"], { deadline, keepOpen: descriptor });
+  if (exitCode === 0 || exitCode === 1) return exitCode;
+  throw new Error(`flock: ${stderr.trim() || `exit code ${exitCode}`}`);
+};
+
+/** Tries to get the lock; waits only for the commands of a run that is dead itself. Throws LockedError. */
+async function acquire(descriptor: number, file: string, warn: (message: string) => void): Promise<void> {
+  if ((await flock(descriptor, ["-n"], 10)) === 0) return;
+  await sleep(200); // who has only just got it has not written yet who it is
+  const holder = read(file);
+  if (!holder || signalled(holder.pid, 0)) throw locked(holder);
+  warn(`the ${holder.verb} of ${holder.since} was killed; waiting for its last command to end`);
+  const waited = (): Promise<number | null> =>
+    flock(descriptor, ["-w", String(LEFTOVER_SECONDS)], LEFTOVER_SECONDS + 10);
+  if ((await waited()) === 0) return;
+  const heir = read(file);
+  if (heir && signalled(heir.pid, 0)) throw locked(heir);
+  // Its deadline has died with the run, and a build that hangs would keep every later night out.
+  for (const pid of await keepersOf(file)) signalled(pid, "SIGKILL");
+  if ((await waited()) !== 0) throw locked(read(file));
+}
+
+/** The processes that a run has left and that keep its lock file open as descriptor 3. */
+async function keepersOf(file: string): Promise<number[]> {
+  const path = await realpath(file);
+  const pids = (await readdir("/proc")).map(Number).filter((pid) => pid > 0 && pid !== process.pid);
+  const opened = await Promise.all(pids.map((pid) => readlink(`/proc/${pid}/fd/3`).catch(() => "")));
+  return pids.filter((_, i) => opened[i] === path);
+}
+
+/**
+ * Takes the lock of a stack: the kernel's own, on a file beside the state file, so that a crash cannot leave it stuck.
+ * `warn` is told when it has to wait for the last command of a run that was killed.
+ * Throws LockedError when a live run holds it, StateFileError when the file cannot be written.
+ */
+export async function takeLock(file: string, verb: string, warn: (message: string) => void): Promise<Lock> {
+  let descriptor: number | undefined;
+  try {
+    await makeFolder(dirname(file));
+    descriptor = openSync(file, constants.O_RDWR | constants.O_CREAT, 0o644);
+    await acquire(descriptor, file, warn);
+    return lockOn(descriptor, read(file), { verb, pid: process.pid, since: new Date().toISOString() });
+  } catch (error) {
+    if (descriptor !== undefined) closeSync(descriptor);
+    if (error instanceof LockedError) throw error;
+    throw new StateFileError(`Cannot lock ${file}`, {
+      details: String(error),
+      next: "Make its folder writable (is the volume mounted read-only, or full?) and see that the command flock is there; nothing was changed.",
+    });
+  }
+}
+
+function locked(holder: Note | undefined): LockedError {
+  const who = holder
+    ? `the ${holder.verb} with pid ${holder.pid}, since ${holder.since}`
+    : "one that has just begun";
+  return new LockedError(`Another run holds the lock: ${who}`, {
+    next: "Wait for it to end, then run this again; nothing was changed.",
+  });
+}
+
+/** For what only looks: it waits for nobody, keeps nobody waiting, and writes nothing. */
+export const noLock = (verb: string, unfinished: Note | undefined): Lock => ({
+  descriptor: undefined,
+  unfinished: () => unfinished,
+  settle: () => undefined,
+  note: () => undefined,
+  noted: () => ({ verb, pid: process.pid, since: new Date().toISOString() }),
+  end: () => undefined,
+});
+
+function lockOn(descriptor: number, before: Note | undefined, own: Note): Lock {
+  let unfinished = before;
+  let noted = own;
+  const write = (note: Note | undefined): void => {
+    writeSync(descriptor, (note ? JSON.stringify(note) : "").padEnd(NOTE_BYTES), 0);
+    fsyncSync(descriptor);
+  };
+  // Until the leftovers of a run before are settled, the end of this one must not make them forgotten.
+  const keep = (): void => write({ ...unfinished, ...noted });
+  keep();
+  return {
+    descriptor,
+    unfinished: () => unfinished,
+    settle: () => {
+      unfinished = undefined;
+      keep();
+    },
+    note: (facts) => {
+      noted = { ...noted, ...facts };
+      keep();
+    },
+    noted: () => noted,
+    end: (leaves) => {
+      const left = {
+        nothing: undefined,
+        "what it found": unfinished,
+        "what it noted": { ...unfinished, ...noted },
+      };
+      write(left[leaves]);
+      closeSync(descriptor);
+    },
+  };
+}

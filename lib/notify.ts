@@ -1,0 +1,43 @@
+import { request } from "undici";
+import type { Settings } from "./settings.ts";
+
+const TIMEOUT_SECONDS = 10;
+
+/** What a notification says: the whole JSON document. */
+export interface Notice {
+  /** "done", or the name of the error, such as "HealthError". */
+  result: string;
+  exitCode: number;
+  verb: string;
+  project: string;
+  /** The colours, where the run came so far as to know them. */
+  from: string | undefined;
+  to: string | undefined;
+  seconds: number;
+  message: string;
+}
+
+/**
+ * POSTs a notice to NOTIFY_URL, of each run or, with NOTIFY_ON=failure, of those that failed. 10 s at most.
+ * Never throws: what went wrong goes to `warn`, without the address, which may carry a secret.
+ */
+export async function notify(
+  { notifyUrl, notifyOn }: Settings,
+  notice: Notice,
+  warn: (message: string) => void,
+): Promise<void> {
+  if (!notifyUrl || (notifyOn === "failure" && notice.exitCode === 0)) return;
+  try {
+    const { statusCode, body } = await request(notifyUrl, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(notice),
+      signal: AbortSignal.timeout(TIMEOUT_SECONDS * 1000),
+    });
+    await body.dump();
+    if (statusCode >= 300) warn(`NOTIFY_URL answered HTTP ${statusCode}`);
+  } catch (error) {
+    const { name, code } = error as Error & { code?: unknown };
+    warn(`NOTIFY_URL was not reached: ${typeof code === "string" ? code : name}`);
+  }
+}

@@ -1,0 +1,111 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { $ } from "zx";
+import { LockedError, StateFileError } from "../lib/errors.ts";
+import { takeLock } from "../lib/lock.ts";
+import { ROOT } from "../lib/settings.ts";
+import { waitFor } from "./scratch.ts";
+
+const lock = suite<{ folder: string; file: string }>("lock");
+lock.before.each(async (context) => {
+  context.folder = await mkdtemp(join(tmpdir(), "loop-test-lock-"));
+  context.file = join(context.folder, "_build/.active-color.lock");
+});
+lock.after.each(({ folder }) => rm(folder, { recursive: true }));
+
+const silent = () => undefined;
+
+async function thrown(act: Promise<unknown>): Promise<Error> {
+  try {
+    await act;
+  } catch (error) {
+    return error as Error;
+  }
+  return assert.unreachable("nothing was thrown") as never;
+}
+
+lock("the second is told at once who holds it and since when; then it is free again", async ({ file }) => {
+  const first = await takeLock(file, "deploy", silent);
+  const since = performance.now();
+  const error = await thrown(takeLock(file, "rollback", silent));
+  assert.instance(error, LockedError);
+  assert.match(error.message, `the deploy with pid ${process.pid}, since ${first.noted().since}`);
+  assert.ok(performance.now() - since < 1000);
+  first.end("nothing");
+  const second = await takeLock(file, "rollback", silent);
+  assert.is(second.unfinished(), undefined);
+  second.end("nothing");
+});
+
+/** Takes the lock in a process of its own, notes something, starts a command, and is killed. */
+async function killedHolder(file: string, seconds = 2): Promise<void> {
+  const script = `
+    import { takeLock } from ${JSON.stringify(join(ROOT, "lib/lock.ts"))};
+    import { run } from ${JSON.stringify(join(ROOT, "lib/command.ts"))};
+    const lock = await takeLock(${JSON.stringify(file)}, "deploy", () => undefined);
+    lock.note({ from: "blue", to: "green", imageBefore: null });
+    run("sleep", ["${seconds}"], { deadline: undefined, keepOpen: lock.descriptor });
+    setTimeout(() => process.kill(process.pid, "SIGKILL"), 300);
+  `;
+  await $({ quiet: true, nothrow: true, cwd: ROOT })`node --import tsx --input-type=module -e ${script}`;
+}
+
+lock("a killed run's last command is waited for, and what the run noted is found", async ({ file }) => {
+  await killedHolder(file);
+  const warnings: string[] = [];
+  const since = performance.now();
+  const next = await takeLock(file, "rollback", (message) => warnings.push(message));
+  assert.ok(performance.now() - since > 500, "the killed run's command still ran");
+  assert.match(warnings.join(), "was killed; waiting for its last command to end");
+  const { verb, from, to, imageBefore } = next.unfinished() ?? {};
+  assert.equal([verb, from, to, imageBefore], ["deploy", "blue", "green", null]);
+  next.end("nothing");
+});
+
+lock(
+  "a killed run's command that hangs is killed after 30 s: it must not keep every later night out",
+  async ({ file }) => {
+    await killedHolder(file, 300);
+    const since = performance.now();
+    (await takeLock(file, "deploy", silent)).end("nothing");
+    assert.ok(performance.now() - since < 40_000);
+  },
+);
+
+lock("what is not settled is found again by the run after the next", async ({ file }) => {
+  await killedHolder(file);
+  (await takeLock(file, "deploy", silent)).end("what it found"); // came to its end, but not so far as to settle
+  const third = await takeLock(file, "deploy", silent);
+  assert.is(third.unfinished()?.to, "green");
+  third.note({ from: "green" });
+  assert.is(JSON.parse(await readFile(file, "utf8")).to, "green", "a crash of this run would forget it");
+  third.settle();
+  third.end("nothing");
+  const fourth = await takeLock(file, "deploy", silent);
+  assert.is(fourth.unfinished(), undefined);
+  fourth.end("nothing");
+});
+
+lock("a lock that cannot be written is an error that names the file", async () => {
+  const error = await thrown(takeLock("/proc/loop/.active-color.lock", "deploy", silent));
+  assert.instance(error, StateFileError);
+  assert.match(error.message, "/proc/loop/.active-color.lock");
+});
+
+lock("a holder that is alive holds it as long as it lives", async ({ file }) => {
+  const holder = $({ quiet: true, nothrow: true, cwd: ROOT })`node --import tsx --input-type=module -e ${`
+    import { takeLock } from ${JSON.stringify(join(ROOT, "lib/lock.ts"))};
+    await takeLock(${JSON.stringify(file)}, "deploy", () => undefined);
+    setTimeout(() => {}, 60_000);
+  `}`;
+  await waitFor("it is locked", async () => (await readFile(file, "utf8")).includes("deploy"));
+  const { pid } = JSON.parse(await readFile(file, "utf8"));
+  assert.match((await thrown(takeLock(file, "deploy", silent))).message, `pid ${pid}`);
+  process.kill(pid, "SIGKILL");
+  await holder;
+  (await takeLock(file, "deploy", silent)).end("nothing");
+});
+lock.run();
