@@ -1,29 +1,112 @@
-import { type Color, getActiveColor } from "./color.ts";
-import { runningColors } from "./docker.ts";
-import { repairLink, servingColor } from "./nginx.ts";
+import { COLORS, type Color, getInactiveColor, markActive, markCommands, readStateFile } from "./color.ts";
+import { colorStates, type State } from "./docker.ts";
+import { nginxReaches } from "./health.ts";
+import { readLink, repairLink, servingColor, switchCommands, switchNginx } from "./nginx.ts";
 import type { Stack } from "./stack.ts";
 
-/** From which colour a run goes to the other. */
-export interface Active {
+/** What the three places say that can disagree, and what runs. */
+export interface Seen {
+  /** The colour of a healthy answer through nginx; undefined when there is none. */
+  nginx: Color | undefined;
+  containers: Readonly<Record<Color, State>>;
+  /** Where the active link points: a colour, or else its target as it stands; undefined when there is none. */
+  link: string | undefined;
+  /** What the state file says; undefined when there is none. */
+  file: Color | undefined;
+}
+
+/** From which colour a run goes to the other, and what it sets right before. */
+export interface Truth {
   active: Color;
   /** Whether it was seen to serve through nginx, so that "it serves again" can be proven. */
   serves: boolean;
+  /** Whether the other colour runs as well: nothing is built over it before that is settled. */
+  bothRun: boolean;
+  /** nginx sends its traffic to where nothing runs, and this colour runs: it gets the traffic at once. */
+  rescue: boolean;
+  /** The places that say otherwise, in words; each is reported, and set right to the active colour. */
+  wrong: readonly ("link" | "file")[];
 }
 
 /**
- * Decides which colour is the active one: the one that nginx serves, else the only one that runs, else the one in the
- * state file. A disagreement with the file is a warning, one with the link is set right. Building over the colour that serves would be an outage.
- * Throws StateFileError, DockerError.
+ * What is true, when nginx, the containers, the link and the state file disagree. The first row that fits counts; `·` is
+ * anything, X one colour and Y the other. "Set right" is reported, never silent.
+ *
+ * | nginx serves | X       | Y       | link | file | active | what the run does |
+ * |--------------|---------|---------|------|------|--------|-------------------|
+ * | X            | ·       | running | ·    | ·    | X      | both run: settled first, X keeps the traffic until then; link and file set right |
+ * | X            | ·       | ·       | ·    | ·    | X      | releases to Y; link and file set right |
+ * | nobody       | running | not     | X    | ·    | X      | X does not answer well: releases to Y; file set right at the mark |
+ * | nobody       | running | not     | ·    | ·    | X      | nginx points where nothing runs: X gets the traffic at once |
+ * | nobody       | running | running | ·    | X    | X      | both run: settled first |
+ * | nobody       | running | running | X    | none | X      | both run: settled first |
+ * | nobody       | not     | not     | ·    | X    | X      | releases to Y |
+ * | nobody       | not     | not     | X    | none | X      | releases to Y |
+ * | nobody       | =       | =       | none or else | none | blue | releases to green: the first release |
  */
-export async function findActive(stack: Stack): Promise<Active> {
-  const marked = await getActiveColor(stack.settings.activeColorFile);
-  const serving = await servingColor(stack);
-  const running = await runningColors(stack);
-  const active = serving ?? (running.length === 1 ? running[0] : undefined) ?? marked;
-  if (active !== marked) {
-    const seen = serving ? "nginx serves" : "the only one that runs is";
-    stack.log.warn(`the state file means ${marked}, but ${seen} ${active}: going by that`);
+export function decide({ nginx, containers, link, file }: Seen): Truth {
+  const running = COLORS.filter((color) => containers[color] === "running");
+  const bothRun = running.length === 2;
+  if (nginx !== undefined) {
+    const other = containers[getInactiveColor(nginx)] === "running";
+    const wrong = [
+      ...(link === nginx ? [] : (["link"] as const)),
+      ...(file === nginx ? [] : (["file"] as const)),
+    ];
+    return { active: nginx, serves: true, bothRun: other, rescue: false, wrong };
   }
-  if (serving !== undefined) await repairLink(stack, serving);
-  return { active, serves: serving !== undefined };
+  const linked = link === "blue" || link === "green" ? link : undefined;
+  const [only] = running.length === 1 ? running : [];
+  const active = only ?? file ?? linked ?? "blue";
+  return { active, serves: false, bothRun, rescue: only !== undefined && link !== only, wrong: [] };
+}
+
+/** Looks at all that `decide` needs. Throws StateFileError, LinkError, DockerError. */
+async function lookAround(stack: Stack): Promise<Seen> {
+  const [nginx, containers, link, file] = await Promise.all([
+    servingColor(stack),
+    colorStates(stack),
+    readLink(stack),
+    readStateFile(stack.settings.activeColorFile),
+  ]);
+  return { nginx, containers, link, file };
+}
+
+/**
+ * Finds out what is true, and sets right what says otherwise, so that also a run that fails later leaves it right.
+ * Throws StateFileError, LinkError, DockerError, and what a switch throws.
+ */
+export async function findActive(stack: Stack): Promise<Truth> {
+  const { settings, log } = stack;
+  const seen = await stack.look("find the active color", () => lookAround(stack));
+  const truth = decide(seen);
+  const { active, serves, rescue, wrong } = truth;
+  if (wrong.includes("link")) {
+    if (seen.link !== undefined)
+      log.warn(`the active link points at ${seen.link}, but nginx serves ${active}: set right`);
+    await stack.step(
+      "set the link right",
+      () => repairLink(stack, active),
+      switchCommands(stack, active).slice(0, 1),
+    );
+  }
+  if (wrong.includes("file")) {
+    if (seen.file !== undefined)
+      log.warn(`the state file means ${seen.file}, but nginx serves ${active}: set right`);
+    await stack.step(
+      "set the state file right",
+      () => markActive(settings.activeColorFile, active),
+      markCommands(stack, active),
+    );
+  }
+  if (!serves && seen.file !== undefined && seen.file !== active)
+    log.warn(`the state file means ${seen.file}, but the only one that runs is ${active}: going by that`);
+  if (!rescue || !(await nginxReaches(stack, active))) return truth;
+  log.warn(`nobody serves, and ${active}, the only one that runs, is well: it gets the traffic`);
+  await stack.step(
+    `give ${active} the traffic`,
+    () => switchNginx(stack, active),
+    switchCommands(stack, active),
+  );
+  return { ...truth, serves: true };
 }

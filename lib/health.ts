@@ -1,11 +1,10 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, request } from "undici";
 import { z } from "zod";
 import type { Color } from "./color.ts";
 import { inspectColor, recentLogs } from "./docker.ts";
 import { HealthError } from "./errors.ts";
 import { getHostPort, type Settings } from "./settings.ts";
-import type { Stack } from "./stack.ts";
+import { pause, type Stack } from "./stack.ts";
 
 const Health = z.object({ status: z.literal("healthy"), vault_exists: z.literal(true) });
 
@@ -56,10 +55,23 @@ export async function probeHealth(url: string, timeout: number): Promise<Answer>
   }
 }
 
+/**
+ * Asks a colour's /health through nginx, whichever colour is active. Its address may be one that nginx does not know yet,
+ * and a switch before it does would answer 502. Never throws.
+ */
+const probeThroughNginx = ({ settings: { nginxPort, health } }: Stack, color: Color): Promise<Answer> =>
+  probeHealth(`http://127.0.0.1:${nginxPort}/_loop/${color}/health`, health.timeout);
+
+/** Does nginx reach a healthy API of this colour now? Never throws. */
+export const nginxReaches = async (stack: Stack, color: Color): Promise<boolean> =>
+  (await probeThroughNginx(stack, color)).healthy;
+
 /** The pauses between probes, in seconds: often at first, so that a fast API is not made to wait. */
 function* ramp(interval: number): Generator<number, never> {
-  for (let pause = 0.25; ; pause *= 1.25) yield Math.min(pause, interval);
+  for (let seconds = 0.1; ; seconds *= 1.25) yield Math.min(seconds, interval);
 }
+
+const UNSEEN = { status: "unknown", restarts: 0, exitCode: 0 };
 
 /** A container that the engine restarted this often will not become healthy by waiting. */
 const RESTARTS_THAT_FAIL = 3;
@@ -79,30 +91,35 @@ const nextStep = ({ vaultPath }: Settings, finding: string): string =>
     ? `Check that ${vaultPath} (VAULT_PATH) is mounted and readable, then run this again.`
     : "Mend what the log shows and run this again; what served before still serves.";
 
+/** What `health_check` asks, for a dry run to tell. */
+export const healthCommands = ({ settings }: Stack, color: Color): string[] => [
+  `ask http://127.0.0.1:${getHostPort(settings, color)}/health and http://127.0.0.1:${settings.nginxPort}/_loop/${color}/health until both are healthy, ${settings.health.retries * settings.health.interval} s at most`,
+];
+
 /**
  * Spec `health_check`: waits until a colour answers its /health well on its host port, and nginx reaches it by name as well.
  * Waits HEALTH_RETRIES × HEALTH_INTERVAL seconds at most; ends at once when the container has ended or keeps restarting.
- * Throws HealthError with the last finding and the last 50 log lines.
+ * Throws HealthError with the last finding and the last 50 log lines, InterruptedError.
  */
 export async function healthCheck(stack: Stack, color: Color): Promise<void> {
   const { settings } = stack;
   const { retries, interval, timeout } = settings.health;
   const own = `http://127.0.0.1:${getHostPort(settings, color)}/health`;
-  // Its address may be one that nginx does not know yet: a switch before it does would answer 502.
-  const throughNginx = `http://127.0.0.1:${settings.nginxPort}/_loop/${color}/health`;
   const deadline = performance.now() + retries * interval * 1000;
 
   let endedInARow = 0;
   let restartsBefore: number | undefined; // a container that was kept running may have some from long ago
-  for (const pause of ramp(interval)) {
+  for (const seconds of ramp(interval)) {
     const direct = await probeHealth(own, timeout);
-    const answer = direct.healthy ? await probeHealth(throughNginx, timeout) : direct;
+    const answer = direct.healthy ? await probeThroughNginx(stack, color) : direct;
     if (answer.healthy) return;
 
     const finding = direct.healthy
       ? `healthy on its port, but not through nginx: ${answer.finding}`
       : direct.finding;
-    const { status, restarts, exitCode } = await inspectColor(stack, color);
+    stack.log.progress(finding);
+    // An engine that is busy for once must not cost the rest of the budget.
+    const { status, restarts, exitCode } = await inspectColor(stack, color).catch(() => UNSEEN);
     restartsBefore ??= restarts;
     endedInARow = ["exited", "dead", "absent"].includes(status) ? endedInARow + 1 : 0;
     const hopeless =
@@ -114,6 +131,6 @@ export async function healthCheck(stack: Stack, color: Color): Promise<void> {
             ? `Not healthy within ${retries * interval} s`
             : undefined;
     if (hopeless) throw await failure(stack, color, `${hopeless}; last probe: ${finding}`);
-    await sleep(Math.min(pause * 1000, Math.max(0, deadline - performance.now())));
+    await pause(stack, Math.min(seconds * 1000, Math.max(0, deadline - performance.now())));
   }
 }

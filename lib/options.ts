@@ -1,8 +1,8 @@
 import { parseArgs } from "node:util";
 import { UsageError } from "./errors.ts";
 
-const KEEP = ["blue", "green", "abort"] as const;
-/** The answer to "both are running", given before it is asked. */
+const KEEP = ["serving", "blue", "green", "abort"] as const;
+/** The answer to "both are running", given before it is asked. `serving`: the one that nginx serves. */
 export type Keep = (typeof KEEP)[number];
 
 /** Is this text one of the answers? */
@@ -12,6 +12,10 @@ const isKeep = (text: string): text is Keep => KEEP.some((answer) => answer === 
 export interface Options {
   help: boolean;
   verbose: boolean;
+  /** Nothing on stdout but one line when it is done. */
+  quiet: boolean;
+  /** Only look, and tell what would be done. */
+  dryRun: boolean;
   keep?: Keep;
 }
 
@@ -20,20 +24,31 @@ export function parseOptions(args: string[], withKeep: boolean): Options {
   const known = {
     help: { type: "boolean", short: "h", default: false },
     verbose: { type: "boolean", default: false },
+    quiet: { type: "boolean", default: false },
+    "dry-run": { type: "boolean", default: false },
     ...(withKeep ? { keep: { type: "string" } as const } : {}),
   } as const;
   try {
-    const { help, verbose, keep } = parseArgs({ args, options: known }).values as {
-      help: boolean;
-      verbose: boolean;
-      keep?: string;
-    };
-    if (keep === undefined) return { help, verbose };
-    if (!isKeep(keep)) throw new Error(`--keep takes blue, green or abort, not ${JSON.stringify(keep)}`);
-    return { help, verbose, keep };
+    const { values, tokens } = parseArgs({ args, options: known, tokens: true });
+    const names = tokens.flatMap((token) => (token.kind === "option" ? [token.name] : []));
+    const repeated = names.find((name, i) => names.indexOf(name) !== i);
+    if (repeated) throw new Error(`--${repeated} is given twice`);
+    const {
+      keep,
+      "dry-run": dryRun,
+      ...flags
+    } = values as Omit<Options, "keep" | "dryRun"> & { keep?: string; "dry-run": boolean };
+    const rest = { ...flags, dryRun };
+    if (rest.quiet && rest.verbose) throw new Error("--quiet and --verbose exclude each other");
+    if (keep === undefined) return rest;
+    if (!isKeep(keep)) throw new Error(`--keep takes ${KEEP.join(", ")}, not ${JSON.stringify(keep)}`);
+    return { ...rest, keep };
   } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error), {
-      next: "Run it with --help to see the options; nothing was changed.",
+    const message = error instanceof Error ? error.message : String(error);
+    const [, given = ""] = message.match(/'--([\w-]+)/) ?? [];
+    const meant = Object.keys(known).find((name) => given.length > 1 && name.startsWith(given.slice(0, 2)));
+    throw new UsageError(message, {
+      next: `${meant && meant !== given ? `Did you mean --${meant}? ` : ""}Run it with --help to see the options; nothing was changed.`,
     });
   }
 }

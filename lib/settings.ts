@@ -7,6 +7,7 @@ import { which } from "zx/core";
 import { makeFolder } from "./atomic.ts";
 import type { Color } from "./color.ts";
 import { UsageError } from "./errors.ts";
+import type { Stack } from "./stack.ts";
 
 /** The checkout: relative paths in settings start here, so that cron's working directory does not matter. */
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -21,11 +22,12 @@ const A_PORT = "must be a port from 1 to 65535";
 const port = ofDigits(/^\d+$/, A_PORT).refine((value) => value >= 1 && value <= 65535, A_PORT);
 const A_COUNT = "must be a whole number from 1";
 const count = ofDigits(/^\d+$/, A_COUNT).refine((value) => value >= 1, A_COUNT);
-const seconds = ofDigits(/^\d+(\.\d+)?$/, "must be a number of seconds, such as 10 or 0.5");
+const A_TIME = "must be a number of seconds up to a day, such as 10 or 0.5";
+const seconds = ofDigits(/^\d+(\.\d+)?$/, A_TIME).refine((value) => value <= 86_400, A_TIME);
 const someSeconds = seconds.refine((value) => value > 0, "must be more than 0 seconds");
 
-/** Also false where nobody may look: a permission lost is as good as a volume lost. */
-function isFolder(path: string): boolean {
+/** Is there a folder? Also false where nobody may look: a permission lost is as good as a volume lost. */
+export function isFolder(path: string): boolean {
   try {
     return statSync(path).isDirectory();
   } catch {
@@ -38,33 +40,44 @@ const existingFolder = path.refine(isFolder, "must be a folder that is there; is
 const findDocker = (): string =>
   which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
 
-const Raw = z.object({
-  DOCKER_CMD: z.string().default(findDocker),
-  COMPOSE_FILE: z.string().default("docker-compose.blue-green.yml"),
-  COMPOSE_PROJECT_NAME: z
-    .string()
-    .regex(/^[a-z0-9][a-z0-9_-]*$/, "must be lower-case letters, digits, - and _")
-    .default("loop"),
-  NGINX_CONTAINER: z
-    .string()
-    .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, "must be a container name")
-    .optional(),
-  NGINX_IMAGE: z.string().default("nginx:1.30"),
-  NGINX_PORT: port.default(8080),
-  BLUE_PORT: port.default(8082),
-  GREEN_PORT: port.default(8085),
-  AUTH_PORT: port.default(8084),
-  VAULT_PATH: existingFolder.default(existsSync(NAS_VAULT) ? NAS_VAULT : join(ROOT, "examples/vault")),
-  ACTIVE_COLOR_FILE: path.optional(),
-  OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
-  LOOP_API_CONTEXT: existingFolder.default(join(ROOT, "examples/loop-api")),
-  LOOP_AUTH_CONTEXT: existingFolder.default(join(ROOT, "examples/loop-auth")),
-  HEALTH_RETRIES: count.default(30),
-  HEALTH_INTERVAL: someSeconds.default(10),
-  HEALTH_TIMEOUT: someSeconds.default(5),
-  VERIFY_SECONDS: seconds.default(30),
-  DRAIN_SECONDS: seconds.default(30),
-});
+/** Without `mustExist`, folders may be away: what only looks has to say so, not to fail. */
+const rawSettings = (mustExist: boolean) => {
+  const folder = mustExist ? existingFolder : path;
+  return z.object({
+    DOCKER_CMD: z.string().default(findDocker),
+    COMPOSE_FILE: z.string().default("docker-compose.blue-green.yml"),
+    COMPOSE_PROJECT_NAME: z
+      .string()
+      .regex(/^[a-z0-9][a-z0-9_-]*$/, "must be lower-case letters, digits, - and _")
+      .default("loop"),
+    NGINX_CONTAINER: z
+      .string()
+      .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, "must be a container name")
+      .optional(),
+    NGINX_IMAGE: z.string().default("nginx:1.30"),
+    NGINX_PORT: port.default(8080),
+    BLUE_PORT: port.default(8082),
+    GREEN_PORT: port.default(8085),
+    AUTH_PORT: port.default(8084),
+    VAULT_PATH: folder.default(existsSync(NAS_VAULT) ? NAS_VAULT : join(ROOT, "examples/vault")),
+    ACTIVE_COLOR_FILE: path.optional(),
+    OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
+    LOOP_API_CONTEXT: folder.default(join(ROOT, "examples/loop-api")),
+    LOOP_AUTH_CONTEXT: folder.default(join(ROOT, "examples/loop-auth")),
+    HEALTH_RETRIES: count.default(30),
+    HEALTH_INTERVAL: someSeconds.default(10),
+    HEALTH_TIMEOUT: someSeconds.default(5),
+    VERIFY_SECONDS: seconds.default(30),
+    DRAIN_SECONDS: seconds.default(30),
+    STANDBY: z.enum(["stopped", "paused"], "must be stopped or paused").default("stopped"),
+    LOG_FILE: path.optional(),
+    NOTIFY_URL: z.url({ protocol: /^https?$/, error: "must be an http or https address" }).optional(),
+    NOTIFY_ON: z.enum(["always", "failure"], "must be always or failure").default("always"),
+  });
+};
+
+/** Settings that may carry a secret: they are named, never shown. */
+const SECRET = ["NOTIFY_URL"];
 
 /** What a run works with. Paths are absolute; times are seconds. */
 export interface Settings {
@@ -77,11 +90,22 @@ export interface Settings {
   nginxPort: number;
   ports: Readonly<Record<Color, number>>;
   vaultPath: string;
+  /** The folder that a colour is built from. */
+  apiContext: string;
   activeColorFile: string;
   oauthDataPath: string;
   health: { retries: number; interval: number; timeout: number };
   verifySeconds: number;
   drainSeconds: number;
+  /** What becomes of the colour that is left: paused, it keeps its memory and is back at once. */
+  standby: "stopped" | "paused";
+  /** Locked by a run, and what it leaves written for the next when it is killed. */
+  lockFile: string;
+  logFile: string;
+  /** One JSON line a run. */
+  historyFile: string;
+  notifyUrl: string | undefined;
+  notifyOn: "always" | "failure";
   /** What Compose fills its file with: the process environment over the settings file over the defaults. */
   environment: Record<string, string>;
 }
@@ -97,6 +121,15 @@ const refuse = (problems: string[]): never => {
   });
 };
 
+function readSettingsFile(file: string): Environment {
+  if (!existsSync(file)) return {};
+  try {
+    return parseEnv(readFileSync(file, "utf8"));
+  } catch (error) {
+    return refuse([`${file} cannot be read: ${error}`]);
+  }
+}
+
 function equalPorts(ports: Record<string, number>): string[] {
   const names = Object.keys(ports);
   return names.flatMap((a, i) =>
@@ -109,20 +142,21 @@ function equalPorts(ports: Record<string, number>): string[] {
 
 /**
  * The settings: `environment` over the file `.env.blue-green` in the checkout over the defaults.
- * Throws UsageError that lists every wrong one. Changes nothing.
+ * Throws UsageError that lists every wrong one, folders that are away among them unless `mustExist` is false. Changes nothing.
  */
 export function loadSettings(
   environment: Environment = process.env,
   settingsFile = join(ROOT, SETTINGS_FILE),
+  mustExist = true,
 ): Settings {
-  const fromFile = existsSync(settingsFile) ? parseEnv(readFileSync(settingsFile, "utf8")) : {};
+  const fromFile = readSettingsFile(settingsFile);
   const merged = { ...withoutEmpty(fromFile), ...withoutEmpty(environment) };
-  const parsed = Raw.safeParse(merged);
+  const parsed = rawSettings(mustExist).safeParse(merged);
   if (!parsed.success) {
     return refuse(
       parsed.error.issues.map(
         ({ path: [name], message }) =>
-          `${String(name)} is ${JSON.stringify(merged[String(name)])}: it ${message}`,
+          `${String(name)}${SECRET.includes(String(name)) ? "" : ` is ${JSON.stringify(merged[String(name)])}`}: it ${message}`,
       ),
     );
   }
@@ -136,6 +170,7 @@ export function loadSettings(
   if (missing.length > 0)
     return refuse(missing.map((file) => `COMPOSE_FILE names ${file}, which does not exist`));
 
+  const activeColorFile = raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color");
   const nginxContainer = raw.NGINX_CONTAINER ?? `${raw.COMPOSE_PROJECT_NAME}-nginx`;
   const resolved = { ...raw, NGINX_CONTAINER: nginxContainer };
   return {
@@ -147,11 +182,18 @@ export function loadSettings(
     nginxPort: NGINX_PORT,
     ports: { blue: BLUE_PORT, green: GREEN_PORT },
     vaultPath: raw.VAULT_PATH,
-    activeColorFile: raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color"),
+    apiContext: raw.LOOP_API_CONTEXT,
+    activeColorFile,
     oauthDataPath: raw.OAUTH_DATA_PATH,
     health: { retries: raw.HEALTH_RETRIES, interval: raw.HEALTH_INTERVAL, timeout: raw.HEALTH_TIMEOUT },
     verifySeconds: raw.VERIFY_SECONDS,
     drainSeconds: raw.DRAIN_SECONDS,
+    standby: raw.STANDBY,
+    lockFile: `${activeColorFile}.lock`,
+    historyFile: join(dirname(activeColorFile), "history.jsonl"),
+    logFile: raw.LOG_FILE ?? join(dirname(activeColorFile), "blue-green.log"),
+    notifyUrl: raw.NOTIFY_URL,
+    notifyOn: raw.NOTIFY_ON,
     environment: {
       ...merged,
       ...Object.fromEntries(Object.entries(resolved).map(([name, value]) => [name, String(value ?? "")])),
@@ -162,12 +204,19 @@ export function loadSettings(
 /** Spec `get_host_port`: the port on this host behind which a colour's container listens. */
 export const getHostPort = (settings: Settings, color: Color): number => settings.ports[color];
 
-/** Makes the folder that auth keeps its data in, for its owner only. Throws UsageError where it cannot be made. */
-export async function createFolders({ oauthDataPath }: Settings): Promise<void> {
+/** Makes the folder that auth keeps its data in, for its owner only, where there is none. Throws UsageError where it cannot be made. */
+export async function createFolders({ settings: { oauthDataPath }, step }: Stack): Promise<void> {
+  if (isFolder(oauthDataPath)) return;
+  await step("make the folder of auth", () => makeOauthFolder(oauthDataPath), [
+    `mkdir -m 700 ${oauthDataPath}`,
+  ]);
+}
+
+async function makeOauthFolder(path: string): Promise<void> {
   try {
-    await makeFolder(oauthDataPath, 0o700);
+    await makeFolder(path, 0o700);
   } catch (error) {
-    throw new UsageError(`Cannot make the folder ${oauthDataPath} (OAUTH_DATA_PATH)`, {
+    throw new UsageError(`Cannot make the folder ${path} (OAUTH_DATA_PATH)`, {
       details: String(error),
       next: "Make its parent folder, or point OAUTH_DATA_PATH elsewhere; nothing was changed.",
     });

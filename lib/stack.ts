@@ -1,36 +1,195 @@
-import { EXIT, ToolError } from "./errors.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { EXIT, InterruptedError, SIGNALS, ToolError } from "./errors.ts";
+import { addToHistory, type Entry } from "./history.ts";
+import { type Leaves, type Lock, type Note, noLock, readLock, takeLock } from "./lock.ts";
 import { createLog, type Log } from "./log.ts";
+import { openLogFile } from "./logfile.ts";
+import { notify } from "./notify.ts";
 import { type Options, parseOptions } from "./options.ts";
 import { loadSettings, type Settings } from "./settings.ts";
 
-/** What every function of the spec works on: one deployment's settings, and where the run speaks. */
+/** What every function of the spec works on: one deployment's settings, and the run that has its lock. */
 export interface Stack {
   readonly settings: Settings;
   readonly options: Options;
   readonly log: Log;
+  readonly lock: Lock;
+  /** Aborted, with an InterruptedError, when the run is asked to end. */
+  readonly signal: AbortSignal;
+  /** One look, in a dry run as well. Throws InterruptedError instead when the run is asked to end, and what it throws. */
+  look<T>(name: string, look: () => Promise<T>): Promise<T>;
+  /**
+   * One act of the protocol. A dry run only tells it, with its commands. Throws InterruptedError instead when the run is
+   * asked to end, and what the act throws.
+   */
+  step(name: string, act: () => Promise<void>, commands?: readonly string[]): Promise<void>;
+}
+
+/** A stack to look at, without its lock. */
+export const lookingAt = (settings: Settings, log: Log): Stack => ({
+  settings,
+  options: { help: false, verbose: false, quiet: false, dryRun: true },
+  log,
+  lock: noLock("status", undefined),
+  signal: new AbortController().signal,
+  look: (_, look) => look(),
+  step: async () => undefined,
+});
+
+/** The same run where nothing interrupts it: while it takes back, and once the new colour is marked. */
+export function calm(stack: Stack, prefix = ""): Stack {
+  const signal = new AbortController().signal;
+  return { ...stack, signal, ...stepsOf(stack.options, stack.log, signal, prefix) };
+}
+
+/** The seam of a dry run: what looks is done, what acts is told. */
+function stepsOf(
+  { dryRun }: Options,
+  log: Log,
+  signal: AbortSignal,
+  prefix = "",
+): Pick<Stack, "look" | "step"> {
+  const look: Stack["look"] = async (name, act) => {
+    signal.throwIfAborted();
+    return log.step(`${prefix}${name}`, act);
+  };
+  const tell: Stack["step"] = async (name, _, commands = []) =>
+    log.info([`would ${prefix}${name}`, ...commands.map((command) => `  ${command}`)].join("\n"));
+  return { look, step: dryRun ? tell : look };
+}
+
+/** Waits so many milliseconds. Throws InterruptedError as soon as the run is asked to end. */
+export async function pause({ signal }: Stack, ms: number): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => undefined);
+  signal.throwIfAborted();
+}
+
+/** Turns the signals that ask a run to end into an aborted AbortSignal; further ones change nothing. */
+function onSignals(log: Log): AbortSignal {
+  const interruption = new AbortController();
+  for (const signal of Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]) {
+    process.on(signal, () => {
+      log.warn(
+        interruption.signal.aborted
+          ? `${signal}: already ending; what is not finished is being taken back`
+          : `${signal}: ending, once what is not finished is taken back`,
+      );
+      interruption.abort(new InterruptedError(signal));
+    });
+  }
+  return interruption.signal;
+}
+
+/** What a script has done. */
+export interface Outcome {
+  /** In one line. */
+  did: string;
+  /** How to take it back. */
+  back: string;
 }
 
 interface Script {
+  /** What it is called in the lock, the log and notifications. */
+  verb: string;
   /** Printed for `--help`. */
   help: string;
   /** Whether it knows `--keep`. */
   keep: boolean;
-  main(stack: Stack): Promise<void>;
+  main(stack: Stack): Promise<Outcome>;
 }
 
 /** Runs a script from command line to exit code: 0 when `main` ends, the error's own code when it throws. */
-export async function runScript({ help, keep, main }: Script): Promise<void> {
-  let log = createLog(false);
+export async function runScript(script: Script): Promise<void> {
+  // Into `| head` and onto a terminal that is gone, writing fails: no reason to leave a release half done.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
+  const log = createLog();
   try {
-    const options = parseOptions(process.argv.slice(2), keep);
-    if (options.help) {
-      console.log(help);
-      return;
-    }
-    log = createLog(options.verbose);
-    await main({ settings: loadSettings(), options, log });
+    const options = parseOptions(process.argv.slice(2), script.keep);
+    if (options.help) return console.log(script.help);
+    const settings = loadSettings();
+    await (options.dryRun ? tellRun : realRun)(script, settings, options);
   } catch (error) {
     log.failure(error);
-    process.exitCode = error instanceof ToolError ? error.exitCode : EXIT.failed;
+    process.exitCode = exitCodeOf(error);
   }
 }
+
+const exitCodeOf = (error: unknown): number => (error instanceof ToolError ? error.exitCode : EXIT.failed);
+
+/** Looks at everything and tells what would be done: no lock, no log file, no history, no notification. */
+async function tellRun({ verb, main }: Script, settings: Settings, options: Options): Promise<void> {
+  const log = createLog(options);
+  const found = await readLock(settings.lockFile);
+  if (found?.held)
+    log.warn(`a ${found.note?.verb ?? "run"} works on it now: this is what would be done in its midst`);
+  const lock = noLock(verb, found?.held ? undefined : found?.note);
+  const signal = new AbortController().signal;
+  await main({ settings, options, log, lock, signal, ...stepsOf(options, log, signal) });
+  log.summary("Dry run: nothing was changed");
+}
+
+async function realRun({ verb, main }: Script, settings: Settings, options: Options): Promise<void> {
+  const started = performance.now();
+  const stderr = createLog();
+  const log = createLog({ ...options, file: openLogFile(settings.logFile, stderr.warn) });
+  const signal = onSignals(log);
+  let lock: Lock | undefined;
+  let ended = { result: "done", exitCode: EXIT.done as number, message: "" };
+  let leaves: Leaves = "nothing";
+  try {
+    lock = await takeLock(settings.lockFile, verb, log.warn);
+    const { did, back } = await main({
+      settings,
+      options,
+      log,
+      lock,
+      signal,
+      ...stepsOf(options, log, signal),
+    });
+    ended.message = did;
+    log.info(log.steps());
+    log.info(back);
+    log.summary(did);
+    signal.throwIfAborted();
+  } catch (error) {
+    log.failure(error);
+    const { name, message } = error as Error;
+    const stands = ended.message !== "";
+    ended = { result: name, exitCode: exitCodeOf(error), message };
+    // What an owner would have to look at, the next run can put right; so it has to find what this one was about.
+    const halfDone = !(error instanceof ToolError) || ended.exitCode === EXIT.manual;
+    leaves = stands ? "nothing" : halfDone ? "what it noted" : "what it found";
+  }
+  const seconds = Math.round((performance.now() - started) / 100) / 10;
+  const { from, to } = lock?.noted() ?? {};
+  try {
+    if (lock) await addToHistory(settings.historyFile, entryOf(lock.noted(), ended, seconds, log));
+  } catch (error) {
+    log.warn(`the history could not be written: ${error}`);
+  }
+  try {
+    lock?.end(leaves);
+  } catch (error) {
+    log.warn(`the lock file could not be written: ${error}`);
+  }
+  process.exitCode = ended.exitCode;
+  await notify(settings, { ...ended, verb, project: settings.project, from, to, seconds }, log.warn);
+}
+
+const entryOf = (
+  { verb, since, from, to, image, revision }: Note,
+  { result, message }: { result: string; message: string },
+  seconds: number,
+  log: Log,
+): Entry => ({
+  time: since,
+  verb,
+  from,
+  to,
+  image,
+  revision,
+  seconds,
+  steps: log.durations(),
+  result,
+  message,
+});

@@ -1,34 +1,36 @@
 #!/usr/bin/env -S npx tsx
-import { once } from "node:events";
-import { createInterface } from "node:readline/promises";
 import { findActive } from "../lib/active.ts";
-import { type Color, getActiveColor, getInactiveColor, isColor, markActive } from "../lib/color.ts";
+import { buildContainer, checkDiskSpace } from "../lib/build.ts";
+import { pruneLeftovers } from "../lib/buildcache.ts";
+import { getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
+import { detectConflicts, settleLeftovers } from "../lib/conflict.ts";
 import {
-  buildContainer,
   checkDocker,
+  discardRelease,
+  dockerCommands,
   imageOf,
-  removeReplaced,
+  NEVER_SERVED_GRACE,
+  pruneImages,
   restoreImage,
-  runningColors,
+  STAND_DOWN,
+  standDown,
   startContainer,
   stopContainer,
   taggedImage,
 } from "../lib/docker.ts";
-import { BothRunningError } from "../lib/errors.ts";
-import { healthCheck } from "../lib/health.ts";
+import { NginxReloadError } from "../lib/errors.ts";
+import { healthCheck, healthCommands } from "../lib/health.ts";
 import {
   bringUpFrontDoor,
   drainNginx,
-  repairLink,
-  servingColor,
-  switchBack,
+  nginxCommands,
+  switchCommands,
   switchNginx,
   verifyNginxTraffic,
 } from "../lib/nginx.ts";
-import type { Keep } from "../lib/options.ts";
 import { checkPortAvailable } from "../lib/port.ts";
 import { createFolders } from "../lib/settings.ts";
-import { runScript, type Stack } from "../lib/stack.ts";
+import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
 
 const HELP = `Releases the API to the color that is idle: builds and starts it, checks its health, moves nginx over,
@@ -36,107 +38,93 @@ watches real traffic, then drains and stops the old color. Nothing that serves i
 
 Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
-  --keep blue|green|abort  when both colors run: which one stays (asked on a terminal otherwise);
-                           the release then goes on to the other
-  --verbose                show every docker command and its output
-  -h, --help               show this
+  --keep serving|blue|green|abort
+               when both colors run: which one stays (asked on a terminal otherwise; serving: the one
+               that nginx serves); the release then goes on to the other
+  --dry-run    only look, and say what would be done and with which commands
+  --quiet      nothing on stdout but one line when it is done
+  --verbose    show every docker command and its output
+  -h, --help   show this
 
 Exit codes: 0 done · 1 failed, what served before still serves · 2 wrong option or setting
             3 manual intervention needed · 4 another run holds the lock
+            129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; what was not finished is taken back
 Settings:   environment over .env.blue-green over defaults; see .env.blue-green.example
-Go back:    npx tsx scripts/rollback.mts`;
+Go back:    npx tsx scripts/rollback.mts
+From cron:  node --import tsx scripts/deploy-blue-green.mts --quiet --keep serving
+Another source, once: LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-green.mts`;
 
-const BOTH_RUNNING = "Both blue and green are running. Keep which? (blue/green/abort)";
-
-/** The answer to "both are running": from --keep, or from the terminal. Without either it is "abort". */
-async function whichToKeep({ options, log }: Stack, serving: Color | undefined): Promise<Keep> {
-  log.warn(`${BOTH_RUNNING} nginx serves ${serving ?? "neither"} now.`);
-  if (options.keep !== undefined) return options.keep;
-  if (!process.stdin.isTTY) return "abort";
-  const terminal = createInterface({ input: process.stdin, output: process.stdout });
-  const closed = once(terminal, "close").then(() => "abort"); // Ctrl-D is an answer, too
-  const answer = await Promise.race([terminal.question("blue/green/abort: "), closed]);
-  terminal.close();
-  return isColor(answer.trim()) ? (answer.trim() as Color) : "abort";
-}
-
-/**
- * Spec `detect_conflicts`: when both colours run, keeps the one that is asked for. It gets the traffic before the other is stopped.
- * Throws BothRunningError on "abort", and what its steps throw; nothing is stopped then.
- */
-async function detectConflicts(stack: Stack): Promise<void> {
-  const { settings, log } = stack;
-  if ((await runningColors(stack)).length < 2) return;
-  const serving = await servingColor(stack);
-  const keep = await whichToKeep(stack, serving);
-  if (keep === "abort") {
-    throw new BothRunningError(`Aborted. ${BOTH_RUNNING}`, {
-      next: "Look at both, then run this again with --keep blue or --keep green; nothing was stopped.",
-    });
-  }
-  const other = getInactiveColor(keep);
-  if (serving === keep) await repairLink(stack, keep);
-  else {
-    await log.step(`check the health of ${keep}`, () => healthCheck(stack, keep));
-    await log.step(`switch nginx to ${keep}`, () => switchNginx(stack, keep));
-  }
-  try {
-    await log.step(`verify ${keep} through nginx`, () => verifyNginxTraffic(stack, keep));
-    await log.step(`mark ${keep} as active`, () => markActive(settings.activeColorFile, keep));
-  } catch (error) {
-    if (serving !== other) throw error; // there is nothing to go back to
-    const from = { active: other, serves: true };
-    await undo(error, () => log.step(`undo: switch nginx back to ${other}`, () => switchBack(stack, from)));
-  }
-  await log.step(`drain ${other}`, () => drainNginx(stack, other));
-  await log.step(`stop ${other}`, () => stopContainer(stack, other));
-}
-
-async function main(stack: Stack): Promise<void> {
-  const { settings, log } = stack;
-  await log.step("read the state file", () => getActiveColor(settings.activeColorFile));
-  await log.step("look for Docker", () => checkDocker(stack));
-  await createFolders(settings);
-  await log.step("bring up nginx and auth", () => bringUpFrontDoor(stack));
-  await detectConflicts(stack);
-  const from = await log.step("find the active color", () => findActive(stack));
+async function main(stack: Stack): Promise<Outcome> {
+  const { settings, lock } = stack;
+  await stack.look("read the state file", () => getActiveColor(settings.activeColorFile));
+  await stack.look("look for Docker", () => checkDocker(stack));
+  await createFolders(stack);
+  await bringUpFrontDoor(stack);
+  const truth = await settleLeftovers(stack, await findActive(stack));
+  const from = await detectConflicts(stack, truth);
   const { active } = from;
   const next = getInactiveColor(active);
+  // What a dry run tells of each step.
+  const told = { ...dockerCommands(stack, active, next), ...nginxCommands(stack, active, next) };
 
-  const replaced = await taggedImage(stack, next);
-  await log.step(`build ${next}`, () => buildContainer(stack, next));
-  const keepGoodBuild = () =>
-    log.step(`undo: keep the build of ${next} before`, () => restoreImage(stack, next, replaced));
+  const replaced = (await taggedImage(stack, next))?.id;
+  await stack.look("check the disk space", () => checkDiskSpace(stack));
+  lock.note({ from: active, to: next, imageBefore: replaced ?? null }); // for the next run, should this one be killed
   try {
-    await log.step(`check the port of ${next}`, () => checkPortAvailable(stack, next));
-    await log.step(`start ${next}`, () => startContainer(stack, next));
-    await log.step(`check the health of ${next}`, () => healthCheck(stack, next));
+    await stack.step(`build ${next}`, () => buildContainer(stack, next), told.build);
+    await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
   } catch (error) {
-    await undo(error, async () => {
-      await log.step(`undo: stop ${next}`, () => stopContainer(stack, next));
-      await keepGoodBuild();
+    await undo(stack, error, (inner) =>
+      inner.step(`keep the build of ${next} before`, () => restoreImage(inner, next, replaced)),
+    );
+  }
+  lock.note({ started: true });
+  const discard = async (inner: Stack): Promise<void> => {
+    await inner.step(`keep the build of ${next} before`, () => discardRelease(inner, next, replaced));
+    await pruneImages(inner); // nights that fail would leave an image each
+  };
+  try {
+    await stack.step(`start ${next}`, () => startContainer(stack, next), told.start);
+    await stack.step(
+      `check the health of ${next}`,
+      () => healthCheck(stack, next),
+      healthCommands(stack, next),
+    );
+    // Takes itself back when it fails.
+    await stack.step(`switch nginx to ${next}`, () => switchNginx(stack, next), switchCommands(stack, next));
+  } catch (error) {
+    if (error instanceof NginxReloadError) throw error; // both run, and the message says how to go on
+    await undo(stack, error, async (inner) => {
+      await inner.step(`stop ${next}`, () => stopContainer(inner, next, NEVER_SERVED_GRACE));
+      await discard(inner);
     });
   }
-  await log.step(`switch nginx to ${next}`, () => switchNginx(stack, next)); // takes itself back when it fails
   try {
-    await log.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next));
-    await log.step(`mark ${next} as active`, () => markActive(settings.activeColorFile, next));
+    await stack.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next), told.verify);
+    await stack.step(
+      `mark ${next} as active`,
+      () => markActive(settings.activeColorFile, next),
+      markCommands(stack, next),
+    );
   } catch (error) {
-    await undo(error, async () => {
-      await takeTrafficBack(stack, from, next);
-      await keepGoodBuild();
+    await undo(stack, error, async (inner) => {
+      await takeTrafficBack(inner, from, next);
+      await discard(inner);
     });
   }
 
-  // From here on the release stands. It is marked already, so that an interrupted stop does no harm.
-  await log.step(`drain ${active}`, () => drainNginx(stack, active));
-  await log.step(`stop ${active}`, () => stopContainer(stack, active));
-  await removeReplaced(stack, next, replaced);
+  // From here on the release stands: asked to end, it still stops the old color, so that one is left running.
+  const rest = calm(stack);
+  await rest.step(`drain ${active}`, () => drainNginx(rest, active), told.drain);
+  await rest.step(`${STAND_DOWN[settings.standby]} ${active}`, () => standDown(rest, active), told.standDown);
+  await rest.step("remove what old releases left", () => pruneLeftovers(rest), told.prune);
 
-  const image = await taggedImage(stack, next);
-  log.info(`Released ${active} → ${next}: ${imageOf(settings, next)} (${image?.slice(0, 19)})`);
-  log.info(log.steps());
-  log.info("Go back with: npx tsx scripts/rollback.mts");
+  const image = await taggedImage(rest, next).catch(() => undefined); // no reason to call a release failed that stands
+  lock.note({ image: image?.id, revision: image?.revision });
+  return {
+    did: `Released ${active} → ${next}: ${imageOf(settings, next)} (${image?.id.slice(0, 19) ?? "its id could not be read"})`,
+    back: "Go back with: npx tsx scripts/rollback.mts",
+  };
 }
 
-await runScript({ help: HELP, keep: true, main });
+await runScript({ verb: "deploy", help: HELP, keep: true, main });

@@ -1,13 +1,32 @@
 #!/usr/bin/env -S npx tsx
 import { findActive } from "../lib/active.ts";
-import { type Color, getActiveColor, getInactiveColor, markActive } from "../lib/color.ts";
-import { checkDocker, imageOf, restartContainer, stopContainer, taggedImage } from "../lib/docker.ts";
-import { NothingToRollBackToError } from "../lib/errors.ts";
-import { healthCheck } from "../lib/health.ts";
-import { bringUpFrontDoor, drainNginx, switchNginx, verifyNginxTraffic } from "../lib/nginx.ts";
+import { type Color, getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
+import { settleLeftovers } from "../lib/conflict.ts";
+import {
+  checkDocker,
+  dockerCommands,
+  findRestart,
+  imageOf,
+  NEVER_SERVED_GRACE,
+  restartContainer,
+  STAND_DOWN,
+  standDown,
+  stopContainer,
+  taggedImage,
+} from "../lib/docker.ts";
+import { NginxReloadError, NothingToRollBackToError } from "../lib/errors.ts";
+import { healthCheck, healthCommands } from "../lib/health.ts";
+import {
+  bringUpFrontDoor,
+  drainNginx,
+  nginxCommands,
+  switchCommands,
+  switchNginx,
+  verifyNginxTraffic,
+} from "../lib/nginx.ts";
 import { checkPortAvailable } from "../lib/port.ts";
 import { createFolders } from "../lib/settings.ts";
-import { runScript, type Stack } from "../lib/stack.ts";
+import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
 
 const HELP = `Goes back to the other color as it was left: starts it without building, checks its health, moves nginx over,
@@ -15,11 +34,14 @@ watches real traffic, then drains and stops the color it came from. Running it t
 
 Usage: npx tsx scripts/rollback.mts [options]
 
+  --dry-run   only look, and say what would be done and with which commands
+  --quiet     nothing on stdout but one line when it is done
   --verbose   show every docker command and its output
   -h, --help  show this
 
 Exit codes: 0 done · 1 failed, what served before still serves · 2 wrong option or setting
             3 manual intervention needed · 4 another run holds the lock
+            129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; what was not finished is taken back
 Settings:   environment over .env.blue-green over defaults; see .env.blue-green.example`;
 
 /** The colour to go back to must be there. Throws NothingToRollBackToError; nothing was stopped. */
@@ -34,40 +56,61 @@ async function expectColor(stack: Stack, color: Color): Promise<void> {
   );
 }
 
-async function main(stack: Stack): Promise<void> {
-  const { settings, log } = stack;
-  await log.step("read the state file", () => getActiveColor(settings.activeColorFile));
-  await log.step("look for Docker", () => checkDocker(stack));
-  await createFolders(settings);
-  await log.step("bring up nginx and auth", () => bringUpFrontDoor(stack));
-  const from = await log.step("find the active color", () => findActive(stack));
+async function main(stack: Stack): Promise<Outcome> {
+  const { settings, lock } = stack;
+  await stack.look("read the state file", () => getActiveColor(settings.activeColorFile));
+  await stack.look("look for Docker", () => checkDocker(stack));
+  await createFolders(stack);
+  await bringUpFrontDoor(stack);
+  const from = await settleLeftovers(stack, await findActive(stack));
   const { active } = from;
   const next = getInactiveColor(active);
+  // What a dry run tells of each step.
+  const told = { ...dockerCommands(stack, active, next), ...nginxCommands(stack, active, next) };
 
-  await log.step(`look for ${next}`, () => expectColor(stack, next));
-  await log.step(`check the port of ${next}`, () => checkPortAvailable(stack, next));
+  await stack.look(`look for ${next}`, () => expectColor(stack, next));
+  await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
+  const restart = await findRestart(stack, next);
+  lock.note({ from: active, to: next, imageBefore: undefined, started: undefined }); // not those of a run before
   try {
-    await log.step(`start ${next} as it was left`, () => restartContainer(stack, next));
-    await log.step(`check the health of ${next}`, () => healthCheck(stack, next));
+    await stack.step(`start ${next} as it was left`, () => restartContainer(stack, next, restart), [
+      restart.command,
+    ]);
+    await stack.step(
+      `check the health of ${next}`,
+      () => healthCheck(stack, next),
+      healthCommands(stack, next),
+    );
+    // Takes itself back when it fails.
+    await stack.step(`switch nginx to ${next}`, () => switchNginx(stack, next), switchCommands(stack, next));
   } catch (error) {
-    await undo(error, () => log.step(`undo: stop ${next}`, () => stopContainer(stack, next)));
+    if (error instanceof NginxReloadError) throw error; // both run, and the message says how to go on
+    await undo(stack, error, (inner) =>
+      inner.step(`stop ${next}`, () => stopContainer(inner, next, NEVER_SERVED_GRACE)),
+    );
   }
-  await log.step(`switch nginx to ${next}`, () => switchNginx(stack, next)); // takes itself back when it fails
   try {
-    await log.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next));
-    await log.step(`mark ${next} as active`, () => markActive(settings.activeColorFile, next));
+    await stack.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next), told.verify);
+    await stack.step(
+      `mark ${next} as active`,
+      () => markActive(settings.activeColorFile, next),
+      markCommands(stack, next),
+    );
   } catch (error) {
-    await undo(error, () => takeTrafficBack(stack, from, next));
+    await undo(stack, error, (inner) => takeTrafficBack(inner, from, next));
   }
 
-  // From here on the rollback stands. It is marked already, so that an interrupted stop does no harm.
-  await log.step(`drain ${active}`, () => drainNginx(stack, active));
-  await log.step(`stop ${active}`, () => stopContainer(stack, active));
+  // From here on the rollback stands: asked to end, it still stops the color it came from, so that one is left running.
+  const rest = calm(stack);
+  await rest.step(`drain ${active}`, () => drainNginx(rest, active), told.drain);
+  await rest.step(`${STAND_DOWN[settings.standby]} ${active}`, () => standDown(rest, active), told.standDown);
 
-  const image = await taggedImage(stack, next);
-  log.info(`Rolled back ${active} → ${next}: ${imageOf(settings, next)} (${image?.slice(0, 19)})`);
-  log.info(log.steps());
-  log.info("Return with: npx tsx scripts/rollback.mts");
+  const image = await taggedImage(rest, next).catch(() => undefined); // no reason to call a rollback failed that stands
+  lock.note({ image: image?.id, revision: image?.revision });
+  return {
+    did: `Rolled back ${active} → ${next}: ${imageOf(settings, next)} (${image?.id.slice(0, 19) ?? "its id could not be read"})`,
+    back: "Return with: npx tsx scripts/rollback.mts",
+  };
 }
 
-await runScript({ help: HELP, keep: false, main });
+await runScript({ verb: "rollback", help: HELP, keep: false, main });

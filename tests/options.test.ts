@@ -4,12 +4,12 @@ import { UsageError } from "../lib/errors.ts";
 import { parseOptions } from "../lib/options.ts";
 
 test("no options is the plain run", () => {
-  assert.equal(parseOptions([], true), { help: false, verbose: false });
+  assert.equal(parseOptions([], true), { help: false, verbose: false, quiet: false, dryRun: false });
 });
 
-test("--keep takes its three answers", () => {
-  for (const keep of ["blue", "green", "abort"] as const) {
-    assert.equal(parseOptions(["--keep", keep], true), { help: false, verbose: false, keep });
+test("--keep takes its four answers", () => {
+  for (const keep of ["serving", "blue", "green", "abort"] as const) {
+    assert.is(parseOptions(["--keep", keep], true).keep, keep);
     assert.is(parseOptions([`--keep=${keep}`], true).keep, keep);
   }
 });
@@ -21,6 +21,9 @@ test("anything else is refused by name", () => {
     "--keep": "--keep",
     green: "green",
     "-x": "-x",
+    "--keep blue --keep green": "--keep is given twice",
+    "--verbose --verbose": "--verbose is given twice",
+    "--quiet --verbose": "exclude each other",
   };
   for (const [line, named] of Object.entries(wrong)) {
     try {
@@ -32,5 +35,19 @@ test("anything else is refused by name", () => {
     }
   }
   assert.throws(() => parseOptions(["--keep", "blue"], false), /--keep/);
+});
+test("one that is nearly right is suggested", () => {
+  for (const [given, meant] of Object.entries({
+    "--kep": "--keep",
+    "--verbos": "--verbose",
+    "--qiet": undefined,
+  })) {
+    try {
+      parseOptions([given], true);
+      assert.unreachable(given);
+    } catch (error) {
+      assert.is((error as UsageError).next.match(/Did you mean (\S+)\?/)?.[1], meant);
+    }
+  }
 });
 test.run();

@@ -1,0 +1,50 @@
+import { statfs } from "node:fs/promises";
+import { COLORS, type Color } from "./color.ts";
+import { buildImage, dataFolder, taggedImage } from "./docker.ts";
+import { BuildError, DiskSpaceError } from "./errors.ts";
+import { sourceRevision } from "./revision.ts";
+import type { Stack } from "./stack.ts";
+
+const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+
+/** Free bytes where Docker keeps its data, also in words; not known when that cannot be seen from here, as with a remote engine. */
+export async function freeSpace(stack: Stack): Promise<{ bytes?: number; words: string }> {
+  const folder = await dataFolder(stack);
+  const disk = await statfs(folder).catch(() => undefined);
+  if (!disk) return { words: `free space in ${folder || "Docker's data folder"} unknown` };
+  const bytes = disk.bavail * disk.bsize;
+  return { bytes, words: `${gib(bytes)} free in ${folder}` };
+}
+
+/**
+ * Is there room for an image as large as the last one? A full disk would stop more than the build.
+ * Where that cannot be seen, it says so and goes on. Throws DiskSpaceError, DeadlineError.
+ */
+export async function checkDiskSpace(stack: Stack): Promise<void> {
+  const [{ bytes, words }, ...images] = await Promise.all([
+    freeSpace(stack),
+    ...COLORS.map((color) => taggedImage(stack, color)),
+  ]);
+  const needed = Math.max(...images.map((image) => image?.bytes ?? 0));
+  if (bytes === undefined) return stack.log.info(words);
+  if (bytes >= needed) return;
+  throw new DiskSpaceError(`Not enough disk space to build: ${words}`, {
+    details: `The last image took ${gib(needed)}.`,
+    next: "Make room (docker system df shows what Docker takes), then run this again; nothing was changed.",
+  });
+}
+
+/**
+ * Spec `build_container`: builds the image of one colour and labels it with its source revision, for as long as that takes, or until the run is interrupted.
+ * Throws BuildError with the output and the free disk space, InterruptedError.
+ */
+export async function buildContainer(stack: Stack, color: Color): Promise<void> {
+  const revision = await sourceRevision(stack.settings.apiContext);
+  const { succeeded, output } = await buildImage(stack, color, revision);
+  stack.signal.throwIfAborted();
+  if (succeeded) return;
+  throw new BuildError("Build failed, check disk space on NAS", {
+    details: `${output}\n${(await freeSpace(stack)).words}`,
+    next: "Mend what the output shows and deploy again; the color that serves was not touched.",
+  });
+}

@@ -1,0 +1,151 @@
+import { once } from "node:events";
+import { createInterface } from "node:readline/promises";
+import type { Truth } from "./active.ts";
+import { COLORS, type Color, getInactiveColor, isColor, markActive, markCommands } from "./color.ts";
+import { discardRelease, dockerCommands, restoreImage, STAND_DOWN, standDown } from "./docker.ts";
+import { BothRunningError } from "./errors.ts";
+import { healthCheck, healthCommands, nginxReaches } from "./health.ts";
+import { addToHistory } from "./history.ts";
+import type { Note } from "./lock.ts";
+import {
+  awaitThat,
+  drainNginx,
+  nginxCommands,
+  switchBack,
+  switchCommands,
+  switchNginx,
+  verifyNginxTraffic,
+} from "./nginx.ts";
+import { calm, type Stack } from "./stack.ts";
+import { undo } from "./undo.ts";
+
+/** How long, in seconds, one of two colours may take to answer well before a run gives up on both. */
+const RESCUE_SECONDS = 15;
+
+const BOTH_RUNNING = "Both blue and green are running. Keep which? (blue/green/abort)";
+
+/**
+ * Puts right what a run that was killed has left, or a restart that has woken a paused colour: the colour that nginx serves
+ * stays, the other is drained and stands down, and after a killed deploy its image tag goes back to the last good build.
+ * No question: it is known how both came to run. Where neither is well, that stays for `detectConflicts`.
+ * Gives what is true then. Throws what its steps throw.
+ */
+export async function settleLeftovers(stack: Stack, found: Truth): Promise<Truth> {
+  const { settings, lock, log } = stack;
+  const left = lock.unfinished();
+  if (left)
+    log.warn(`the ${left.verb} of ${left.since} was cut off before its end: putting right what it left`);
+  const explained = left?.to !== undefined || settings.standby === "paused"; // else both were started by hand
+  const truth = found.bothRun && !found.serves && explained ? await rescue(stack, found, left) : found;
+  const { active, serves, bothRun } = truth;
+  if (bothRun && !(serves && explained)) return truth;
+  const inner = calm(stack);
+  const other = getInactiveColor(active);
+  if (bothRun && !left) log.warn(`${other} runs beside ${active}: a restart wakes what was paused`);
+  if (bothRun) await drainAndStandDown(inner, other);
+  if (!left) return { ...truth, bothRun: false };
+  const { verb, since, from, to, imageBefore, started } = left;
+  if (to && to !== active && imageBefore !== undefined) {
+    const takeOut = started ? discardRelease : restoreImage;
+    await inner.step(`keep the build of ${to} before`, () => takeOut(inner, to, imageBefore ?? undefined));
+  }
+  await inner.step("note that it was cut off", async () => {
+    lock.settle();
+    const killed = { time: since, verb, from, to, result: "killed", message: "Cut off before its end" };
+    await addToHistory(settings.historyFile, killed).catch((error) => log.warn(`no history: ${error}`));
+  });
+  return { ...truth, bothRun: false };
+}
+
+/** Both run, and neither answers well through nginx: the one that does when it is asked itself gets the traffic. */
+async function rescue(stack: Stack, truth: Truth, left: Note | undefined): Promise<Truth> {
+  const candidates = [left?.from, left?.to, ...COLORS].filter((color) => color !== undefined);
+  let well: Color | undefined;
+  const findWell = async (): Promise<boolean> => {
+    for (const color of candidates) if (!well && (await nginxReaches(stack, color))) well = color;
+    return well !== undefined;
+  };
+  // As after a restart of the host both may be starting still.
+  await stack.look("find a color that is well", () => awaitThat(RESCUE_SECONDS, findWell));
+  if (!well) return truth;
+  const color = well;
+  stack.log.warn(`nobody serves, and ${color} is well: it gets the traffic`);
+  await stack.step(
+    `give ${color} the traffic`,
+    () => switchNginx(stack, color),
+    switchCommands(stack, color),
+  );
+  await stack.step(
+    "set the state file right",
+    () => markActive(stack.settings.activeColorFile, color),
+    markCommands(stack, color),
+  );
+  return { ...truth, active: color, serves: true };
+}
+
+async function drainAndStandDown(stack: Stack, color: Color): Promise<void> {
+  const told = [stack, color, getInactiveColor(color)] as const;
+  const { drain } = nginxCommands(...told);
+  await stack.step(`drain ${color}`, () => drainNginx(stack, color), drain);
+  const how = `${STAND_DOWN[stack.settings.standby]} ${color}`;
+  await stack.step(how, () => standDown(stack, color), dockerCommands(...told).standDown);
+}
+
+/** The answer to "both are running": from --keep, or from the terminal. Without either it is "abort". */
+async function whichToKeep(stack: Stack, { active, serves }: Truth): Promise<Color | "abort"> {
+  const { options, log, signal } = stack;
+  log.warn(`${BOTH_RUNNING} nginx serves ${serves ? active : "neither"} now.`);
+  if (options.keep === "serving") return serves ? active : "abort";
+  if (options.keep !== undefined) return options.keep;
+  if (!process.stdin.isTTY) return "abort";
+  const terminal = createInterface({ input: process.stdin, output: process.stdout });
+  terminal.on("SIGINT", () => process.kill(process.pid, "SIGINT")); // while it asks, Ctrl-C is but a key
+  const ended = once(terminal, "close").then(() => "abort"); // Ctrl-D is an answer, too
+  const asked = terminal.question("blue/green/abort: ", { signal }).catch(() => "abort");
+  const answer = (await Promise.race([asked, ended])).trim();
+  terminal.close();
+  signal.throwIfAborted();
+  if (!isColor(answer) && answer !== "abort")
+    log.warn(`${JSON.stringify(answer)} is none of these: aborting`);
+  return isColor(answer) ? answer : "abort";
+}
+
+/**
+ * Spec `detect_conflicts`: when both colours run, keeps the one that is asked for. It gets the traffic before the other is stopped.
+ * Gives what is true then. Throws BothRunningError on "abort", and what its steps throw; nothing is stopped then.
+ */
+export async function detectConflicts(stack: Stack, truth: Truth): Promise<Truth> {
+  const { settings } = stack;
+  if (!truth.bothRun) return truth;
+  const keep = await whichToKeep(stack, truth);
+  if (keep === "abort") {
+    throw new BothRunningError(`Aborted. ${BOTH_RUNNING}`, {
+      next: "Look at both, then run this again with --keep serving, blue or green; nothing was stopped.",
+    });
+  }
+  const other = getInactiveColor(keep);
+  const { verify } = nginxCommands(stack, other, keep);
+  if (!truth.serves || truth.active !== keep) {
+    await stack.step(
+      `check the health of ${keep}`,
+      () => healthCheck(stack, keep),
+      healthCommands(stack, keep),
+    );
+    await stack.step(`switch nginx to ${keep}`, () => switchNginx(stack, keep), switchCommands(stack, keep));
+  }
+  try {
+    await stack.step(`verify ${keep} through nginx`, () => verifyNginxTraffic(stack, keep), verify);
+    await stack.step(
+      `mark ${keep} as active`,
+      () => markActive(settings.activeColorFile, keep),
+      markCommands(stack, keep),
+    );
+  } catch (error) {
+    if (!truth.serves || truth.active !== other) throw error; // there is nothing to go back to
+    await undo(stack, error, (inner) =>
+      inner.step(`switch nginx back to ${other}`, () => switchBack(inner, truth)),
+    );
+  }
+  await drainAndStandDown(calm(stack), other);
+  return { ...truth, active: keep, serves: true, bothRun: false };
+}

@@ -1,0 +1,162 @@
+import { z } from "zod";
+import { decide } from "./active.ts";
+import { freeSpace } from "./build.ts";
+import { COLORS, type Color, readStateFile } from "./color.ts";
+import { colorStates, inspectColor, inspectFrontDoor, inspectImage, taggedImage } from "./docker.ts";
+import { probeHealth } from "./health.ts";
+import { Entry, readHistory } from "./history.ts";
+import { readLock } from "./lock.ts";
+import { readLink, servingColor } from "./nginx.ts";
+import { getHostPort, isFolder } from "./settings.ts";
+import type { Stack } from "./stack.ts";
+
+const RUNS_SHOWN = 5;
+
+const ColorStatus = z.object({
+  /** running, paused, exited, created, restarting, dead, or absent; unknown when Docker does not answer. */
+  container: z.string(),
+  port: z.number(),
+  /** The image id of the container, else of the colour's tag. */
+  image: z.string().nullable(),
+  /** ISO 8601. */
+  built: z.string().nullable(),
+  /** The commit it was built from. */
+  revision: z.string().nullable(),
+  /** What its /health on its own port gave just now: "healthy", or what was wrong; null when it does not run. */
+  health: z.string().nullable(),
+});
+
+/** What `scripts/status.mts --json` prints. */
+export const Status = z.object({
+  project: z.string(),
+  /** The colour of a healthy answer through nginx, just now; null when there was none. */
+  serving: z.enum(COLORS).nullable(),
+  colors: z.object({ blue: ColorStatus, green: ColorStatus }),
+  nginx: z.string(),
+  auth: z.string(),
+  /** Whether a run works on the stack now, or one was cut off, and which; null after one that came to its end. */
+  run: z.object({ held: z.boolean(), verb: z.string(), pid: z.number(), since: z.string() }).nullable(),
+  /** What disagrees or is away, in words; the next run puts right what it can. */
+  drift: z.array(z.string()),
+  /** Free space where Docker keeps its data, in bytes; null when it cannot be seen. */
+  freeBytes: z.number().nullable(),
+  /** The last runs, newest first. */
+  runs: z.array(Entry),
+});
+export type Status = z.infer<typeof Status>;
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+async function colorStatus(stack: Stack, color: Color): Promise<z.infer<typeof ColorStatus>> {
+  const port = getHostPort(stack.settings, color);
+  const asked = probeHealth(`http://127.0.0.1:${port}/health`, 1);
+  try {
+    const { status, image: id } = await inspectColor(stack, color);
+    const image = await (id ? inspectImage(stack, id) : taggedImage(stack, color));
+    const { healthy, finding } = await asked;
+    return {
+      container: status,
+      port,
+      image: image?.id ?? null,
+      built: image?.built ?? null,
+      revision: image?.revision ?? null,
+      health: status === "running" ? (healthy ? "healthy" : finding) : null,
+    };
+  } catch {
+    await asked;
+    return { container: "unknown", port, image: null, built: null, revision: null, health: null };
+  }
+}
+
+/** What the link, the state file and the containers say otherwise than nginx does; each look may fail by itself. */
+async function findDrift(stack: Stack, serving: Color | undefined, held: boolean): Promise<string[]> {
+  const { activeColorFile, vaultPath } = stack.settings;
+  const problems: string[] = [];
+  const attempt = async <T>(look: Promise<T>): Promise<T | undefined> => {
+    try {
+      return await look;
+    } catch (error) {
+      problems.push(messageOf(error));
+      return undefined;
+    }
+  };
+  if (!isFolder(vaultPath)) problems.push(`the vault ${vaultPath} is not there`);
+  const [link, file, containers] = await Promise.all([
+    attempt(readLink(stack)),
+    attempt(readStateFile(activeColorFile)),
+    attempt(colorStates(stack)),
+  ]);
+  if (serving === undefined) problems.push("nothing serves");
+  if (!containers || serving === undefined) return problems;
+  const { bothRun, wrong } = decide({ nginx: serving, containers, link, file });
+  if (bothRun && !held) problems.push("both colors run");
+  if (wrong.includes("link") && !held)
+    problems.push(`the active link points at ${link ?? "nothing"}, nginx serves ${serving}`);
+  if (wrong.includes("file") && !held)
+    problems.push(`the state file says ${file ?? "nothing"}, nginx serves ${serving}`);
+  return problems;
+}
+
+/** Looks at everything, changes nothing, and fails at nothing: what cannot be seen is said to be unknown. */
+export async function readStatus(stack: Stack): Promise<Status> {
+  const { settings } = stack;
+  const lock = await readLock(settings.lockFile);
+  const [serving, blue, green, front, space, runs] = await Promise.all([
+    servingColor(stack),
+    colorStatus(stack, "blue"),
+    colorStatus(stack, "green"),
+    inspectFrontDoor(stack).catch(() => undefined),
+    freeSpace(stack).catch(() => undefined),
+    readHistory(settings.historyFile),
+  ]);
+  const drift = await findDrift(stack, serving, lock?.held ?? false);
+  for (const [name, container] of Object.entries(front ?? {}))
+    if (container.status !== "running") drift.push(`${name} is ${container.status}`);
+  if (lock?.note && !lock.held) drift.push(`the ${lock.note.verb} of ${lock.note.since} was cut off`);
+  return {
+    project: settings.project,
+    serving: serving ?? null,
+    colors: { blue, green },
+    nginx: front?.nginx.status ?? "unknown",
+    auth: front?.auth.status ?? "unknown",
+    run: lock?.note
+      ? { held: lock.held, verb: lock.note.verb, pid: lock.note.pid, since: lock.note.since }
+      : null,
+    drift,
+    freeBytes: space?.bytes ?? null,
+    runs: runs.slice(-RUNS_SHOWN).reverse(),
+  };
+}
+
+const minute = (iso: string): string => iso.slice(0, 16).replace("T", " ");
+
+/** The same for people, on one screen. */
+export function describeStatus(status: Status): string {
+  const { project, serving, colors, nginx, auth, run, drift, freeBytes, runs } = status;
+  const color = (name: Color): string => {
+    const { container, port, image, built, revision, health } = colors[name];
+    return [
+      `  ${name.padEnd(6)} ${container.padEnd(9)} port ${port}`,
+      ...(image ? [`image ${image.replace("sha256:", "").slice(0, 12)}`] : []),
+      ...(built ? [`built ${minute(built)}`] : []),
+      ...(revision ? [`of ${revision.slice(0, 10)}${revision.endsWith("-dirty") ? "-dirty" : ""}`] : []),
+      ...(health ? [health] : []),
+    ].join(" · ");
+  };
+  const free = freeBytes === null ? "free space unknown" : `${(freeBytes / 2 ** 30).toFixed(1)} GiB free`;
+  const working = run?.held
+    ? `a ${run.verb} works on it (pid ${run.pid}, since ${run.since})`
+    : "no run at work";
+  const line = ({ time, verb, from, to, result, seconds }: Entry): string =>
+    `  ${minute(time)}  ${verb.padEnd(8)}  ${`${from ?? "?"} → ${to ?? "?"}`.padEnd(13)}  ${result.padEnd(12)}${seconds === undefined ? "" : `  ${seconds.toFixed(1)} s`}`;
+  return [
+    serving ? `${project}: ${serving} serves, seen through nginx` : `${project}: nothing serves`,
+    "",
+    ...COLORS.map(color),
+    `  nginx ${nginx} · auth ${auth} · ${working} · ${free}`,
+    "",
+    ...(drift.length > 0 ? drift.map((text) => `  ! ${text}`) : ["  all agree"]),
+    "",
+    ...(runs.length > 0 ? ["last runs (UTC)", ...runs.map(line)] : ["no runs yet"]),
+  ].join("\n");
+}
