@@ -5,13 +5,14 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import type { ProcessOutput } from "zx/core";
+import { $, type ProcessOutput } from "zx/core";
+import { replaceLink } from "../lib/atomic.ts";
 import { type Color, getInactiveColor } from "../lib/color.ts";
 import { ROOT } from "../lib/settings.ts";
 import { createScratch, type Scratch, waitFor } from "../tests/scratch.ts";
 import { type Outcome, type OwnTimes, quantile, type Switch } from "./figures.ts";
 import { type Load, type Mix, startLoad } from "./load.ts";
-import { picture, table } from "./report.ts";
+import { partsTable, picture, table } from "./report.ts";
 
 const HELP = `Compares three ways to release under the same load, each on a stack of its own, and writes docs/bench.md,
 docs/bench.svg and the table in README.md.
@@ -90,40 +91,112 @@ async function firstFreshAnswer(stack: Scratch, load: Load, color: Color): Promi
   return load.now();
 }
 
-/** Times deploys and rollbacks of this tool while nothing but one watcher asks. */
-async function ownTimes(stack: Scratch): Promise<OwnTimes> {
-  const [deploys, rollbacks, switches]: [number[], number[], number[]] = [[], [], []];
-  const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, { ...MIX, clients: {} }); // its clock only
-  for (let i = 0; i < QUIET_RUNS; i++) {
-    const context = await stack.apiVersion(`1.${i + 1}.0`);
-    const start = load.now();
-    const run = expectDone(await stack.deploy([], context));
-    const wall = (load.now() - start) / 1000;
-    const notOurs = took(run, "build") + took(run, "start") + took(run, "verify");
-    deploys.push(wall - notOurs - (await bootSeconds(stack, await servingColor(stack))));
+/** Runs an act several times and gives the median of what it took, in ms. */
+async function medianOf(act: (i: number) => Promise<number>): Promise<number> {
+  const times: number[] = [];
+  for (let i = 0; i < QUIET_RUNS; i++) times.push(await act(i));
+  return quantile(times, 0.5);
+}
 
+const timed = async (act: () => Promise<unknown>): Promise<number> => {
+  const since = performance.now();
+  await act();
+  return performance.now() - since;
+};
+
+/** nginx's own part of a switch, there and back: the signal is given inside its container, nothing is tested or asked before. */
+async function bareReloads(stack: Scratch, load: Load): Promise<number> {
+  const serving = await servingColor(stack);
+  const times: number[] = [];
+  for (const color of Array.from({ length: QUIET_RUNS }, () => [getInactiveColor(serving), serving]).flat()) {
+    const inside = $({ quiet: true })`docker exec -i ${stack.nginxContainer} sh`;
+    await sleep(500); // the shell is there, and old workers of the last time, which still accept for a while, are not
+    const answer = firstFreshAnswer(stack, load, color);
+    await replaceLink(join(stack.folder, "nginx/active-upstream.conf"), `${color}-upstream.conf`);
+    const signalled = load.now();
+    inside.stdin.end("kill -HUP 1\n");
+    times.push((await answer) - signalled);
+    await inside;
+  }
+  await sleep(500);
+  return quantile(times, 0.5);
+}
+
+/** A rollback to a paused colour, from the command to the first new answer, the interpreter included. */
+async function warmRollbacks(stack: Scratch, load: Load): Promise<number> {
+  const paused = { STANDBY: "paused" };
+  expectDone(await stack.rollback([], paused));
+  const median = await medianOf(async () => {
     const next = getInactiveColor(await servingColor(stack));
     const asked = load.now();
     const answer = firstFreshAnswer(stack, load, next);
-    const [rollback, command] = await watchingLink(stack, load, () => stack.rollback());
-    expectDone(rollback);
-    rollbacks.push(((await answer) - asked) / 1000 - (await bootSeconds(stack, next)));
+    expectDone(await stack.rollback([], paused));
+    return (await answer) - asked;
+  });
+  expectDone(await stack.rollback());
+  return median;
+}
+
+/** Times deploys and rollbacks of this tool while nothing but one watcher asks. */
+async function ownTimes(stack: Scratch): Promise<OwnTimes> {
+  const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, { ...MIX, clients: {} }); // its clock only
+  const deploy = await medianOf(async (i) => {
+    const context = await stack.apiVersion(`1.${i + 1}.0`);
+    const start = load.now();
+    const run = expectDone(await stack.deploy([], context));
+    const wall = load.now() - start;
+    const notOurs = took(run, "build") + took(run, "start") + took(run, "verify");
+    return wall - notOurs * 1000 - (await bootMs(stack, await servingColor(stack)));
+  });
+  const [switches, starts, healths]: [number[], number[], number[]] = [[], [], []];
+  const rollback = await medianOf(async () => {
+    const next = getInactiveColor(await servingColor(stack));
+    const asked = load.now();
+    const answer = firstFreshAnswer(stack, load, next);
+    const [run, command] = await watchingLink(stack, load, () => stack.rollback());
+    expectDone(run);
+    const boot = await bootMs(stack, next);
     switches.push((await answer) - command);
-  }
+    starts.push(took(run, "start") * 1000);
+    healths.push(took(run, "check the health") * 1000 - boot);
+    return (await answer) - asked - boot;
+  });
+  const warmRollback = await warmRollbacks(stack, load);
+  const inNginx = (line: string) => timed(() => stack.docker("exec", stack.nginxContainer, "sh", "-c", line));
+  const exec = await medianOf(() => inNginx("true"));
+  const test = await medianOf(() => inNginx("nginx -t -q -c /etc/nginx/nginx-blue-green.conf"));
+  const first = quantile(switches, 0.5);
+  const interpreter = await medianOf(() => timed(() => stack.rollback(["--help"])));
+  const [start, health] = [quantile(starts, 0.5), quantile(healths, 0.5)];
   return {
-    deploy: quantile(deploys, 0.5),
-    rollback: quantile(rollbacks, 0.5),
-    switchMs: quantile(switches, 0.5),
+    deploy,
+    rollback,
+    switch: first,
+    parts: {
+      "switch: from the swap of the link to the first new answer": first,
+      "– of it `docker exec`, without which nothing inside is reached": exec,
+      "– of it `nginx -t`, without which a bad configuration is refused in silence": test - exec,
+      "– a bare HUP to nginx, to its first new answer; old workers accept for 100 ms of it":
+        await bareReloads(stack, load),
+      "rollback: from the command to the first new answer, less the API's boot": rollback,
+      "– of it the interpreter (`--help`)": interpreter,
+      "– of it looking: Docker, nginx, both colors, image, port":
+        rollback - interpreter - start - health - first,
+      "– of it `docker start`": start,
+      "– of it until nginx has seen the API at its address (it looks the name up once a second), less the boot":
+        health,
+      "rollback with STANDBY=paused: from the command to the first new answer, all included": warmRollback,
+    },
   };
 }
 
 /** From the container's start to uvicorn's "running", by the container's own clock and log. */
-async function bootSeconds(stack: Scratch, color: Color): Promise<number> {
+async function bootMs(stack: Scratch, color: Color): Promise<number> {
   const name = `${stack.project}-api-${color}`;
   const started = Date.parse(await stack.field(name, "{{.State.StartedAt}}"));
   const { stderr, stdout } = await stack.docker("logs", "--timestamps", name);
   const line = `${stdout}${stderr}`.split("\n").findLast((text) => text.includes("Uvicorn running"));
-  return (Date.parse(line?.split(" ")[0] ?? "") - started) / 1000;
+  return Date.parse(line?.split(" ")[0] ?? "") - started;
 }
 
 /** The recipe: start the other, swap the link, plain reload, stop the old at once. */
@@ -241,10 +314,12 @@ Measured ${new Date().toISOString().slice(0, 10)} on ${where}, load generator on
 50 keep-alive clients (half POST \`/mcp\`, half GET) with ${MIX.thinkMs} ms mean think time, 5 slow calls and 5 streams open at any
 time, ${steady} s steady before the first switch. "In switches" is from the command to half a second after the stop of the old.
 By \`npm run bench -- --switches ${switches} --others ${others} --steady ${steady}\`.`;
+  const own = outcomes[0]?.own;
+  const parts = own ? `## What this tool's own times are made of\n\n${partsTable(own)}` : "";
   await writeFile(join(ROOT, "docs/bench.svg"), picture(outcomes));
   await writeFile(
     join(ROOT, "docs/bench.md"),
-    `# Three ways to release, under the same load\n\n![Answers per 100 ms around the worst switch of each](bench.svg)\n\n${text}\n`,
+    `# Three ways to release, under the same load\n\n![Answers per 100 ms around the worst switch of each](bench.svg)\n\n${text}\n\n${parts}\n`,
   );
   const readme = join(ROOT, "README.md");
   const written = (await readFile(readme, "utf8")).replace(

@@ -11,14 +11,16 @@ export interface Switch {
   stopped: number;
 }
 
-/** How long this tool's own work takes when nothing else is going on: medians of a few runs, in seconds. */
+/** How long this tool's own work takes when nothing else is going on: medians of a few runs, in ms. */
 export interface OwnTimes {
   /** A deploy, less build, container start, the API's own boot and VERIFY_SECONDS. */
   deploy: number;
   /** A rollback to a stopped container, from the command to the first new answer, less the API's own boot. */
   rollback: number;
-  /** From the swap of the link to the first new answer, in ms. */
-  switchMs: number;
+  /** From the swap of the link to the first new answer. */
+  switch: number;
+  /** What the two above are made of, by name. */
+  parts: Readonly<Record<string, number>>;
 }
 
 /** What a contender did to the same load. */
@@ -36,8 +38,8 @@ export interface Figures {
   failures: Record<string, number>;
   failed: number;
   failedPerSwitch: number;
-  /** The longest time without a successful quick answer, in ms. */
-  longestGap: number;
+  /** The longest time without a successful quick answer, in ms: the one in switches, and the one outside them. */
+  longestGap: [number, number];
   p50Steady: number;
   p99Steady: number;
   p50Switch: number;
@@ -63,9 +65,14 @@ export function figuresOf({ shots, steady, switches }: Outcome): Figures {
   const failed = Object.values(failures).reduce((sum, count) => sum + count, 0);
   const answers = shots.filter((shot) => isQuick(shot) && !shot.failure);
   const ends = answers.map(({ at, ms }) => at + ms).toSorted((a, b) => a - b);
-  const inSwitch = answers.filter(({ at, ms }) =>
-    switches.some(({ command, stopped }) => at + ms >= command && at <= stopped + 500),
-  );
+  const touchesSwitch = (from: number, to: number): boolean =>
+    switches.some(({ command, stopped }) => to >= command && from <= stopped + 500);
+  const inSwitch = answers.filter(({ at, ms }) => touchesSwitch(at, at + ms));
+  const longestGap = (inSwitches: boolean): number =>
+    ends.reduce((longest, end, i) => {
+      const from = ends[i - 1] ?? end;
+      return touchesSwitch(from, end) === inSwitches ? Math.max(longest, end - from) : longest;
+    }, 0);
   const steadyTimes = answers.filter(({ at }) => at < steady).map(({ ms }) => ms);
   const switchTimes = inSwitch.map(({ ms }) => ms);
   const toFirst = switches.map(({ command, firstAnswer }) => firstAnswer - command);
@@ -74,7 +81,7 @@ export function figuresOf({ shots, steady, switches }: Outcome): Figures {
     failures,
     failed,
     failedPerSwitch: failed / switches.length,
-    longestGap: ends.reduce((longest, end, i) => Math.max(longest, end - (ends[i - 1] ?? end)), 0),
+    longestGap: [longestGap(true), longestGap(false)],
     p50Steady: quantile(steadyTimes, 0.5),
     p99Steady: quantile(steadyTimes, 0.99),
     p50Switch: quantile(switchTimes, 0.5),

@@ -1,7 +1,8 @@
-import { type Figures, figuresOf, type Outcome, type Switch } from "./figures.ts";
+import { type Figures, figuresOf, type Outcome, type OwnTimes, type Switch } from "./figures.ts";
 import type { Shot } from "./load.ts";
 
 const whole = (value: number): string => Math.round(value).toLocaleString("en");
+const inSeconds = (ms: number): string => (ms / 1000).toFixed(1);
 const kinds = (failures: Record<string, number>): string =>
   Object.entries(failures)
     .toSorted(([, a], [, b]) => b - a)
@@ -14,7 +15,10 @@ const ROWS: [string, (figures: Figures, outcome: Outcome) => string][] = [
   ["**failed**", ({ failed }) => `**${whole(failed)}**`],
   ["failed per switch", ({ failedPerSwitch }) => failedPerSwitch.toFixed(1)],
   ["by kind", ({ failures }) => kinds(failures) || "–"],
-  ["longest gap without an answer, ms", ({ longestGap }) => whole(longestGap)],
+  [
+    "longest gap without an answer, ms (in switches / else)",
+    ({ longestGap }) => longestGap.map(whole).join(" / "),
+  ],
   ["p50 / p99 steady, ms", ({ p50Steady, p99Steady }) => `${whole(p50Steady)} / ${whole(p99Steady)}`],
   ["p50 / p99 in switches, ms", ({ p50Switch, p99Switch }) => `${whole(p50Switch)} / ${whole(p99Switch)}`],
   ["p99 in switches ÷ steady", ({ p99Switch, p99Steady }) => (p99Switch / p99Steady).toFixed(2)],
@@ -22,12 +26,12 @@ const ROWS: [string, (figures: Figures, outcome: Outcome) => string][] = [
     "command to first new answer, ms (median / worst)",
     ({ firstAnswer }) => firstAnswer.map(whole).join(" / "),
   ],
+  ["the same without load, on new connections, ms (median)", (_, { own }) => (own ? whole(own.switch) : "–")],
+  ["a deploy's own share of time without load, s", (_, { own }) => (own ? inSeconds(own.deploy) : "–")],
   [
-    "the same without load, on new connections, ms (median)",
-    (_, { own }) => (own ? whole(own.switchMs) : "–"),
+    "a rollback to its first answer, less the API's boot, s",
+    (_, { own }) => (own ? inSeconds(own.rollback) : "–"),
   ],
-  ["a deploy's own share of time without load, s", (_, { own }) => own?.deploy.toFixed(1) ?? "–"],
-  ["a rollback to its first answer, less the API's boot, s", (_, { own }) => own?.rollback.toFixed(1) ?? "–"],
 ];
 
 /** The contenders side by side, as a Markdown table. */
@@ -43,8 +47,14 @@ export function table(outcomes: readonly Outcome[]): string {
   ].join("\n");
 }
 
+/** What this tool's own times are made of, as a Markdown table. */
+export const partsTable = ({ parts }: OwnTimes): string =>
+  ["| without load, median | ms |", "| --- | ---: |"]
+    .concat(Object.entries(parts).map(([name, ms]) => `| ${name} | ${whole(ms)} |`))
+    .join("\n");
+
 const WIDTH = 920;
-const STRIP = 165;
+const STRIP = 180;
 const LEFT = 50;
 const PLOT = WIDTH - LEFT - 20;
 const BIN_MS = 100;
@@ -80,7 +90,7 @@ function strip(outcome: Outcome, top: number): string {
   const x = (ms: number): number => LEFT + (ms / SHOWN_MS) * PLOT;
   const width = (x(BIN_MS) - x(0) - 0.8).toFixed(1);
   const base = top + STRIP - 30;
-  const height = STRIP - 60;
+  const height = STRIP - 75;
   const bars = columns.flatMap((bin, i) => {
     let y = base;
     return (["blue", "green", "failed"] as const).map((layer) => {
@@ -90,10 +100,13 @@ function strip(outcome: Outcome, top: number): string {
       return tall > 0 ? `<rect ${place} fill="${FILLS[layer]}"/>` : "";
     });
   });
-  const mark = (ms: number, text: string, anchor: string): string =>
-    ms < 0 || ms > SHOWN_MS
+  // Two marks may be close: each has a line of its own to stand on.
+  const mark = (ms: number, text: string, line: number): string => {
+    const top = base - height - 10 - line * 12;
+    return ms < 0 || ms > SHOWN_MS
       ? ""
-      : `<path d="M${x(ms).toFixed(1)} ${base + 4}V${base - height - 8}" stroke="#1c2430" stroke-dasharray="3 3"/><text x="${x(ms).toFixed(1)}" y="${base - height - 12}" text-anchor="${anchor}">${text}</text>`;
+      : `<path d="M${x(ms).toFixed(1)} ${base + 4}V${top}" stroke="#1c2430" stroke-dasharray="3 3"/><text x="${(x(ms) + 4).toFixed(1)}" y="${top + 6}">${text}</text>`;
+  };
   const seconds = Array.from({ length: SHOWN_MS / 2000 + 1 }, (_, i) => i * 2000).map(
     (ms) =>
       `<text class="dim" x="${x(ms)}" y="${base + 16}" text-anchor="middle">${(ms - BEFORE_MS) / 1000} s</text>`,
@@ -102,7 +115,7 @@ function strip(outcome: Outcome, top: number): string {
 <text class="dim" x="${LEFT - 6}" y="${base - height + 6}" text-anchor="end">${highest}</text>
 <path d="M${LEFT} ${base}H${LEFT + PLOT}" stroke="#8a93a3"/>
 ${bars.filter(Boolean).join("")}
-${mark(BEFORE_MS, "switch", "end")}${mark(stop - from, "stop of the old", "start")}${seconds.join("")}`;
+${mark(BEFORE_MS, "switch", 1)}${mark(stop - from, "stop of the old", 0)}${seconds.join("")}`;
 }
 
 /** Answers per 100 ms by colour around each contender's worst switch, failures in red, as an SVG. */

@@ -161,7 +161,7 @@ failures(
     await replaceLink(context.link, "green-upstream.conf");
     const run = await context.stack.deploy([], { LOOP_API_CONTEXT: join(ROOT, "docs") }); // no Dockerfile
     assert.is(run.exitCode, 1, run.stdall);
-    assert.match(run.stderr, "pointed at green-upstream.conf, but nginx serves blue: set right");
+    assert.match(run.stderr, "the active link points at green, but nginx serves blue: set right");
     await assertBlueServes(context, ["absent"]);
   },
 );
@@ -288,7 +288,7 @@ failures("both running, nobody to ask: aborts and stops nothing", async (context
   assert.is(run.exitCode, 1);
   assert.match(run.stderr, "Both blue and green are running. Keep which? (blue/green/abort)");
   assert.match(run.stderr, "nginx serves blue now");
-  assert.match(run.stderr, "--keep blue or --keep green; nothing was stopped");
+  assert.match(run.stderr, "--keep serving, blue or green; nothing was stopped");
   await assertBlueServes(context, ["running"]);
 });
 

@@ -1,7 +1,7 @@
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
@@ -21,6 +21,8 @@ export interface Scratch {
   stateFile: string;
   deploy(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   rollback(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
+  /** scripts/status.mts */
+  look(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   docker(...args: string[]): Promise<ProcessOutput>;
   compose(...args: string[]): Promise<ProcessOutput>;
   /** One docker inspect field of a container of this stack, "absent" when there is none. */
@@ -35,13 +37,13 @@ export interface Scratch {
   remove(): Promise<void>;
 }
 
-/** Asks every 0.1 s, for 10 s, until it is so. */
-export async function waitFor(what: string, isSo: () => Promise<boolean>): Promise<void> {
-  for (let attempt = 0; attempt < 100; attempt++) {
+/** Asks every 0.1 s, for so many seconds, until it is so. */
+export async function waitFor(what: string, isSo: () => Promise<boolean>, seconds = 10): Promise<void> {
+  for (let attempt = 0; attempt < seconds * 10; attempt++) {
     if (await isSo().catch(() => false)) return;
     await sleep(100);
   }
-  assert.unreachable(`not within 10 s: ${what}`);
+  assert.unreachable(`not within ${seconds} s: ${what}`);
 }
 
 /** A port that is free now, on every address. */
@@ -57,18 +59,20 @@ const freePort = (): Promise<number> =>
       });
   });
 
-/** Makes the folders and settings of a scratch stack; nothing runs yet. */
-export async function createScratch(name: string): Promise<Scratch> {
-  const folder = await mkdtemp(join(tmpdir(), `loop-test-${name}-`));
-  const project = folder.slice(folder.lastIndexOf("/") + 1).toLowerCase();
+/** Makes the folders and settings of a scratch stack, in a folder of this name; nothing runs yet. */
+export async function createScratch(name: string, folderName = "stack"): Promise<Scratch> {
+  const top = await mkdtemp(join(tmpdir(), `loop-test-${name}-`));
+  const project = basename(top).toLowerCase();
+  const folder = join(top, folderName);
   const composeFiles = ["docker-compose.blue-green.yml", "faults.yml"].map((file) => join(folder, file));
+  await mkdir(folder);
   await cp(join(ROOT, "docker-compose.blue-green.yml"), join(folder, "docker-compose.blue-green.yml"));
   await cp(join(ROOT, "tests/faults.yml"), join(folder, "faults.yml"));
   await cp(join(ROOT, "nginx"), join(folder, "nginx"), {
     recursive: true,
     filter: (file) => !file.endsWith("active-upstream.conf"),
   });
-  await mkdir(join(folder, "vault"));
+  await mkdir(join(folder, "vault"), { recursive: true });
 
   const env: Record<string, string> = {
     PATH: process.env.PATH ?? "",
@@ -118,6 +122,7 @@ export async function createScratch(name: string): Promise<Scratch> {
     stateFile,
     deploy: (args = [], extra = {}) => script("scripts/deploy-blue-green.mts", args, extra),
     rollback: (args = [], extra = {}) => script("scripts/rollback.mts", args, extra),
+    look: (args = [], extra = {}) => script("scripts/status.mts", args, extra),
     docker,
     compose,
     field,
@@ -146,7 +151,7 @@ export async function createScratch(name: string): Promise<Scratch> {
     remove: async () => {
       await compose("--profile", "green", "down", "--timeout", "1", "--volumes");
       await docker("rmi", "--force", `${project}-api:blue`, `${project}-api:green`, `${project}-auth`);
-      await rm(folder, { recursive: true, force: true });
+      await rm(top, { recursive: true, force: true });
     },
   };
 }

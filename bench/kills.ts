@@ -1,0 +1,225 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { $ } from "zx/core";
+import { ROOT } from "../lib/settings.ts";
+import { type Run, startRun, type Verb } from "../tests/killed.ts";
+import { createScratch, type Scratch, waitFor } from "../tests/scratch.ts";
+import { type Load, startLoad } from "./load.ts";
+
+const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
+
+/** What happens to a run, with how often of a hundred. */
+const FAULTS = {
+  SIGKILL: 45,
+  SIGTERM: 15,
+  SIGINT: 15,
+  SIGHUP: 5,
+  "a stopped nginx": 5,
+  "a restarted daemon": 5,
+  "a full disk": 5,
+  nothing: 5,
+} as const;
+type Fault = keyof typeof FAULTS;
+
+/** After so many runs comes one that nothing happens to: it must put everything right. */
+const PLAIN_EVERY = 4;
+
+export interface Storm {
+  runs: number;
+  seed: number;
+  /** Restart the Docker daemon now and then; only where nothing but this stack runs on it. */
+  daemon: boolean;
+  say(line: string): void;
+}
+
+export interface Report {
+  runs: number;
+  seed: number;
+  daemon: boolean;
+  faults: Record<string, number>;
+  /** In which step a run was when it was killed. */
+  steps: Record<string, number>;
+  requests: number;
+  /** Lost while nginx was up. */
+  failed: Record<string, number>;
+  /** Lost while nginx or the daemon was away on purpose. */
+  lostInOutages: number;
+  outages: number;
+  plainRuns: number;
+  /** What later runs reported that they put right. */
+  repairs: Record<string, number>;
+  /** What a plain run did not put right, with its output. */
+  hands: string[];
+}
+
+const count = (counts: Record<string, number>, key: string): void => {
+  counts[key] = (counts[key] ?? 0) + 1;
+};
+
+/** Numbers from 0 to 1 that a seed decides. */
+function dice(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+function pickFault(roll: number, daemon: boolean): Fault {
+  let left = roll * 100;
+  for (const [fault, share] of Object.entries(FAULTS)) {
+    left -= share;
+    if (left < 0) return fault === "a restarted daemon" && !daemon ? "SIGKILL" : (fault as Fault);
+  }
+  return "nothing";
+}
+
+const REPAIRS: [RegExp, string][] = [
+  [/was cut off before its end/, "found a run that was cut off"],
+  [/waiting for its last command/, "waited for the last command of a killed run"],
+  [/the active link points .* set right/, "link set right"],
+  [/the state file means .* set right/, "state file set right"],
+  [/it gets the traffic/, "traffic given to the only color that was well"],
+  [/does not run: bringing it up/, "nginx or auth brought up"],
+  [/✓ stop (blue|green)[\s\S]*✓ note that it was cut off/, "a color that was left running stopped"],
+];
+
+/** Ends the daemon as a shutdown does, and has set-up start it again. */
+async function restartDaemon(): Promise<void> {
+  const pid = Number(await readFile("/var/run/docker.pid", "utf8"));
+  process.kill(pid, "SIGTERM");
+  await waitFor("the daemon has ended", async () => (await quiet`kill -0 ${pid}`).exitCode !== 0, 60);
+  await once(spawn("bash", [join(ROOT, "scripts/setup.sh")], { stdio: "ignore" }), "close");
+}
+
+async function mayRestartDaemon(stack: Scratch): Promise<boolean> {
+  const { stdout } = await stack.docker("ps", "--format", "{{.Names}}");
+  return stdout
+    .trim()
+    .split("\n")
+    .every((name) => name.startsWith(stack.project));
+}
+
+/** Does to a run what is to happen to it at that moment. */
+async function strike(stack: Scratch, run: Run, fault: Fault): Promise<void> {
+  if (fault.startsWith("SIG")) run.kill(fault as NodeJS.Signals);
+  if (fault === "a stopped nginx") await stack.docker("stop", "--time", "1", stack.nginxContainer);
+  if (fault === "a restarted daemon") await restartDaemon();
+}
+
+async function disagreement(stack: Scratch): Promise<string | undefined> {
+  const { status, color } = await stack.front();
+  const link = await readlink(join(stack.folder, "nginx/active-upstream.conf"));
+  const seen = { status, running: await stack.running(), marked: (await stack.marked()).trim(), link };
+  const wanted = { status: 200, running: [color], marked: color, link: `${color}-upstream.conf` };
+  return JSON.stringify(seen) === JSON.stringify(wanted) ? undefined : JSON.stringify(seen);
+}
+
+/** Runs under load, most of them killed at a random moment; tells what came of it. */
+export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report> {
+  const roll = dice(seed);
+  const report: Report = {
+    runs,
+    seed,
+    daemon,
+    faults: {},
+    steps: {},
+    requests: 0,
+    failed: {},
+    lostInOutages: 0,
+    outages: 0,
+    plainRuns: 0,
+    repairs: {},
+    hands: [],
+  };
+  const stack = await createScratch("chaos");
+  const vault = dirname(dirname(stack.stateFile));
+  const filler = join(vault, "filler");
+  stack.env.DRAIN_SECONDS = "20";
+  let load: Load | undefined;
+  try {
+    // A disk of its own, so that it can be full.
+    await quiet`mount -t tmpfs -o size=8m tmpfs ${vault}`;
+    for (let i = 0; i < 2; i++) await plain("deploy");
+    const since = performance.now();
+    await plain("deploy");
+    const typical = performance.now() - since;
+    load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {
+      clients: { post: 8, get: 8, slow: 1, stream: 1 },
+      thinkMs: 50,
+      patientMs: [0, 0],
+    });
+    const outages: [number, number][] = [];
+
+    for (let i = 1; i <= runs; i++) {
+      const verb: Verb = roll() < 0.6 ? "deploy" : "rollback";
+      const fault = pickFault(roll(), daemon && (await mayRestartDaemon(stack)));
+      const moment = roll() * 1.1 * typical;
+      const context = verb === "deploy" && roll() < 0.5 ? await stack.apiVersion(`${i}.0.0`) : {};
+      count(report.faults, fault);
+
+      if (fault === "a full disk") {
+        await writeFile(filler, Buffer.alloc(16 * 1024 * 1024)).catch(() => undefined);
+      }
+      const run = startRun(stack, verb, context);
+      await Promise.race([sleep(moment), run.ended]);
+      const struck = load.now();
+      await strike(stack, run, fault);
+      const { exitCode, signal, output } = await run.ended;
+      await rm(filler, { force: true });
+      const last = run.steps.at(-1)?.replace(/ (blue|green)/g, "") ?? "its start";
+      if (signal || exitCode !== 0) count(report.steps, `${verb}, after: ${last}`);
+      noteRepairs(output);
+      if (fault === "a stopped nginx" || fault === "a restarted daemon") {
+        // Until it is back by itself, or by the next run.
+        for (let tries = 0; tries < 3 && !(await answers()); tries++) await plain("deploy");
+        outages.push([struck - 100, load.now()]);
+      }
+      say(
+        `${i} of ${runs}: ${verb}, ${fault} after ${run.steps.at(-1) ?? "its start"}: ${signal ?? exitCode}`,
+      );
+      if (i % PLAIN_EVERY === 0 || i === runs) await plain(roll() < 0.5 ? "deploy" : "rollback");
+    }
+    const shots = await load.stop();
+    report.requests = shots.length;
+    report.outages = outages.length;
+    for (const { kind, failure, at, ms } of shots) {
+      if (!failure) continue;
+      if (outages.some(([from, to]) => at + ms >= from && at <= to)) report.lostInOutages++;
+      else count(report.failed, `${kind} ${failure}`);
+    }
+    return report;
+  } finally {
+    await load?.stop();
+    await quiet`umount -l ${vault}`;
+    await mkdir(vault, { recursive: true });
+    await stack.remove();
+  }
+
+  async function answers(): Promise<boolean> {
+    for (let i = 0; i < 20; i++) {
+      if ((await stack.front().catch(() => undefined))?.status === 200) return true;
+      await sleep(500);
+    }
+    return false;
+  }
+
+  function noteRepairs(output: string): void {
+    for (const [shape, name] of REPAIRS) if (shape.test(output)) count(report.repairs, name);
+  }
+
+  /** A run that nothing happens to. What it does not put right needs a hand, and is written down. */
+  async function plain(verb: Verb): Promise<void> {
+    const { exitCode, output } = await startRun(stack, verb).ended;
+    report.plainRuns++;
+    noteRepairs(output);
+    const wrong = exitCode === 0 ? await disagreement(stack) : `exit code ${exitCode}`;
+    if (!wrong) return;
+    report.hands.push(`${verb}: ${wrong}\n${output}`);
+    say(`needs a hand: ${wrong}\n${output}`);
+    await stack.deploy(["--keep", "serving"]);
+  }
+}

@@ -1,0 +1,79 @@
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { startLoad } from "../bench/load.ts";
+import { Status } from "../lib/status.ts";
+import { startRun } from "./killed.ts";
+import { createScratch, type Scratch } from "./scratch.ts";
+
+const standby = suite<{ stack: Scratch; url: string }>("a paused standby");
+standby.before(async (context) => {
+  context.stack = await createScratch("standby");
+  Object.assign(context.stack.env, { STANDBY: "paused", DRAIN_SECONDS: "20" });
+  context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
+  for (let i = 1; i <= 2; i++) {
+    const run = await context.stack.deploy([], await context.stack.apiVersion(`${i}.0.0`));
+    assert.is(run.exitCode, 0, run.stdall);
+  }
+});
+standby.after(({ stack }) => stack.remove());
+
+const states = async (stack: Scratch) => [await stack.status("blue"), await stack.status("green")];
+
+standby("the color that is left is paused, and counts as standby", async ({ stack }) => {
+  assert.equal(await states(stack), ["running", "paused"]);
+  const { stdout, exitCode } = await stack.look(["--json"]);
+  const { drift, colors } = Status.parse(JSON.parse(stdout));
+  assert.equal([exitCode, drift, colors.green.container], [0, [], "paused"]);
+});
+
+standby(
+  "a rollback moves the traffic within seconds, loses nothing, and verifies afterwards",
+  async ({ stack, url }) => {
+    const load = startLoad(url, { clients: { post: 5, get: 5 }, thinkMs: 50, patientMs: [0, 0] });
+    const since = performance.now();
+    const run = startRun(stack, "rollback", { VERIFY_SECONDS: "3" });
+    while ((await stack.front()).color !== "green") assert.ok(performance.now() - since < 10_000);
+    const took = performance.now() - since;
+    const { exitCode, output } = await run.ended;
+    assert.is(exitCode, 0, output);
+    assert.match(output, "✓ pause blue");
+    assert.ok(
+      took < 3000,
+      `traffic was on green after ${took} ms; about one second on a machine with nothing else to do`,
+    );
+    assert.ok(run.steps.includes("verify green through nginx"));
+    assert.equal(
+      (await load.stop()).filter(({ failure }) => failure),
+      [],
+    );
+    assert.equal(await states(stack), ["paused", "running"]);
+    assert.is(JSON.parse((await stack.front()).body).version, "1.0.0");
+  },
+);
+
+standby("a deploy replaces the paused color", async ({ stack }) => {
+  const since = performance.now();
+  const run = await stack.deploy([], await stack.apiVersion("3.0.0"));
+  assert.is(run.exitCode, 0, run.stdall);
+  assert.ok(performance.now() - since < 20_000, "a paused container was waited for");
+  assert.is(JSON.parse((await stack.front()).body).version, "3.0.0");
+  assert.equal(await states(stack), ["running", "paused"]);
+});
+
+standby(
+  "one that a restart has woken is paused again by the next run, without a question",
+  async ({ stack }) => {
+    await stack.docker("unpause", `${stack.project}-api-green`);
+    const run = await stack.rollback();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(run.stderr, "green runs beside blue: a restart wakes what was paused");
+    assert.equal(await states(stack), ["paused", "running"]);
+  },
+);
+
+standby("with STANDBY=stopped again, what is paused is a standby all the same", async ({ stack }) => {
+  const run = await stack.rollback([], { STANDBY: "stopped" });
+  assert.is(run.exitCode, 0, run.stdall);
+  assert.equal(await states(stack), ["running", "exited"]);
+});
+standby.run();
