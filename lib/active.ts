@@ -1,7 +1,9 @@
 import { COLORS, type Color, getInactiveColor, markActive, markCommands, readStateFile } from "./color.ts";
-import { colorStates, type State } from "./docker.ts";
+import { colorStates, type State } from "./docker/container.ts";
 import { nginxReaches } from "./health.ts";
-import { readLink, repairLink, servingColor, switchCommands, switchNginx } from "./nginx.ts";
+import { servingColor } from "./nginx/frontdoor.ts";
+import { readLink, repairLink } from "./nginx/link.ts";
+import { switchCommands, switchNginx } from "./nginx/switch.ts";
 import type { Stack } from "./stack.ts";
 
 /** What the three places say that can disagree, and what runs. */

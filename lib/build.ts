@@ -1,6 +1,7 @@
 import { statfs } from "node:fs/promises";
 import { COLORS, type Color } from "./color.ts";
-import { buildImage, dataFolder, taggedImage } from "./docker.ts";
+import { dataFolder } from "./docker/engine.ts";
+import { buildImage, taggedImage } from "./docker/image.ts";
 import { BuildError, DiskSpaceError } from "./errors.ts";
 import { sourceRevision } from "./revision.ts";
 import type { Stack } from "./stack.ts";

@@ -1,4 +1,5 @@
-import { type CacheRecord, listBuildCache, pruneImages, removeFromBuildCache } from "./docker.ts";
+import { type CacheRecord, listBuildCache, removeFromBuildCache } from "./docker/cache.ts";
+import { pruneImages } from "./docker/image.ts";
 import { type Entry, readHistory } from "./history.ts";
 import type { Stack } from "./stack.ts";
 

@@ -2,22 +2,20 @@ import { once } from "node:events";
 import { createInterface } from "node:readline/promises";
 import type { Truth } from "./active.ts";
 import { COLORS, type Color, getInactiveColor, isColor, markActive, markCommands } from "./color.ts";
-import { discardRelease, dockerCommands, restoreImage, STAND_DOWN, standDown } from "./docker.ts";
+import { dockerCommands } from "./docker/commands.ts";
+import { discardRelease, STAND_DOWN, standDown } from "./docker/container.ts";
+import { restoreImage } from "./docker/image.ts";
 import { BothRunningError } from "./errors.ts";
 import { healthCheck, healthCommands, nginxReaches } from "./health.ts";
 import { addToHistory } from "./history.ts";
 import type { Note } from "./lock.ts";
-import {
-  awaitThat,
-  drainNginx,
-  nginxCommands,
-  switchBack,
-  switchCommands,
-  switchNginx,
-  verifyNginxTraffic,
-} from "./nginx.ts";
+import { nginxCommands } from "./nginx/commands.ts";
+import { drainNginx } from "./nginx/drain.ts";
+import { switchBack, switchCommands, switchNginx } from "./nginx/switch.ts";
+import { verifyNginxTraffic } from "./nginx/traffic.ts";
 import { calm, type Stack } from "./stack.ts";
 import { undo } from "./undo.ts";
+import { awaitThat } from "./wait.ts";
 
 /** How long, in seconds, one of two colours may take to answer well before a run gives up on both. */
 const RESCUE_SECONDS = 15;

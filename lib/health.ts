@@ -1,7 +1,7 @@
 import { Agent, request } from "undici";
 import { z } from "zod";
 import type { Color } from "./color.ts";
-import { inspectColor, recentLogs } from "./docker.ts";
+import { inspectColor, recentLogs } from "./docker/container.ts";
 import { HealthError } from "./errors.ts";
 import { getHostPort, type Settings } from "./settings.ts";
 import { pause, type Stack } from "./stack.ts";

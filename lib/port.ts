@@ -1,7 +1,8 @@
 import { readdir, readFile, readlink } from "node:fs/promises";
 import { createServer } from "node:net";
 import type { Color } from "./color.ts";
-import { containerOf, containerOnPort } from "./docker.ts";
+import { containerOf } from "./docker/container.ts";
+import { containerOnPort } from "./docker/engine.ts";
 import { PortConflictError } from "./errors.ts";
 import { getHostPort } from "./settings.ts";
 import type { Stack } from "./stack.ts";

@@ -2,11 +2,14 @@ import { z } from "zod";
 import { decide } from "./active.ts";
 import { freeSpace } from "./build.ts";
 import { COLORS, type Color, readStateFile } from "./color.ts";
-import { colorStates, inspectColor, inspectFrontDoor, inspectImage, taggedImage } from "./docker.ts";
+import { colorStates, inspectColor } from "./docker/container.ts";
+import { inspectFrontDoor } from "./docker/frontdoor.ts";
+import { inspectImage, taggedImage } from "./docker/image.ts";
 import { probeHealth } from "./health.ts";
 import { Entry, readHistory } from "./history.ts";
 import { readLock } from "./lock.ts";
-import { readLink, servingColor } from "./nginx.ts";
+import { servingColor } from "./nginx/frontdoor.ts";
+import { readLink } from "./nginx/link.ts";
 import { getHostPort, isFolder } from "./settings.ts";
 import type { Stack } from "./stack.ts";
 

@@ -1,8 +1,10 @@
 import type { Truth } from "./active.ts";
 import type { Color } from "./color.ts";
-import { stopContainer } from "./docker.ts";
+import { stopContainer } from "./docker/container.ts";
 import { EXIT, NotBackError, ToolError } from "./errors.ts";
-import { drainNginx, servingColor, switchBack } from "./nginx.ts";
+import { drainNginx } from "./nginx/drain.ts";
+import { servingColor } from "./nginx/frontdoor.ts";
+import { switchBack } from "./nginx/switch.ts";
 import { calm, type Stack } from "./stack.ts";
 
 /** What stands in the way of taking something back always needs an owner's eye, whatever it is. */

@@ -4,30 +4,24 @@ import { buildContainer, checkDiskSpace } from "../lib/build.ts";
 import { pruneLeftovers } from "../lib/buildcache.ts";
 import { getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
 import { detectConflicts, settleLeftovers } from "../lib/conflict.ts";
+import { dockerCommands } from "../lib/docker/commands.ts";
 import {
-  checkDocker,
   discardRelease,
-  dockerCommands,
-  imageOf,
   NEVER_SERVED_GRACE,
-  pruneImages,
-  restoreImage,
   STAND_DOWN,
   standDown,
   startContainer,
   stopContainer,
-  taggedImage,
-} from "../lib/docker.ts";
+} from "../lib/docker/container.ts";
+import { checkDocker } from "../lib/docker/engine.ts";
+import { imageOf, pruneImages, restoreImage, taggedImage } from "../lib/docker/image.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
-import {
-  bringUpFrontDoor,
-  drainNginx,
-  nginxCommands,
-  switchCommands,
-  switchNginx,
-  verifyNginxTraffic,
-} from "../lib/nginx.ts";
+import { nginxCommands } from "../lib/nginx/commands.ts";
+import { drainNginx } from "../lib/nginx/drain.ts";
+import { bringUpFrontDoor } from "../lib/nginx/frontdoor.ts";
+import { switchCommands, switchNginx } from "../lib/nginx/switch.ts";
+import { verifyNginxTraffic } from "../lib/nginx/traffic.ts";
 import { checkPortAvailable } from "../lib/port.ts";
 import { createFolders } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";

@@ -2,28 +2,24 @@
 import { findActive } from "../lib/active.ts";
 import { type Color, getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
 import { settleLeftovers } from "../lib/conflict.ts";
+import { dockerCommands } from "../lib/docker/commands.ts";
 import {
-  checkDocker,
-  dockerCommands,
   findRestart,
-  imageOf,
   NEVER_SERVED_GRACE,
   restartContainer,
   STAND_DOWN,
   standDown,
   stopContainer,
-  taggedImage,
-} from "../lib/docker.ts";
+} from "../lib/docker/container.ts";
+import { checkDocker } from "../lib/docker/engine.ts";
+import { imageOf, taggedImage } from "../lib/docker/image.ts";
 import { NginxReloadError, NothingToRollBackToError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
-import {
-  bringUpFrontDoor,
-  drainNginx,
-  nginxCommands,
-  switchCommands,
-  switchNginx,
-  verifyNginxTraffic,
-} from "../lib/nginx.ts";
+import { nginxCommands } from "../lib/nginx/commands.ts";
+import { drainNginx } from "../lib/nginx/drain.ts";
+import { bringUpFrontDoor } from "../lib/nginx/frontdoor.ts";
+import { switchCommands, switchNginx } from "../lib/nginx/switch.ts";
+import { verifyNginxTraffic } from "../lib/nginx/traffic.ts";
 import { checkPortAvailable } from "../lib/port.ts";
 import { createFolders } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";

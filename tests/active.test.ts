@@ -2,7 +2,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { decide, type Seen, type Truth } from "../lib/active.ts";
 import { COLORS, type Color, getInactiveColor } from "../lib/color.ts";
-import type { State } from "../lib/docker.ts";
+import type { State } from "../lib/docker/container.ts";
 
 const STATES: State[] = ["running", "stopped", "absent"];
 const every: Seen[] = [undefined, ...COLORS].flatMap((nginx) =>

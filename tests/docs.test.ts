@@ -5,7 +5,10 @@ import * as assert from "uvu/assert";
 import { loadSettings, ROOT } from "../lib/settings.ts";
 
 async function sources(): Promise<string> {
-  const files = (await readdir(join(ROOT, "lib"))).map((file) => join(ROOT, "lib", file));
+  const lib = join(ROOT, "lib");
+  const files = (await readdir(lib, { recursive: true }))
+    .filter((file) => file.endsWith(".ts"))
+    .map((file) => join(lib, file));
   files.push(join(ROOT, "scripts/rollback.mts"));
   return (await Promise.all(files.map((file) => readFile(file, "utf8")))).join("\n");
 }

@@ -9,7 +9,7 @@ import * as assert from "uvu/assert";
 import { $, type ProcessOutput, which } from "zx";
 import { replaceLink } from "../lib/atomic.ts";
 import { staleRecords } from "../lib/buildcache.ts";
-import { readCacheRecords } from "../lib/docker.ts";
+import { readCacheRecords } from "../lib/docker/cache.ts";
 import { readHistory } from "../lib/history.ts";
 import { ROOT } from "../lib/settings.ts";
 import { locked, startRun } from "./killed.ts";

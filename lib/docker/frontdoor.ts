@@ -1,0 +1,62 @@
+import type { ProcessOutput } from "zx/core";
+import type { Stack } from "../stack.ts";
+import { type Container, inspect } from "./container.ts";
+import { compose, docker, expectSuccess, TELL_SECONDS, typed } from "./engine.ts";
+
+/** The first start of nginx and auth may pull one and build the other. */
+const FIRST_START_SECONDS = 1800;
+
+/** The containers of nginx and auth. */
+export interface FrontDoor {
+  nginx: Container;
+  auth: Container;
+}
+
+/** Looks at nginx and auth. Throws DockerError. */
+export async function inspectFrontDoor(stack: Stack): Promise<FrontDoor> {
+  const { nginxContainer, project } = stack.settings;
+  const [nginx, auth] = await Promise.all([
+    inspect(stack, nginxContainer),
+    inspect(stack, `${project}-auth`),
+  ]);
+  return { nginx, auth };
+}
+
+const frontDoorArgs = (stack: Stack, service: string): string[] =>
+  compose(stack, "up", "-d", "--no-deps", "--no-recreate", service);
+
+/** A service of the front door that does not run. */
+export interface Down {
+  name: string;
+  service: string;
+  /** What brings it up. */
+  command: string;
+}
+
+/** Which of nginx and auth do not run. */
+export function downServices(stack: Stack, { nginx, auth }: FrontDoor): Down[] {
+  const { nginxContainer, project } = stack.settings;
+  return [
+    { service: "loop-nginx", name: nginxContainer, ...nginx },
+    { service: "loop-auth", name: `${project}-auth`, ...auth },
+  ]
+    .filter(({ status }) => !["running", "restarting"].includes(status))
+    .map(({ service, name }) => ({ service, name, command: typed(stack, frontDoorArgs(stack, service)) }));
+}
+
+/** Starts nginx or auth; a running one is never recreated. Throws DockerError, InterruptedError. */
+export async function startService(stack: Stack, { service, name }: Down): Promise<void> {
+  const up = frontDoorArgs(stack, service);
+  const { signal, log } = stack;
+  const output = await docker(stack, up, { deadline: FIRST_START_SECONDS, signal, onLine: log.progress });
+  signal.throwIfAborted();
+  expectSuccess(
+    output,
+    `bringing up ${name}`,
+    "Mend what Docker says (is its port free?) and run this again.",
+  );
+}
+
+/** Runs a command inside nginx's container that takes `seconds` at most itself; the caller judges its exit code. */
+export const execInNginx = (stack: Stack, command: string[], seconds = 0): Promise<ProcessOutput> =>
+  docker(stack, ["exec", stack.settings.nginxContainer, ...command], { deadline: seconds + TELL_SECONDS });

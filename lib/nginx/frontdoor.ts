@@ -1,0 +1,68 @@
+import { type Color, isColor } from "../color.ts";
+import { runningColors } from "../docker/container.ts";
+import { downServices, type FrontDoor, inspectFrontDoor, startService } from "../docker/frontdoor.ts";
+import { DockerError, UsageError } from "../errors.ts";
+import { type Answer, probeHealth } from "../health.ts";
+import type { Settings } from "../settings.ts";
+import type { Stack } from "../stack.ts";
+import { awaitThat } from "../wait.ts";
+
+/** How long, in seconds, the first look-up of the colours' addresses may take after a start. */
+const FIRST_LOOKUP_SECONDS = 5;
+
+/** How long, in seconds, nginx may take from the signal to serving with the new upstream. */
+export const RELOAD_SECONDS = 10;
+
+/** Asks /health as a client would, through nginx. Never throws. */
+export const askFrontDoor = ({ nginxPort, health }: Settings): Promise<Answer> =>
+  probeHealth(`http://127.0.0.1:${nginxPort}/health`, health.timeout);
+
+/** Which colour serves, proven by a healthy answer through nginx; undefined when none does. */
+export async function servingColor({ settings }: Stack): Promise<Color | undefined> {
+  const { healthy, color } = await askFrontDoor(settings);
+  return healthy && isColor(color) ? color : undefined;
+}
+
+/** Which colour nginx has loaded, as it says itself; undefined when it does not answer. Never throws. */
+export async function loadedColor({ nginxPort, health }: Settings): Promise<string | undefined> {
+  return (await probeHealth(`http://127.0.0.1:${nginxPort}/_loop/color`, health.timeout)).color;
+}
+
+/**
+ * Brings up nginx and auth where they do not run, and waits until nginx answers, and serves where a colour runs:
+ * asked too early what serves, it would seem that nothing does. Throws DockerError, UsageError.
+ */
+export async function bringUpFrontDoor(stack: Stack): Promise<void> {
+  const frontDoor = await inspectFrontDoor(stack);
+  expectOwnPort(stack, frontDoor);
+  const down = downServices(stack, frontDoor);
+  for (const service of down) {
+    stack.log.info(`${service.name} does not run: bringing it up`);
+    await stack.step(`bring up ${service.name}`, () => startService(stack, service), [service.command]);
+  }
+  if (down.length > 0) await stack.step("wait until nginx serves", () => awaitFrontDoor(stack));
+}
+
+/** All that is asked of NGINX_PORT must come from this stack's nginx: another's answers would make it stop what serves here. */
+function expectOwnPort({ settings }: Stack, { nginx }: FrontDoor): void {
+  const { nginxPort, nginxContainer } = settings;
+  if (nginx.status === "absent" || nginx.ports.includes(nginxPort)) return;
+  throw new UsageError(
+    `NGINX_PORT is ${nginxPort}, but ${nginxContainer} was made for ${nginx.ports.join(", ")}`,
+    {
+      next: `Set it back, or have nginx made anew at a quiet time: docker rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
+    },
+  );
+}
+
+async function awaitFrontDoor(stack: Stack): Promise<void> {
+  const { dockerCmd, nginxContainer } = stack.settings;
+  const answers = async () => (await loadedColor(stack.settings)) !== undefined;
+  if (!(await awaitThat(RELOAD_SECONDS, answers))) {
+    throw new DockerError(`${nginxContainer} was started, but nginx does not answer`, {
+      next: `See why with: ${dockerCmd} logs --tail 20 ${nginxContainer}`,
+    });
+  }
+  if ((await runningColors(stack)).length === 0) return;
+  await awaitThat(FIRST_LOOKUP_SECONDS, async () => (await servingColor(stack)) !== undefined);
+}

@@ -1,0 +1,100 @@
+import { readlink, rm } from "node:fs/promises";
+import { quote } from "zx/core";
+import { replaceLink } from "../atomic.ts";
+import type { Color } from "../color.ts";
+import { containerOf } from "../docker/container.ts";
+import { execInNginx } from "../docker/frontdoor.ts";
+import { NginxReloadError, NotBackError } from "../errors.ts";
+import type { Stack } from "../stack.ts";
+import { awaitThat } from "../wait.ts";
+import { askFrontDoor, loadedColor, RELOAD_SECONDS, servingColor } from "./frontdoor.ts";
+import { activeUpstream, upstreamOf } from "./link.ts";
+
+const CONFIGURATION = "/etc/nginx/nginx-blue-green.conf";
+
+/** Old and new workers both accept for 100 ms: this many new answers in a row, 100 ms apart, and the old ones are done. */
+const ANSWERS_IN_A_ROW = 3;
+
+/**
+ * In one command, since each into the container takes its time; process 1 is nginx's master.
+ * The test comes first: a reload that is refused says so only in the log.
+ */
+const TEST_AND_RELOAD = `nginx -t -q -c ${CONFIGURATION} && kill -HUP 1`;
+
+/** The commands of a switch, as an owner could type them. */
+export function switchCommands({ settings }: Stack, color: Color): string[] {
+  const { dockerCmd, nginxContainer } = settings;
+  return [
+    `ln -sfn ${upstreamOf(color)} ${quote(activeUpstream(settings))}`,
+    `${dockerCmd} exec ${nginxContainer} sh -c '${TEST_AND_RELOAD}'`,
+  ];
+}
+
+/** Tests and reloads, then asks until nginx says that it has loaded the colour. Throws a plain Error with what it saw. */
+async function reloadInto(stack: Stack, color: Color): Promise<void> {
+  const reload = await execInNginx(stack, ["sh", "-c", TEST_AND_RELOAD]);
+  if (reload.exitCode !== 0) throw new Error(reload.stderr.trim());
+  let [loaded, inARow]: [string | undefined, number] = [undefined, 0];
+  const isLoaded = await awaitThat(RELOAD_SECONDS, async () => {
+    loaded = await loadedColor(stack.settings);
+    inARow = loaded === color ? inARow + 1 : 0;
+    return inARow === ANSWERS_IN_A_ROW;
+  });
+  if (!isLoaded) throw new Error(`after ${RELOAD_SECONDS} s nginx still says ${loaded ?? "nothing"}`);
+}
+
+/** Puts the link back, has nginx read it again, and tells in words what is seen through nginx then. Never throws. */
+async function restoreLink(stack: Stack, before: string | undefined, notWanted: Color): Promise<string> {
+  const link = activeUpstream(stack.settings);
+  try {
+    await (before === undefined ? rm(link, { force: true }) : replaceLink(link, before));
+  } catch (error) {
+    return `The link could not be put back: ${error}`;
+  }
+  // A reload that only came late would still bring the new colour: the last word must be the old link's.
+  await execInNginx(stack, ["sh", "-c", TEST_AND_RELOAD]).catch(() => undefined);
+  await awaitThat(RELOAD_SECONDS, async () => (await loadedColor(stack.settings)) !== notWanted);
+  const { healthy, color, finding } = await askFrontDoor(stack.settings);
+  return `The link is back on what it was. Through nginx now: ${healthy ? `${color} serves` : finding}.`;
+}
+
+/**
+ * Spec `switch_nginx`: points the active upstream at a colour, tests, reloads, and sees nginx run with it.
+ * Throws NginxReloadError when any of that fails; the old link is back before it does.
+ */
+export async function switchNginx(stack: Stack, color: Color): Promise<void> {
+  const { settings } = stack;
+  const link = activeUpstream(settings);
+  const before = await readlink(link).catch(() => undefined);
+  try {
+    await replaceLink(link, upstreamOf(color));
+    await reloadInto(stack, color);
+  } catch (error) {
+    const seen = await restoreLink(stack, before, color);
+    const exec = `${settings.dockerCmd} exec ${settings.nginxContainer}`;
+    throw new NginxReloadError("Nginx reload failed, manual intervention required", {
+      details: `${error instanceof Error ? error.message : error}\n${seen} ${color} keeps running.`,
+      next: `See what nginx says with: ${exec} nginx -t -c ${CONFIGURATION}
+Mend it, then run this again: it goes on from what nginx serves then.
+Or switch by hand with: ${switchCommands(stack, color).join(" && ")}`,
+    });
+  }
+}
+
+/**
+ * Sends the traffic back to a colour, and, where it served before, sees it serve again.
+ * Throws NginxReloadError, or NotBackError when it is not healthy through nginx within RELOAD_SECONDS.
+ */
+export async function switchBack(
+  stack: Stack,
+  { active, serves }: { active: Color; serves: boolean },
+): Promise<void> {
+  await switchNginx(stack, active);
+  if (!serves || (await awaitThat(RELOAD_SECONDS, async () => (await servingColor(stack)) === active)))
+    return;
+  const { finding } = await askFrontDoor(stack.settings);
+  throw new NotBackError(`Traffic is on ${active} again, but ${active} does not answer well`, {
+    details: finding,
+    next: `Both colors keep running. Look at the log of ${containerOf(stack.settings, active)}, and run this again with --keep for the one that is well.`,
+  });
+}
