@@ -40,8 +40,8 @@ const existingFolder = path.refine(isFolder, "must be a folder that is there; is
 const findDocker = (): string =>
   which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
 
-/** Without `mustExist`, folders may be away: what only looks has to say so, not to fail. */
-const rawSettings = (mustExist: boolean) => {
+/** Every setting and its default, as it stands outside. Without `mustExist`, folders may be away: what only looks has to say so, not to fail. */
+export const rawSettings = (mustExist: boolean) => {
   const folder = mustExist ? existingFolder : path;
   return z.object({
     DOCKER_CMD: z.string().default(findDocker),
