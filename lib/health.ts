@@ -1,10 +1,12 @@
-import { Agent, request } from "undici";
 import { z } from "zod";
 import type { Color } from "./color.ts";
 import { inspectColor, recentLogs } from "./docker/container.ts";
 import { HealthError } from "./errors.ts";
 import { getHostPort, type Settings } from "./settings.ts";
 import { pause, type Stack } from "./stack.ts";
+
+/** Loaded while Docker is asked: it takes a tenth of a second, and somebody waits for the rollback. */
+const undici = import("undici");
 
 const Health = z.object({ status: z.literal("healthy"), vault_exists: z.literal(true) });
 
@@ -36,6 +38,7 @@ function judge(status: number, body: string): Pick<Answer, "healthy" | "finding"
  * Healthy is 200, JSON, `status` "healthy" and `vault_exists` true, all within `timeout` seconds and 64 KiB. Never throws.
  */
 export async function probeHealth(url: string, timeout: number): Promise<Answer> {
+  const { Agent, request } = await undici;
   const agent = new Agent({ maxResponseSize: 64 * 1024 });
   try {
     const { statusCode, headers, body } = await request(url, {

@@ -1,4 +1,3 @@
-import { request } from "undici";
 import type { Settings } from "./settings.ts";
 
 const TIMEOUT_SECONDS = 10;
@@ -28,6 +27,7 @@ export async function notify(
 ): Promise<void> {
   if (!notifyUrl || (notifyOn === "failure" && notice.exitCode === 0)) return;
   try {
+    const { request } = await import("undici"); // late: see lib/health.ts
     const { statusCode, body } = await request(notifyUrl, {
       method: "POST",
       headers: { "content-type": "application/json" },

@@ -13,7 +13,7 @@ import {
   startContainer,
   stopContainer,
 } from "../lib/docker/container.ts";
-import { checkDocker } from "../lib/docker/engine.ts";
+import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
 import { imageOf, pruneImages, restoreImage, taggedImage } from "../lib/docker/image.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
@@ -51,7 +51,8 @@ Another source, once: LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-g
 async function main(stack: Stack): Promise<Outcome> {
   const { settings, lock } = stack;
   await stack.look("read the state file", () => getActiveColor(settings.activeColorFile));
-  await stack.look("look for Docker", () => checkDocker(stack));
+  await stack.look("look for Docker", () => checkEngine(stack));
+  await stack.look("look for Compose", () => checkCompose(stack));
   await createFolders(stack);
   await bringUpFrontDoor(stack);
   const truth = await settleLeftovers(stack, await findActive(stack));

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S npx tsx
 import { findActive } from "../lib/active.ts";
-import { type Color, getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
+import { getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
 import { settleLeftovers } from "../lib/conflict.ts";
 import { dockerCommands } from "../lib/docker/commands.ts";
 import {
@@ -11,9 +11,9 @@ import {
   standDown,
   stopContainer,
 } from "../lib/docker/container.ts";
-import { checkDocker } from "../lib/docker/engine.ts";
+import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
 import { imageOf, taggedImage } from "../lib/docker/image.ts";
-import { NginxReloadError, NothingToRollBackToError } from "../lib/errors.ts";
+import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
@@ -40,22 +40,10 @@ Exit codes: 0 done · 1 failed, what served before still serves · 2 wrong optio
             129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; what was not finished is taken back
 Settings:   environment over .env.blue-green over defaults; see .env.blue-green.example`;
 
-/** The colour to go back to must be there. Throws NothingToRollBackToError; nothing was stopped. */
-async function expectColor(stack: Stack, color: Color): Promise<void> {
-  if (await taggedImage(stack, color)) return;
-  const { settings } = stack;
-  throw new NothingToRollBackToError(
-    `There is nothing to roll back to: no image ${imageOf(settings, color)} of a good build`,
-    {
-      next: "It is there after a second release: npx tsx scripts/deploy-blue-green.mts. What serves was not touched.",
-    },
-  );
-}
-
 async function main(stack: Stack): Promise<Outcome> {
   const { settings, lock } = stack;
   await stack.look("read the state file", () => getActiveColor(settings.activeColorFile));
-  await stack.look("look for Docker", () => checkDocker(stack));
+  await stack.look("look for Docker", () => checkEngine(stack));
   await createFolders(stack);
   await bringUpFrontDoor(stack);
   const from = await settleLeftovers(stack, await findActive(stack));
@@ -64,9 +52,9 @@ async function main(stack: Stack): Promise<Outcome> {
   // What a dry run tells of each step.
   const told = { ...dockerCommands(stack, active, next), ...nginxCommands(stack, active, next) };
 
-  await stack.look(`look for ${next}`, () => expectColor(stack, next));
+  const restart = await stack.look(`look for ${next}`, () => findRestart(stack, next));
+  if (!restart.asLeft) await stack.look("look for Compose", () => checkCompose(stack));
   await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
-  const restart = await findRestart(stack, next);
   lock.note({ from: active, to: next, imageBefore: undefined, started: undefined }); // not those of a run before
   try {
     await stack.step(`start ${next} as it was left`, () => restartContainer(stack, next, restart), [

@@ -1,11 +1,11 @@
 import { z } from "zod";
 import type { ProcessOutput } from "zx/core";
 import { COLORS, type Color } from "../color.ts";
-import { DeadlineError, DockerError, StopError } from "../errors.ts";
+import { DeadlineError, DockerError, NothingToRollBackToError, StopError } from "../errors.ts";
 import type { Settings } from "../settings.ts";
 import type { Stack } from "../stack.ts";
 import { act, compose, docker, expectSuccess, lastLines, serviceOf, typed } from "./engine.ts";
-import { restoreImage, taggedImage } from "./image.ts";
+import { imageOf, restoreImage, taggedImage } from "./image.ts";
 
 /** The restart policy of a container that is of a failed release. Only its image would not tell: its settings may be what was bad. */
 const NEVER = "no";
@@ -150,10 +150,21 @@ export interface Restart {
   command: string;
 }
 
-/** Finds out how a colour is started again. Throws DockerError. */
+/** Finds out how a colour is started again. Throws NothingToRollBackToError when it has no good build, DockerError. */
 export async function findRestart(stack: Stack, color: Color): Promise<Restart> {
-  const { image, discarded, status } = await inspectColor(stack, color);
-  const asLeft = image !== "" && image === (await taggedImage(stack, color))?.id && !discarded;
+  const [{ image, discarded, status }, tagged] = await Promise.all([
+    inspectColor(stack, color),
+    taggedImage(stack, color),
+  ]);
+  if (!tagged) {
+    throw new NothingToRollBackToError(
+      `There is nothing to roll back to: no image ${imageOf(stack.settings, color)} of a good build`,
+      {
+        next: "It is there after a second release: npx tsx scripts/deploy-blue-green.mts. What serves was not touched.",
+      },
+    );
+  }
+  const asLeft = image === tagged.id && !discarded;
   const again = [status === "paused" ? "unpause" : "start", containerOf(stack.settings, color)];
   const args = asLeft ? again : upArgs(stack, color);
   return { asLeft, args, command: typed(stack, args) };

@@ -66,22 +66,25 @@ export function expectSuccess(output: ProcessOutput, doing: string, next: string
   throw new DockerError(`Docker failed at ${doing}`, { details: lastLines(output.stdall, 20), next });
 }
 
+/** Is there an engine that answers? Throws DockerError. */
+export async function checkEngine(stack: Stack): Promise<void> {
+  const engine = await docker(stack, ["version", "--format", "{{.Server.Version}}"]);
+  if (engine.exitCode === 0) return;
+  throw new DockerError(`Docker is not reachable with ${stack.settings.dockerCmd}`, {
+    details: lastLines(engine.stderr, 5),
+    next: "Start Docker (on the NAS: Container Manager), run this as a user who may use it, or set DOCKER_CMD to the right command.",
+  });
+}
+
 /**
- * Is there an engine that answers, Compose v2.20 or newer, and a compose file that it can read?
+ * Is there Compose v2.20 or newer, and a compose file that it can read? What is started as it was left does without.
  * Throws DockerError that says what is missing, ComposeFileError.
  */
-export async function checkDocker(stack: Stack): Promise<void> {
-  const { dockerCmd } = stack.settings;
-  const [engine, plugin] = await Promise.all([
-    docker(stack, ["version", "--format", "{{.Server.Version}}"]),
+export async function checkCompose(stack: Stack): Promise<void> {
+  const [plugin, config] = await Promise.all([
     docker(stack, ["compose", "version", "--short"]),
+    docker(stack, compose(stack, "config", "--quiet")),
   ]);
-  if (engine.exitCode !== 0) {
-    throw new DockerError(`Docker is not reachable with ${dockerCmd}`, {
-      details: lastLines(engine.stderr, 5),
-      next: "Start Docker (on the NAS: Container Manager), run this as a user who may use it, or set DOCKER_CMD to the right command.",
-    });
-  }
   const [, major = 0, minor = 0] = plugin.stdout.match(/(\d+)\.(\d+)/)?.map(Number) ?? [];
   if (plugin.exitCode !== 0 || major < 2 || (major === 2 && minor < 20)) {
     throw new DockerError(
@@ -91,7 +94,6 @@ export async function checkDocker(stack: Stack): Promise<void> {
       },
     );
   }
-  const config = await docker(stack, compose(stack, "config", "--quiet"));
   if (config.exitCode === 0) return;
   throw new ComposeFileError(`Compose cannot read ${stack.settings.composeFiles.join(", ")}`, {
     details: lastLines(config.stderr, 10),
