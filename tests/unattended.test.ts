@@ -214,9 +214,10 @@ night("releases with changing content leave no images behind, and touch nobody e
     );
     await stack.docker("build", "-q", "-t", `${stack.project}-stranger`, strangers);
   }
+  const unique = Date.now(); // a second run of the tests must not find its builds in the cache
   for (let i = 0; i < 7; i++) {
     const bad = i === 1 ? { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "1" } : {};
-    const run = await stack.deploy([], { ...(await stack.apiVersion(`9.${i}.0`)), ...bad });
+    const run = await stack.deploy([], { ...(await stack.apiVersion(`9.${i}.${unique}`)), ...bad });
     assert.is(run.exitCode, i === 1 ? 1 : 0, run.stdall);
   }
   const cache = await stack.docker("system", "df", "--verbose", "--format", "{{json .BuildCache}}");
