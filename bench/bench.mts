@@ -180,7 +180,7 @@ async function ownTimes(stack: Scratch): Promise<OwnTimes> {
         await bareReloads(stack, load),
       "rollback: from the command to the first new answer, less the API's boot": rollback,
       "– of it the interpreter (`--help`)": interpreter,
-      "– of it looking: Docker, nginx, both colors, image, port":
+      "– the rest: looking at Docker, nginx, colors, image and port; lock and log":
         rollback - interpreter - start - health - first,
       "– of it `docker start`": start,
       "– of it until nginx has seen the API at its address (it looks the name up once a second), less the boot":
@@ -307,7 +307,9 @@ if (values.help) {
     await compete("the recipe: swap, plain reload, stop", recipe, others, steady, false),
     await compete("in place: docker compose up -d --build", inPlace, others, steady, true),
   ];
-  const where = await machine(await createScratch("bench"));
+  const idle = await createScratch("bench");
+  const where = await machine(idle);
+  await idle.remove();
   const text = `${table(outcomes)}
 
 Measured ${new Date().toISOString().slice(0, 10)} on ${where}, load generator on the same machine:

@@ -27,7 +27,7 @@ type Fault = keyof typeof FAULTS;
 /** After so many runs comes one that nothing happens to: it must put everything right. */
 const PLAIN_EVERY = 4;
 
-export interface Storm {
+interface Storm {
   runs: number;
   seed: number;
   /** Restart the Docker daemon now and then; only where nothing but this stack runs on it. */

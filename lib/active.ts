@@ -24,7 +24,7 @@ export interface Truth {
   serves: boolean;
   /** Whether the other colour runs as well: nothing is built over it before that is settled. */
   bothRun: boolean;
-  /** nginx sends its traffic to where nothing runs, and this colour runs: it gets the traffic at once. */
+  /** Nobody serves, and this colour alone runs: if nginx reaches it well, it gets the traffic at once. */
   rescue: boolean;
   /** The places that say otherwise, in words; each is reported, and set right to the active colour. */
   wrong: readonly ("link" | "file")[];
@@ -38,8 +38,7 @@ export interface Truth {
  * |--------------|---------|---------|------|------|--------|-------------------|
  * | X            | ·       | running | ·    | ·    | X      | both run: settled first, X keeps the traffic until then; link and file set right |
  * | X            | ·       | ·       | ·    | ·    | X      | releases to Y; link and file set right |
- * | nobody       | running | not     | X    | ·    | X      | X does not answer well: releases to Y; file set right at the mark |
- * | nobody       | running | not     | ·    | ·    | X      | nginx points where nothing runs: X gets the traffic at once |
+ * | nobody       | running | not     | ·    | ·    | X      | if nginx reaches it well, it gets the traffic at once; else releases to Y; file set right at the mark |
  * | nobody       | running | running | ·    | X    | X      | both run: settled first |
  * | nobody       | running | running | X    | none | X      | both run: settled first |
  * | nobody       | not     | not     | ·    | X    | X      | releases to Y |
@@ -60,7 +59,7 @@ export function decide({ nginx, containers, link, file }: Seen): Truth {
   const linked = link === "blue" || link === "green" ? link : undefined;
   const [only] = running.length === 1 ? running : [];
   const active = only ?? file ?? linked ?? "blue";
-  return { active, serves: false, bothRun, rescue: only !== undefined && link !== only, wrong: [] };
+  return { active, serves: false, bothRun, rescue: only !== undefined, wrong: [] };
 }
 
 /** Looks at all that `decide` needs. Throws StateFileError, LinkError, DockerError. */

@@ -1,14 +1,14 @@
 import { once } from "node:events";
 import { createInterface } from "node:readline/promises";
 import type { Truth } from "./active.ts";
-import { COLORS, type Color, getInactiveColor, isColor, markActive, markCommands } from "./color.ts";
+import { type Color, getInactiveColor, isColor, markActive, markCommands, readStateFile } from "./color.ts";
 import { dockerCommands } from "./docker/commands.ts";
 import { discardRelease, STAND_DOWN, standDown } from "./docker/container.ts";
 import { restoreImage } from "./docker/image.ts";
 import { BothRunningError } from "./errors.ts";
 import { healthCheck, healthCommands, nginxReaches } from "./health.ts";
 import { addToHistory } from "./history.ts";
-import type { Note } from "./lock.ts";
+import { howItEnded, type Note } from "./lock.ts";
 import { nginxCommands } from "./nginx/commands.ts";
 import { drainNginx } from "./nginx/drain.ts";
 import { switchBack, switchCommands, switchNginx } from "./nginx/switch.ts";
@@ -31,33 +31,45 @@ const BOTH_RUNNING = "Both blue and green are running. Keep which? (blue/green/a
 export async function settleLeftovers(stack: Stack, found: Truth): Promise<Truth> {
   const { settings, lock, log } = stack;
   const left = lock.unfinished();
-  if (left)
-    log.warn(`the ${left.verb} of ${left.since} was cut off before its end: putting right what it left`);
+  const marked = await readStateFile(settings.activeColorFile);
+  if (left) log.warn(`${howItEnded(left)}: putting right what it left`);
   const explained = left?.to !== undefined || settings.standby === "paused"; // else both were started by hand
-  const truth = found.bothRun && !found.serves && explained ? await rescue(stack, found, left) : found;
+  const truth = found.bothRun && !found.serves && explained ? await rescue(stack, found) : found;
   const { active, serves, bothRun } = truth;
   if (bothRun && !(serves && explained)) return truth;
   const inner = calm(stack);
   const other = getInactiveColor(active);
-  if (bothRun && !left) log.warn(`${other} runs beside ${active}: a restart wakes what was paused`);
+  if (bothRun && !left)
+    log.warn(`${other} runs beside ${active}: it may have been paused, and woken by a restart`);
   if (bothRun) await drainAndStandDown(inner, other);
-  if (!left) return { ...truth, bothRun: false };
-  const { verb, since, from, to, imageBefore, started } = left;
-  if (to && to !== active && imageBefore !== undefined) {
-    const takeOut = started ? discardRelease : restoreImage;
-    await inner.step(`keep the build of ${to} before`, () => takeOut(inner, to, imageBefore ?? undefined));
-  }
-  await inner.step("note that it was cut off", async () => {
-    lock.settle();
-    const killed = { time: since, verb, from, to, result: "killed", message: "Cut off before its end" };
-    await addToHistory(settings.historyFile, killed).catch((error) => log.warn(`no history: ${error}`));
-  });
+  // A release that was marked stands, also where it is not the one that is well now.
+  if (left) await finishLeftovers(inner, left, [active, marked]);
   return { ...truth, bothRun: false };
 }
 
+/** Takes the build of a run before out of a rollback's reach, unless it is one of those to keep, and forgets that run. */
+async function finishLeftovers(
+  stack: Stack,
+  { verb, since, from, to, imageBefore, started, result }: Note,
+  keep: readonly (Color | undefined)[],
+): Promise<void> {
+  const { settings, lock, log } = stack;
+  if (to && !keep.includes(to) && imageBefore !== undefined) {
+    const takeOut = started ? discardRelease : restoreImage;
+    await stack.step(`keep the build of ${to} before`, () => takeOut(stack, to, imageBefore ?? undefined));
+  }
+  await stack.step("note that it is put right", async () => {
+    lock.settle();
+    if (result) return; // it could still tell the history itself
+    const killed = { time: since, verb, from, to, result: "killed", message: "Cut off before its end" };
+    await addToHistory(settings.historyFile, killed).catch((error) => log.warn(`no history: ${error}`));
+  });
+}
+
 /** Both run, and neither answers well through nginx: the one that does when it is asked itself gets the traffic. */
-async function rescue(stack: Stack, truth: Truth, left: Note | undefined): Promise<Truth> {
-  const candidates = [left?.from, left?.to, ...COLORS].filter((color) => color !== undefined);
+async function rescue(stack: Stack, truth: Truth): Promise<Truth> {
+  // First the one that was marked last: a release that stands is not taken back because it boots more slowly.
+  const candidates = [truth.active, getInactiveColor(truth.active)];
   let well: Color | undefined;
   const findWell = async (): Promise<boolean> => {
     for (const color of candidates) if (!well && (await nginxReaches(stack, color))) well = color;
@@ -144,6 +156,9 @@ export async function detectConflicts(stack: Stack, truth: Truth): Promise<Truth
       inner.step(`switch nginx back to ${other}`, () => switchBack(inner, truth)),
     );
   }
-  await drainAndStandDown(calm(stack), other);
+  const inner = calm(stack);
+  await drainAndStandDown(inner, other);
+  const left = stack.lock.unfinished();
+  if (left) await finishLeftovers(inner, left, [keep]);
   return { ...truth, active: keep, serves: true, bothRun: false };
 }

@@ -1,5 +1,5 @@
-import { closeSync, constants, fsyncSync, openSync, readFileSync, statSync, writeSync } from "node:fs";
-import { readdir, readFile, readlink, realpath } from "node:fs/promises";
+import { closeSync, constants, fsyncSync, openSync, readFileSync, writeSync } from "node:fs";
+import { readdir, readFile, readlink, realpath, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
@@ -11,7 +11,7 @@ import { LockedError, StateFileError } from "./errors.ts";
 /** How long, in seconds, the last command of a run that was killed may go on before it is killed, too. */
 const LEFTOVER_SECONDS = 30;
 
-/** Always this many bytes, over what was there: a disk that has become full meanwhile cannot refuse them. */
+/** Always this many bytes, over what was there: where data is written in place, a disk that is full by then takes them. */
 const NOTE_BYTES = 512;
 
 const Color = z.enum(COLORS);
@@ -30,8 +30,14 @@ const Note = z.object({
   /** The image that `to` runs, and the source revision it was built from, where they are known. */
   image: z.string().optional(),
   revision: z.string().optional(),
+  /** The error that it ended with, half done; a run that was killed could not say. */
+  result: z.string().optional(),
 });
 export type Note = z.infer<typeof Note>;
+
+/** What became of a run that has left something to put right, in words. */
+export const howItEnded = ({ verb, since, result }: Note): string =>
+  `the ${verb} of ${since} ${result ? `ended with ${result}` : "was cut off before its end"}`;
 
 /** What a run that ends leaves to the next: what it found unfinished itself and did not settle, or what it has begun. */
 export type Leaves = "nothing" | "what it found" | "what it noted";
@@ -62,19 +68,25 @@ function read(file: string): Note | undefined {
 
 /** What the lock file says of a run that holds it, or that was cut off; undefined when all ended well. Never throws. */
 export async function readLock(file: string): Promise<{ held: boolean; note: Note | undefined } | undefined> {
-  const there = statSync(file, { throwIfNoEntry: false });
+  const there = await stat(file).catch(() => undefined);
   if (!there) return undefined;
+  const note = read(file);
   // The kernel's list, and not a try: for the moment of a try, a run that begins would find it locked.
   const locks = await readFile("/proc/locks", "utf8").catch(() => "");
-  return { held: new RegExp(`FLOCK .*:${there.ino} `).test(locks), note: read(file) };
+  const locked = new RegExp(`FLOCK .*:${there.ino} `).test(locks);
+  // It has the inode without its file system: elsewhere, another program's lock may be on the same number.
+  const held = locked && (!note || (await hasOpen(note.pid, file)) || (await keepersOf(file)).length > 0);
+  return { held, note };
 }
 
-/** Sends a signal, or with 0 only looks; false when there is no such process. */
-function signalled(pid: number, signal: NodeJS.Signals | 0): boolean {
+/** Has this process the file open? Its number may be another's by now. One that may not be looked into is taken to have. */
+async function hasOpen(pid: number, file: string): Promise<boolean> {
   try {
-    return process.kill(pid, signal);
+    const [path, descriptors] = [await realpath(file), await readdir(`/proc/${pid}/fd`)];
+    const opened = descriptors.map((one) => readlink(`/proc/${pid}/fd/${one}`).catch(() => ""));
+    return (await Promise.all(opened)).includes(path);
   } catch (error) {
-    return error instanceof Error && "code" in error && error.code === "EPERM"; // somebody else's is alive, too
+    return error instanceof Error && "code" in error && error.code === "EACCES";
   }
 }
 
@@ -89,16 +101,24 @@ async function acquire(descriptor: number, file: string, warn: (message: string)
   if ((await flock(descriptor, ["-n"], 10)) === 0) return;
   await sleep(200); // who has only just got it has not written yet who it is
   const holder = read(file);
-  if (!holder || signalled(holder.pid, 0)) throw locked(holder);
+  if (!holder || (await hasOpen(holder.pid, file))) throw locked(holder);
   warn(`the ${holder.verb} of ${holder.since} was killed; waiting for its last command to end`);
   const waited = (): Promise<number | null> =>
     flock(descriptor, ["-w", String(LEFTOVER_SECONDS)], LEFTOVER_SECONDS + 10);
   if ((await waited()) === 0) return;
   const heir = read(file);
-  if (heir && signalled(heir.pid, 0)) throw locked(heir);
+  if (heir && (await hasOpen(heir.pid, file))) throw locked(heir);
   // Its deadline has died with the run, and a build that hangs would keep every later night out.
-  for (const pid of await keepersOf(file)) signalled(pid, "SIGKILL");
+  for (const pid of await keepersOf(file)) kill(pid);
   if ((await waited()) !== 0) throw locked(read(file));
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // It has just ended by itself, or is somebody else's.
+  }
 }
 
 /** The processes that a run has left and that keep its lock file open as descriptor 3. */
@@ -120,7 +140,12 @@ export async function takeLock(file: string, verb: string, warn: (message: strin
     await makeFolder(dirname(file));
     descriptor = openSync(file, constants.O_RDWR | constants.O_CREAT, 0o644);
     await acquire(descriptor, file, warn);
-    return lockOn(descriptor, read(file), { verb, pid: process.pid, since: new Date().toISOString() });
+    return lockOn(descriptor, read(file), {
+      verb,
+      pid: process.pid,
+      since: new Date().toISOString(),
+      result: undefined, // not that of the run before
+    });
   } catch (error) {
     if (descriptor !== undefined) closeSync(descriptor);
     if (error instanceof LockedError) throw error;

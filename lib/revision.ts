@@ -1,7 +1,7 @@
 import { run } from "./command.ts";
 
 /**
- * The commit that a folder's content is of, with "-dirty" behind it when the folder has changes that are not committed;
+ * The commit that a folder's content is of, with "-dirty" behind it unless it was seen to have no other changes;
  * undefined where it is no git checkout, or there is no git. Never throws.
  */
 export async function sourceRevision(folder: string): Promise<string | undefined> {
@@ -13,5 +13,6 @@ export async function sourceRevision(folder: string): Promise<string | undefined
     git("status", "--porcelain", "--", "."),
   ]);
   if (commit?.exitCode !== 0) return undefined;
-  return `${commit.stdout.trim()}${changes?.stdout.trim() ? "-dirty" : ""}`;
+  const seenClean = changes?.exitCode === 0 && changes.stdout.trim() === "";
+  return `${commit.stdout.trim()}${seenClean ? "" : "-dirty"}`;
 }

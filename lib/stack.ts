@@ -122,6 +122,8 @@ async function tellRun({ verb, main }: Script, settings: Settings, options: Opti
   const found = await readLock(settings.lockFile);
   if (found?.held)
     log.warn(`a ${found.note?.verb ?? "run"} works on it now: this is what would be done in its midst`);
+  else if (found?.note)
+    log.warn("what is told after putting right what a run before has left is told as it stands before that");
   const lock = noLock(verb, found?.held ? undefined : found?.note);
   const signal = new AbortController().signal;
   await main({ settings, options, log, lock, signal, ...stepsOf(options, log, signal) });
@@ -155,10 +157,15 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
     log.failure(error);
     const { name, message } = error as Error;
     const stands = ended.message !== "";
-    ended = { result: name, exitCode: exitCodeOf(error), message };
+    ended = {
+      result: name,
+      exitCode: exitCodeOf(error),
+      message: stands ? `${ended.message}; ${message} after that` : message,
+    };
     // What an owner would have to look at, the next run can put right; so it has to find what this one was about.
     const halfDone = !(error instanceof ToolError) || ended.exitCode === EXIT.manual;
     leaves = stands ? "nothing" : halfDone ? "what it noted" : "what it found";
+    lock?.note({ result: name });
   }
   const seconds = Math.round((performance.now() - started) / 100) / 10;
   const { from, to } = lock?.noted() ?? {};

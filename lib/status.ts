@@ -1,14 +1,14 @@
 import { z } from "zod";
-import { decide } from "./active.ts";
+import { decide, type Seen } from "./active.ts";
 import { freeSpace } from "./build.ts";
-import { COLORS, type Color, readStateFile } from "./color.ts";
+import { COLORS, type Color, isColor, readStateFile } from "./color.ts";
 import { colorStates, inspectColor } from "./docker/container.ts";
 import { inspectFrontDoor } from "./docker/frontdoor.ts";
 import { inspectImage, taggedImage } from "./docker/image.ts";
 import { probeHealth } from "./health.ts";
 import { Entry, readHistory } from "./history.ts";
-import { readLock } from "./lock.ts";
-import { servingColor } from "./nginx/frontdoor.ts";
+import { howItEnded, readLock } from "./lock.ts";
+import { askFrontDoor } from "./nginx/frontdoor.ts";
 import { readLink } from "./nginx/link.ts";
 import { getHostPort, isFolder } from "./settings.ts";
 import type { Stack } from "./stack.ts";
@@ -37,7 +37,11 @@ export const Status = z.object({
   colors: z.object({ blue: ColorStatus, green: ColorStatus }),
   nginx: z.string(),
   auth: z.string(),
-  /** Whether a run works on the stack now, or one was cut off, and which; null after one that came to its end. */
+  /** Where the active link points: a color, else its target as it stands; null when there is none, or it cannot be read. */
+  link: z.string().nullable(),
+  /** What the state file says; null when there is none, or it cannot be read. */
+  stateFile: z.enum(COLORS).nullable(),
+  /** Whether a run works on the stack now, or one left something to put right, and which; null after one that came to its end. */
   run: z.object({ held: z.boolean(), verb: z.string(), pid: z.number(), since: z.string() }).nullable(),
   /** What disagrees or is away, in words; the next run puts right what it can. */
   drift: z.array(z.string()),
@@ -71,10 +75,12 @@ async function colorStatus(stack: Stack, color: Color): Promise<z.infer<typeof C
   }
 }
 
-/** What the link, the state file and the containers say otherwise than nginx does; each look may fail by itself. */
-async function findDrift(stack: Stack, serving: Color | undefined, held: boolean): Promise<string[]> {
+/** The places that can disagree with what nginx serves, and what of them cannot be seen; each look may fail by itself. */
+async function lookAtPlaces(
+  stack: Stack,
+): Promise<Omit<Partial<Seen>, "nginx"> & { problems: readonly string[] }> {
   const { activeColorFile, vaultPath } = stack.settings;
-  const problems: string[] = [];
+  const problems = isFolder(vaultPath) ? [] : [`the vault ${vaultPath} is not there`];
   const attempt = async <T>(look: Promise<T>): Promise<T | undefined> => {
     try {
       return await look;
@@ -83,45 +89,58 @@ async function findDrift(stack: Stack, serving: Color | undefined, held: boolean
       return undefined;
     }
   };
-  if (!isFolder(vaultPath)) problems.push(`the vault ${vaultPath} is not there`);
   const [link, file, containers] = await Promise.all([
     attempt(readLink(stack)),
     attempt(readStateFile(activeColorFile)),
     attempt(colorStates(stack)),
   ]);
-  if (serving === undefined) problems.push("nothing serves");
-  if (!containers || serving === undefined) return problems;
-  const { bothRun, wrong } = decide({ nginx: serving, containers, link, file });
-  if (bothRun && !held) problems.push("both colors run");
-  if (wrong.includes("link") && !held)
-    problems.push(`the active link points at ${link ?? "nothing"}, nginx serves ${serving}`);
-  if (wrong.includes("file") && !held)
-    problems.push(`the state file says ${file ?? "nothing"}, nginx serves ${serving}`);
-  return problems;
+  return { link, file, problems, ...(containers ? { containers } : {}) };
+}
+
+/** What says otherwise than nginx does, while no run is changing it. */
+function disagreements(seen: Seen): string[] {
+  const { nginx, link, file } = seen;
+  const { bothRun, wrong } = decide(seen);
+  return [
+    ...(bothRun ? ["both colors run"] : []),
+    ...(wrong.includes("link")
+      ? [`the active link points at ${link ?? "nothing"}, nginx serves ${nginx}`]
+      : []),
+    ...(wrong.includes("file") ? [`the state file says ${file ?? "nothing"}, nginx serves ${nginx}`] : []),
+  ];
 }
 
 /** Looks at everything, changes nothing, and fails at nothing: what cannot be seen is said to be unknown. */
 export async function readStatus(stack: Stack): Promise<Status> {
   const { settings } = stack;
   const lock = await readLock(settings.lockFile);
-  const [serving, blue, green, front, space, runs] = await Promise.all([
-    servingColor(stack),
+  const [answer, places, blue, green, front, space, runs] = await Promise.all([
+    askFrontDoor(settings),
+    lookAtPlaces(stack),
     colorStatus(stack, "blue"),
     colorStatus(stack, "green"),
     inspectFrontDoor(stack).catch(() => undefined),
     freeSpace(stack).catch(() => undefined),
     readHistory(settings.historyFile),
   ]);
-  const drift = await findDrift(stack, serving, lock?.held ?? false);
+  const serving = answer.healthy && isColor(answer.color) ? answer.color : undefined;
+  const { link, file, containers } = places;
+  const drift = [
+    ...places.problems,
+    ...(serving ? [] : [`no healthy answer through nginx: ${answer.finding}`]),
+    ...(containers && !lock?.held ? disagreements({ nginx: serving, containers, link, file }) : []),
+  ];
   for (const [name, container] of Object.entries(front ?? {}))
     if (container.status !== "running") drift.push(`${name} is ${container.status}`);
-  if (lock?.note && !lock.held) drift.push(`the ${lock.note.verb} of ${lock.note.since} was cut off`);
+  if (lock?.note && !lock.held) drift.push(howItEnded(lock.note));
   return {
     project: settings.project,
     serving: serving ?? null,
     colors: { blue, green },
     nginx: front?.nginx.status ?? "unknown",
     auth: front?.auth.status ?? "unknown",
+    link: link ?? null,
+    stateFile: file ?? null,
     run: lock?.note
       ? { held: lock.held, verb: lock.note.verb, pid: lock.note.pid, since: lock.note.since }
       : null,
@@ -149,17 +168,17 @@ export function describeStatus(status: Status): string {
   const free = freeBytes === null ? "free space unknown" : `${(freeBytes / 2 ** 30).toFixed(1)} GiB free`;
   const working = run?.held
     ? `a ${run.verb} works on it (pid ${run.pid}, since ${run.since})`
-    : "no run at work";
+    : "no run seen at work";
   const line = ({ time, verb, from, to, result, seconds }: Entry): string =>
     `  ${minute(time)}  ${verb.padEnd(8)}  ${`${from ?? "?"} → ${to ?? "?"}`.padEnd(13)}  ${result.padEnd(12)}${seconds === undefined ? "" : `  ${seconds.toFixed(1)} s`}`;
   return [
-    serving ? `${project}: ${serving} serves, seen through nginx` : `${project}: nothing serves`,
+    serving ? `${project}: ${serving} serves, seen through nginx` : `${project}: nothing was seen to serve`,
     "",
     ...COLORS.map(color),
     `  nginx ${nginx} · auth ${auth} · ${working} · ${free}`,
     "",
     ...(drift.length > 0 ? drift.map((text) => `  ! ${text}`) : ["  all agree"]),
     "",
-    ...(runs.length > 0 ? ["last runs (UTC)", ...runs.map(line)] : ["no runs yet"]),
+    ...(runs.length > 0 ? ["last runs (UTC)", ...runs.map(line)] : ["no earlier runs seen"]),
   ].join("\n");
 }

@@ -45,11 +45,6 @@ const none = ({ nginx }: Seen) => nginx === undefined;
 const ROWS: Row[] = [
   ["X serves, Y runs", (seen, x, y) => seen.nginx === x && runs(seen, y), serving(true)],
   ["X serves", (seen, x) => seen.nginx === x, serving(false)],
-  [
-    "X runs, linked",
-    (seen, x, y) => none(seen) && runs(seen, x) && !runs(seen, y) && seen.link === x,
-    idle(),
-  ],
   ["X runs", (seen, x, y) => none(seen) && runs(seen, x) && !runs(seen, y), idle({ rescue: true })],
   [
     "both run, file",

@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
+import { request } from "undici";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { locked, type Run, startRun } from "./killed.ts";
@@ -85,6 +86,36 @@ leftovers(
     assert.equal(await served(stack), ["green", "5.0.0"]);
     assert.is(await stack.field(`${stack.project}-api-green`, "{{.Id}}"), id);
     assert.is((await stack.rollback()).exitCode, 0);
+  },
+);
+
+leftovers(
+  "a release that was marked and then cut off stands, also when it is not the one that is well afterwards",
+  async ({ stack }) => {
+    const release = { ...(await stack.apiVersion("7.0.0")), LOOP_FAULT: "slow-start=3" };
+    const since = Date.now();
+    const run = startRun(stack, "deploy", release);
+    await locked(stack, since);
+    await run.passed("start green");
+    const params = { name: "slow", arguments: { seconds: 20 } };
+    const open = request(`http://127.0.0.1:${stack.env.NGINX_PORT}/mcp`, {
+      method: "POST",
+      body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params }),
+    }).then(
+      ({ body }) => body.dump(),
+      () => undefined, // it is cut at the end of the next run's drain
+    );
+    await run.passed("mark green as active");
+    run.kill("SIGKILL"); // it waits for the slow call
+    await run.ended;
+    await stack.docker("restart", "--time", "0", `${stack.project}-api-green`); // as the host does; green boots longer
+    await waitFor("green is away", async () => (await stack.front()).status !== 200);
+    const next = await stack.deploy(["--quiet"], await stack.apiVersion("8.0.0"));
+    await open;
+    assert.is(next.exitCode, 0, next.stdall);
+    assert.match(next.stderr, "the deploy of");
+    assert.not.match(next.stdall, "keep the build of green before");
+    if ((await stack.front()).color === "green") assert.is((await stack.rollback()).exitCode, 0);
   },
 );
 

@@ -9,7 +9,6 @@ async function sources(): Promise<string> {
   const files = (await readdir(lib, { recursive: true }))
     .filter((file) => file.endsWith(".ts"))
     .map((file) => join(lib, file));
-  files.push(join(ROOT, "scripts/rollback.mts"));
   return (await Promise.all(files.map((file) => readFile(file, "utf8")))).join("\n");
 }
 

@@ -95,7 +95,7 @@ dryRun(
     run.kill("SIGKILL");
     await run.ended;
     const cutOff = await told(stack, "rollback");
-    assert.ok(cutOff.steps.includes("note that it was cut off"), cutOff.text);
+    assert.ok(cutOff.steps.includes("note that it is put right"), cutOff.text);
     assert.equal(await done(stack, "rollback"), cutOff.steps);
 
     await stack.docker("stop", "--time", "1", stack.nginxContainer);

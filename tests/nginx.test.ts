@@ -1,7 +1,9 @@
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { readHistory } from "../lib/history.ts";
 import { createScratch, type Scratch, waitFor } from "./scratch.ts";
 
 const nginx = suite<{ stack: Scratch; url: string }>("nginx");
@@ -134,4 +136,29 @@ nginx("only nginx is published beyond this machine", async ({ stack }) => {
     [stack.nginxContainer],
   );
 });
+nginx(
+  "a worker that does not hear of a reload fails the switch, and the next run says so",
+  async ({ stack }) => {
+    const inNginx = (line: string) => stack.docker("exec", stack.nginxContainer, "sh", "-c", line);
+    const { stdout } = await inNginx("grep -ls '[w]orker process' /proc/[0-9]*/cmdline | head -n 1");
+    const pid = stdout.match(/\d+/)?.[0] ?? "";
+    const { color } = await stack.front();
+    await inNginx(`kill -STOP ${pid}`); // as one that hangs on its disk
+    const run = await stack.rollback();
+    await inNginx(`kill -CONT ${pid}`);
+    assert.is(run.exitCode, 3, run.stdall);
+    assert.match(run.stderr, "a worker of before the reload goes on");
+    assert.ok(await serves(stack, color)());
+    const status = await stack.look();
+    assert.match(status.stdout, /the rollback of \S+ ended with NginxReloadError/);
+    const next = await stack.rollback();
+    assert.is(next.exitCode, 0, next.stdall);
+    assert.match(next.stderr, "ended with NginxReloadError: putting right what it left");
+    const history = await readHistory(join(dirname(stack.stateFile), "history.jsonl"));
+    assert.equal(
+      history.slice(-2).map(({ result }) => result),
+      ["NginxReloadError", "done"],
+    );
+  },
+);
 nginx.run();

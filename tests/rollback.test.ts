@@ -1,6 +1,6 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { createScratch, type Scratch } from "./scratch.ts";
+import { createScratch, freePort, type Scratch } from "./scratch.ts";
 
 const rollback = suite<{ stack: Scratch }>("rollback");
 rollback.before(async (context) => {
@@ -49,6 +49,14 @@ rollback("a container that was pruned is made again from its image", async ({ st
   await stack.docker("rm", `${stack.project}-api-green`);
   const run = await stack.rollback();
   assert.is(run.exitCode, 0, run.stdall);
+  await assertServes(stack, "green", "1.1.0");
+});
+
+rollback("a container that was made for another port is made anew for the one of now", async ({ stack }) => {
+  const run = await stack.rollback([], { BLUE_PORT: String(await freePort()) });
+  assert.is(run.exitCode, 0, run.stdall);
+  await assertServes(stack, "blue", "1.2.0");
+  assert.is((await stack.rollback()).exitCode, 0);
   await assertServes(stack, "green", "1.1.0");
 });
 

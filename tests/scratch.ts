@@ -47,7 +47,7 @@ export async function waitFor(what: string, isSo: () => Promise<boolean>, second
 }
 
 /** A port that is free now, on every address. */
-const freePort = (): Promise<number> =>
+export const freePort = (): Promise<number> =>
   new Promise((resolve, reject) => {
     const server = createServer()
       .once("error", reject)

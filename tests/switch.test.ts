@@ -156,7 +156,7 @@ lossless("what is still open at the limit is counted, reported and closed", asyn
   await sleep(500);
   const run = await stack.rollback([], { DRAIN_SECONDS: "2" });
   assert.is(run.exitCode, 0, run.stdall);
-  assert.match(run.stderr, "3 requests are still open on blue after 2 s: closing them");
+  assert.match(run.stderr, "3 requests are still with blue after 2 s: closing them");
   const ends = await open;
   assert.equal(
     ends.map(({ status }) => status),

@@ -228,6 +228,10 @@ night("releases with changing content leave no images behind, and touch nobody e
     records.some(({ created }) => created >= first),
     "the builds left nothing: there is nothing to see here",
   );
+  assert.ok(
+    records.every(({ used }) => used > 0),
+    "when they were used last cannot be read",
+  );
   assert.equal(staleRecords(records, beforeLast), []);
   assert.is(await dangling(`com.docker.compose.project=${stack.project}`), "");
   assert.ok(await dangling(label), "the stranger's old image is gone");
@@ -256,15 +260,6 @@ const refused: [
     async () => ({ ACTIVE_COLOR_FILE: "/proc/none/.active-color" }),
   ],
   [
-    "a compose file that does not parse",
-    2,
-    /Compose cannot read .*broken.yml[\s\S]*yaml/,
-    async ({ folder }) => {
-      await writeFile(join(folder, "broken.yml"), "services: [\n");
-      return { COMPOSE_FILE: join(folder, "broken.yml") };
-    },
-  ],
-  [
     "two equal ports",
     2,
     "BLUE_PORT and GREEN_PORT are both 8085",
@@ -290,6 +285,21 @@ for (const [what, code, names, make] of refused) {
     await blueServes(stack);
   });
 }
+
+night(
+  "a compose file that does not parse: a deploy exits 2 and changes nothing, the way back is open",
+  async ({ stack }) => {
+    await writeFile(join(stack.folder, "broken.yml"), "services: [\n");
+    const broken = { COMPOSE_FILE: join(stack.folder, "broken.yml") };
+    const deploy = await stack.deploy([], broken);
+    assert.is(deploy.exitCode, 2, deploy.stdall);
+    assert.match(deploy.stderr, /Compose cannot read .*broken.yml[\s\S]*yaml/);
+    await blueServes(stack);
+    const rollback = await stack.rollback([], broken);
+    assert.is(rollback.exitCode, 0, rollback.stdall);
+    await backToBlue(stack);
+  },
+);
 
 night("a file in the place of the link: exit 1, named, and it stays", async ({ stack, link }) => {
   await rm(link);

@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { ProcessOutput } from "zx/core";
 import { COLORS, type Color } from "../color.ts";
 import { DeadlineError, DockerError, NothingToRollBackToError, StopError } from "../errors.ts";
-import type { Settings } from "../settings.ts";
+import { getHostPort, type Settings } from "../settings.ts";
 import type { Stack } from "../stack.ts";
 import { act, compose, docker, expectSuccess, lastLines, serviceOf, typed } from "./engine.ts";
 import { imageOf, restoreImage, taggedImage } from "./image.ts";
@@ -67,7 +67,7 @@ export async function inspect(stack: Stack, name: string): Promise<Container> {
   const owner = seen.labels?.["com.docker.compose.project"];
   if (owner !== stack.settings.project) {
     throw new DockerError(`The container ${name} is not of this project but of ${owner ?? "none"}`, {
-      next: `Rename or remove it (docker rename ${name} ${name}-old), or give this stack another COMPOSE_PROJECT_NAME.`,
+      next: `Rename or remove it (${stack.settings.dockerCmd} rename ${name} ${name}-old), or give this stack another COMPOSE_PROJECT_NAME.`,
     });
   }
   return {
@@ -132,18 +132,19 @@ async function upAnew(stack: Stack, color: Color): Promise<ProcessOutput> {
 }
 
 /** Spec `start_container`: starts one colour from the image just built, and nothing else. Throws DockerError. */
-export async function startContainer(stack: Stack, color: Color): Promise<void> {
-  const output = await upAnew(stack, color);
+export const startContainer = async (stack: Stack, color: Color): Promise<void> =>
+  expectStarted(color, await upAnew(stack, color));
+
+const expectStarted = (color: Color, output: ProcessOutput): void =>
   expectSuccess(
     output,
     `starting ${color}`,
     "Mend what Docker says and run this again; the color that serves was not touched.",
   );
-}
 
 /** How a colour is started again. */
 export interface Restart {
-  /** The container as it was left, paused or stopped; else a new one, where it is gone or of a release that failed. */
+  /** The container as it was left, paused or stopped; else a new one, where it is gone, of a release that failed or made for another port. */
   asLeft: boolean;
   args: string[];
   /** The same as an owner could type it, for a dry run to tell. */
@@ -152,7 +153,7 @@ export interface Restart {
 
 /** Finds out how a colour is started again. Throws NothingToRollBackToError when it has no good build, DockerError. */
 export async function findRestart(stack: Stack, color: Color): Promise<Restart> {
-  const [{ image, discarded, status }, tagged] = await Promise.all([
+  const [{ image, discarded, status, ports }, tagged] = await Promise.all([
     inspectColor(stack, color),
     taggedImage(stack, color),
   ]);
@@ -164,7 +165,7 @@ export async function findRestart(stack: Stack, color: Color): Promise<Restart> 
       },
     );
   }
-  const asLeft = image === tagged.id && !discarded;
+  const asLeft = image === tagged.id && !discarded && ports.includes(getHostPort(stack.settings, color));
   const again = [status === "paused" ? "unpause" : "start", containerOf(stack.settings, color)];
   const args = asLeft ? again : upArgs(stack, color);
   return { asLeft, args, command: typed(stack, args) };
@@ -172,31 +173,31 @@ export async function findRestart(stack: Stack, color: Color): Promise<Restart> 
 
 /** Spec `start_container` as a rollback needs it: the container that was left, or a new one. Throws DockerError. */
 export async function restartContainer(stack: Stack, color: Color, { asLeft, args }: Restart): Promise<void> {
-  const output = asLeft ? await act(stack, args) : await upAnew(stack, color);
-  expectSuccess(
-    output,
-    `starting ${color}`,
-    "Mend what Docker says and run this again; the color that serves was not touched.",
-  );
+  expectStarted(color, asLeft ? await act(stack, args) : await upAnew(stack, color));
 }
 
 /**
  * Spec `stop_container`: stops one colour, if it has a container, within `grace` seconds, or the time that Compose gave it.
  * Throws StopError.
  */
-export async function stopContainer(stack: Stack, color: Color, grace?: number): Promise<void> {
-  const name = containerOf(stack.settings, color);
+export function stopContainer(stack: Stack, color: Color, grace?: number): Promise<void> {
   const within = grace === undefined ? [] : ["--time", String(grace)];
+  return quiesce(stack, color, ["stop", ...within]);
+}
+
+/** Stops or pauses one colour, if it has a container that is not so yet. Throws StopError. */
+async function quiesce(stack: Stack, color: Color, command: string[]): Promise<void> {
+  const name = containerOf(stack.settings, color);
   let seen: string;
   try {
-    const output = await act(stack, ["stop", ...within, name]);
-    if (output.exitCode === 0 || /no such container/i.test(output.stderr)) return;
+    const output = await act(stack, [...command, name]);
+    if (output.exitCode === 0 || /no such container|already paused/i.test(output.stderr)) return;
     seen = lastLines(output.stdall, 5);
   } catch (error) {
     if (!(error instanceof DeadlineError)) throw error;
     seen = error.message;
   }
-  throw new StopError(`${name} does not stop`, {
+  throw new StopError(`${name} does not ${command[0]}`, {
     details: seen,
     next: `Stop it by hand: ${stack.settings.dockerCmd} stop ${name}`,
   });
@@ -206,16 +207,8 @@ export async function stopContainer(stack: Stack, color: Color, grace?: number):
 export const STAND_DOWN = { stopped: "stop", paused: "pause" } as const;
 
 /** Spec `stop_container` for a colour that a rollback may want back: stops it, or pauses it where STANDBY says so. Throws StopError. */
-export async function standDown(stack: Stack, color: Color): Promise<void> {
-  if (stack.settings.standby === "stopped") return stopContainer(stack, color);
-  const name = containerOf(stack.settings, color);
-  const output = await act(stack, ["pause", name]);
-  if (output.exitCode === 0 || /already paused|no such container/i.test(output.stderr)) return;
-  throw new StopError(`${name} cannot be paused`, {
-    details: lastLines(output.stdall, 5),
-    next: `Stop it by hand: ${stack.settings.dockerCmd} stop ${name}`,
-  });
-}
+export const standDown = (stack: Stack, color: Color): Promise<void> =>
+  quiesce(stack, color, [STAND_DOWN[stack.settings.standby]]);
 
 /**
  * Takes a release that failed out of a rollback's reach: its container, which stays for its log, will not be started again,

@@ -1,7 +1,8 @@
 import type { ProcessOutput } from "zx/core";
+import { DockerError } from "../errors.ts";
 import type { Stack } from "../stack.ts";
 import { type Container, inspect } from "./container.ts";
-import { compose, docker, expectSuccess, TELL_SECONDS, typed } from "./engine.ts";
+import { checkCompose, compose, docker, expectSuccess, TELL_SECONDS, typed } from "./engine.ts";
 
 /** The first start of nginx and auth may pull one and build the other. */
 const FIRST_START_SECONDS = 1800;
@@ -26,7 +27,7 @@ const frontDoorArgs = (stack: Stack, service: string): string[] =>
   compose(stack, "up", "-d", "--no-deps", "--no-recreate", service);
 
 /** A service of the front door that does not run. */
-export interface Down {
+interface Down {
   name: string;
   service: string;
   /** What brings it up. */
@@ -44,10 +45,11 @@ export function downServices(stack: Stack, { nginx, auth }: FrontDoor): Down[] {
     .map(({ service, name }) => ({ service, name, command: typed(stack, frontDoorArgs(stack, service)) }));
 }
 
-/** Starts nginx or auth; a running one is never recreated. Throws DockerError, InterruptedError. */
+/** Starts nginx or auth; a running one is never recreated. Throws DockerError, ComposeFileError, InterruptedError. */
 export async function startService(stack: Stack, { service, name }: Down): Promise<void> {
   const up = frontDoorArgs(stack, service);
   const { signal, log } = stack;
+  await checkCompose(stack); // a rollback that finds all of it running does without
   const output = await docker(stack, up, { deadline: FIRST_START_SECONDS, signal, onLine: log.progress });
   signal.throwIfAborted();
   expectSuccess(
@@ -55,6 +57,12 @@ export async function startService(stack: Stack, { service, name }: Down): Promi
     `bringing up ${name}`,
     "Mend what Docker says (is its port free?) and run this again.",
   );
+  // Compose leaves a container of this service as it is, also one of another name.
+  if ((await inspect(stack, name)).status === "absent") {
+    throw new DockerError(`${name} is not there, although it was brought up`, {
+      next: `Is it there under the name of before (NGINX_CONTAINER)? Set that back, or remove that container at a quiet time, and run this again.`,
+    });
+  }
 }
 
 /** Runs a command inside nginx's container that takes `seconds` at most itself; the caller judges its exit code. */

@@ -3,6 +3,7 @@ import { containerOf, inspectColor } from "../docker/container.ts";
 import { execInNginx } from "../docker/frontdoor.ts";
 import { DockerError, StopError } from "../errors.ts";
 import type { Stack } from "../stack.ts";
+import { ENDING, TITLES } from "./workers.ts";
 
 /** How long, in seconds, a worker may take to end once it was told to close what it has open. */
 const WORKERS_END_SECONDS = 5;
@@ -16,8 +17,8 @@ async function shell(stack: Stack, line: string, limit?: number): Promise<string
   throw new DockerError("nginx's container does not answer", { details: output.stderr.trim(), next: "" });
 }
 
-/** Looks for nginx's workers of before a reload. Their titles tell, and need no ps on either side. */
-const OLD_WORKERS = "'[s]hutting down' /proc/[0-9]*/cmdline";
+/** The workers of before the switch; it has seen to it that each of them has this title. */
+const OLD_WORKERS = `${ENDING} ${TITLES}`;
 
 /**
  * Waits for old workers to end, `limit` seconds at most; gives the pids, inside the container, of those that are left.
@@ -64,7 +65,9 @@ export async function drainNginx(stack: Stack, color: Color): Promise<void> {
     while (left.length > 0 && performance.now() < deadline);
     if (left.length === 0) return;
     const open = await openRequests(stack, color);
-    log.warn(`${open} requests are still open on ${color} after ${settings.drainSeconds} s: closing them`);
+    log.warn(
+      `${open} requests are still with ${color} after ${settings.drainSeconds} s: closing them and what else the old workers have open`,
+    );
     await shell(stack, `kill -TERM ${left.join(" ")}; true`);
     await awaitOldWorkers(stack, WORKERS_END_SECONDS);
   } catch (error) {

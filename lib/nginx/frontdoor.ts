@@ -45,12 +45,12 @@ export async function bringUpFrontDoor(stack: Stack): Promise<void> {
 
 /** All that is asked of NGINX_PORT must come from this stack's nginx: another's answers would make it stop what serves here. */
 function expectOwnPort({ settings }: Stack, { nginx }: FrontDoor): void {
-  const { nginxPort, nginxContainer } = settings;
+  const { nginxPort, nginxContainer, dockerCmd } = settings;
   if (nginx.status === "absent" || nginx.ports.includes(nginxPort)) return;
   throw new UsageError(
     `NGINX_PORT is ${nginxPort}, but ${nginxContainer} was made for ${nginx.ports.join(", ")}`,
     {
-      next: `Set it back, or have nginx made anew at a quiet time: docker rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
+      next: `Set it back, or have nginx made anew at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
     },
   );
 }

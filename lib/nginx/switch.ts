@@ -9,17 +9,30 @@ import type { Stack } from "../stack.ts";
 import { awaitThat } from "../wait.ts";
 import { askFrontDoor, loadedColor, RELOAD_SECONDS, servingColor } from "./frontdoor.ts";
 import { activeUpstream, upstreamOf } from "./link.ts";
+import { ENDING, TITLES, WORKER } from "./workers.ts";
 
 const CONFIGURATION = "/etc/nginx/nginx-blue-green.conf";
-
-/** Old and new workers both accept for 100 ms: this many new answers in a row, 100 ms apart, and the old ones are done. */
-const ANSWERS_IN_A_ROW = 3;
 
 /**
  * In one command, since each into the container takes its time; process 1 is nginx's master.
  * The test comes first: a reload that is refused says so only in the log.
  */
 const TEST_AND_RELOAD = `nginx -t -q -c ${CONFIGURATION} && kill -HUP 1`;
+
+/**
+ * The same, and then waits until no worker of before takes requests any more: they do so for 100 ms, longer on a machine
+ * that is busy, with the colour of before, and a drain does not count them yet.
+ */
+const TEST_RELOAD_AND_WAIT = `
+for title in $(grep -ls ${WORKER} ${TITLES}); do grep -qs ${ENDING} $title || before="$before $title"; done
+${TEST_AND_RELOAD} || exit
+looks=0
+for title in $before; do
+  while grep -qs ${WORKER} $title && ! grep -qs ${ENDING} $title; do
+    [ $((looks += 1)) -le ${RELOAD_SECONDS * 20} ] || { echo "a worker of before the reload goes on" >&2; exit 1; }
+    sleep 0.05
+  done
+done`;
 
 /** The commands of a switch, as an owner could type them. */
 export function switchCommands({ settings }: Stack, color: Color): string[] {
@@ -32,13 +45,12 @@ export function switchCommands({ settings }: Stack, color: Color): string[] {
 
 /** Tests and reloads, then asks until nginx says that it has loaded the colour. Throws a plain Error with what it saw. */
 async function reloadInto(stack: Stack, color: Color): Promise<void> {
-  const reload = await execInNginx(stack, ["sh", "-c", TEST_AND_RELOAD]);
+  const reload = await execInNginx(stack, ["sh", "-c", TEST_RELOAD_AND_WAIT], RELOAD_SECONDS);
   if (reload.exitCode !== 0) throw new Error(reload.stderr.trim());
-  let [loaded, inARow]: [string | undefined, number] = [undefined, 0];
+  let loaded: string | undefined;
   const isLoaded = await awaitThat(RELOAD_SECONDS, async () => {
     loaded = await loadedColor(stack.settings);
-    inARow = loaded === color ? inARow + 1 : 0;
-    return inARow === ANSWERS_IN_A_ROW;
+    return loaded === color;
   });
   if (!isLoaded) throw new Error(`after ${RELOAD_SECONDS} s nginx still says ${loaded ?? "nothing"}`);
 }
