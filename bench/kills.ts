@@ -24,6 +24,9 @@ const FAULTS = {
 } as const;
 type Fault = keyof typeof FAULTS;
 
+/** After these nginx is away for a while. */
+const OUTAGES: readonly Fault[] = ["a stopped nginx", "a restarted daemon"];
+
 /** After so many runs comes one that nothing happens to: it must put everything right. */
 const PLAIN_EVERY = 4;
 
@@ -84,7 +87,7 @@ const REPAIRS: [RegExp, string][] = [
   [/the state file means .* set right/, "state file set right"],
   [/it gets the traffic/, "traffic given to the only color that was well"],
   [/does not run: bringing it up/, "nginx or auth brought up"],
-  [/✓ stop (blue|green)[\s\S]*✓ note that it was cut off/, "a color that was left running stopped"],
+  [/✓ stop (blue|green)[\s\S]*✓ note that it is put right/, "a color that was left running stopped"],
 ];
 
 /** Ends the daemon as a shutdown does, and has set-up start it again. */
@@ -166,21 +169,20 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
       }
       const run = startRun(stack, verb, context);
       await Promise.race([sleep(moment), run.ended]);
-      const struck = load.now();
+      const [struck, at] = [load.now(), run.steps.at(-1)]; // what is done after the strike may be its taking back
       await strike(stack, run, fault);
+      const back = OUTAGES.includes(fault) ? firstAnswer(load) : undefined;
       const { exitCode, signal, output } = await run.ended;
       await rm(filler, { force: true });
-      const last = run.steps.at(-1)?.replace(/ (blue|green)/g, "") ?? "its start";
+      const last = at?.replace(/ (blue|green)/g, "") ?? "its start";
       if (signal || exitCode !== 0) count(report.steps, `${verb}, after: ${last}`);
       noteRepairs(output);
-      if (fault === "a stopped nginx" || fault === "a restarted daemon") {
-        // Until it is back by itself, or by the next run.
+      if (back) {
+        // It comes back by itself, or by the next run.
         for (let tries = 0; tries < 3 && !(await answers()); tries++) await plain("deploy");
-        outages.push([struck - 100, load.now()]);
+        outages.push([struck - 100, await back]);
       }
-      say(
-        `${i} of ${runs}: ${verb}, ${fault} after ${run.steps.at(-1) ?? "its start"}: ${signal ?? exitCode}`,
-      );
+      say(`${i} of ${runs}: ${verb}, ${fault} after ${at ?? "its start"}: ${signal ?? exitCode}`);
       if (i % PLAIN_EVERY === 0 || i === runs) await plain(roll() < 0.5 ? "deploy" : "rollback");
     }
     const shots = await load.stop();
@@ -197,6 +199,15 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
     await quiet`umount -l ${vault}`;
     await mkdir(vault, { recursive: true });
     await stack.remove();
+  }
+
+  /** When nginx answers well again, by the load's clock: from then on nothing may be lost. */
+  async function firstAnswer(since: Load): Promise<number> {
+    for (let i = 0; i < 1200; i++) {
+      if ((await stack.front().catch(() => undefined))?.status === 200) break;
+      await sleep(100);
+    }
+    return since.now();
   }
 
   async function answers(): Promise<boolean> {

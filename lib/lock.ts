@@ -27,9 +27,6 @@ const Note = z.object({
   imageBefore: z.string().nullable().optional(),
   /** The container of `to` was, or was about to be, made anew. */
   started: z.boolean().optional(),
-  /** The image that `to` runs, and the source revision it was built from, where they are known. */
-  image: z.string().optional(),
-  revision: z.string().optional(),
   /** The error that it ended with, half done; a run that was killed could not say. */
   result: z.string().optional(),
 });

@@ -86,6 +86,9 @@ export interface Outcome {
   did: string;
   /** How to take it back. */
   back: string;
+  /** The id of the image that serves now, and the source revision it was built from, where they could be read. */
+  image: string | undefined;
+  revision: string | undefined;
 }
 
 interface Script {
@@ -136,11 +139,12 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
   const log = createLog({ ...options, file: openLogFile(settings.logFile, stderr.warn) });
   const signal = onSignals(log);
   let lock: Lock | undefined;
+  let outcome: Outcome | undefined;
   let ended = { result: "done", exitCode: EXIT.done as number, message: "" };
   let leaves: Leaves = "nothing";
   try {
     lock = await takeLock(settings.lockFile, verb, log.warn);
-    const { did, back } = await main({
+    outcome = await main({
       settings,
       options,
       log,
@@ -148,33 +152,32 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
       signal,
       ...stepsOf(options, log, signal),
     });
-    ended.message = did;
+    ended.message = outcome.did;
     log.info(log.steps());
-    log.info(back);
-    log.summary(did);
+    log.info(outcome.back);
+    log.summary(outcome.did);
     signal.throwIfAborted();
   } catch (error) {
     log.failure(error);
     const { name, message } = error as Error;
-    const stands = ended.message !== "";
     ended = {
       result: name,
       exitCode: exitCodeOf(error),
-      message: stands ? `${ended.message}; ${message} after that` : message,
+      message: outcome ? `${outcome.did}; ${message} after that` : message,
     };
     // What an owner would have to look at, the next run can put right; so it has to find what this one was about.
     const halfDone = !(error instanceof ToolError) || ended.exitCode === EXIT.manual;
-    leaves = stands ? "nothing" : halfDone ? "what it noted" : "what it found";
-    lock?.note({ result: name });
+    leaves = outcome ? "nothing" : halfDone ? "what it noted" : "what it found";
   }
   const seconds = Math.round((performance.now() - started) / 100) / 10;
   const { from, to } = lock?.noted() ?? {};
   try {
-    if (lock) await addToHistory(settings.historyFile, entryOf(lock.noted(), ended, seconds, log));
+    if (lock) await addToHistory(settings.historyFile, entryOf(lock.noted(), ended, outcome, seconds, log));
   } catch (error) {
     log.warn(`the history could not be written: ${error}`);
   }
   try {
+    if (leaves === "what it noted") lock?.note({ result: ended.result });
     lock?.end(leaves);
   } catch (error) {
     log.warn(`the lock file could not be written: ${error}`);
@@ -184,8 +187,9 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
 }
 
 const entryOf = (
-  { verb, since, from, to, image, revision }: Note,
+  { verb, since, from, to }: Note,
   { result, message }: { result: string; message: string },
+  { image, revision }: Partial<Outcome> = {},
   seconds: number,
   log: Log,
 ): Entry => ({

@@ -73,12 +73,12 @@ async function main(stack: Stack): Promise<Outcome> {
       inner.step(`keep the build of ${next} before`, () => restoreImage(inner, next, replaced)),
     );
   }
-  lock.note({ started: true });
   const discard = async (inner: Stack): Promise<void> => {
     await inner.step(`keep the build of ${next} before`, () => discardRelease(inner, next, replaced));
     await pruneImages(inner); // nights that fail would leave an image each
   };
   try {
+    lock.note({ started: true });
     await stack.step(`start ${next}`, () => startContainer(stack, next), told.start);
     await stack.step(
       `check the health of ${next}`,
@@ -115,10 +115,11 @@ async function main(stack: Stack): Promise<Outcome> {
   await rest.step("remove what old releases left", () => pruneLeftovers(rest), told.prune);
 
   const image = await taggedImage(rest, next).catch(() => undefined); // no reason to call a release failed that stands
-  lock.note({ image: image?.id, revision: image?.revision });
   return {
     did: `Released ${active} → ${next}: ${imageOf(settings, next)} (${image?.id.slice(0, 19) ?? "its id could not be read"})`,
     back: "Go back with: npx tsx scripts/rollback.mts",
+    image: image?.id,
+    revision: image?.revision,
   };
 }
 

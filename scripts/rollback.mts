@@ -90,10 +90,11 @@ async function main(stack: Stack): Promise<Outcome> {
   await rest.step(`${STAND_DOWN[settings.standby]} ${active}`, () => standDown(rest, active), told.standDown);
 
   const image = await taggedImage(rest, next).catch(() => undefined); // no reason to call a rollback failed that stands
-  lock.note({ image: image?.id, revision: image?.revision });
   return {
     did: `Rolled back ${active} → ${next}: ${imageOf(settings, next)} (${image?.id.slice(0, 19) ?? "its id could not be read"})`,
     back: "Return with: npx tsx scripts/rollback.mts",
+    image: image?.id,
+    revision: image?.revision,
   };
 }
 

@@ -66,7 +66,7 @@ standby(
     await stack.docker("unpause", `${stack.project}-api-green`);
     const run = await stack.rollback();
     assert.is(run.exitCode, 0, run.stdall);
-    assert.match(run.stderr, "green runs beside blue: a restart wakes what was paused");
+    assert.match(run.stderr, "green runs beside blue: it may have been paused, and woken by a restart");
     assert.equal(await states(stack), ["paused", "running"]);
   },
 );

@@ -97,7 +97,10 @@ export const pruneArgs = (stack: Stack): string[] => [
  * uses them: a year of nightly builds fills a disk. What cannot be removed is left for the next time. Never throws.
  */
 export async function pruneImages(stack: Stack): Promise<void> {
-  await act(stack, pruneArgs(stack)).catch((error) =>
-    stack.log.warn(`old images were not removed: ${error.message}`),
-  );
+  try {
+    const output = await act(stack, pruneArgs(stack));
+    if (output.exitCode !== 0) throw new Error(lastLines(output.stderr, 5));
+  } catch (error) {
+    stack.log.warn(`old images were not removed: ${error}`);
+  }
 }
