@@ -16,19 +16,21 @@ const FILLS: Readonly<Record<string, string>> = { "31": "#ff7b86", "32": "#57d27
 const lastlyShown = (output: string): string[] =>
   output
     .replaceAll("\r\n", "\n")
-    .trimEnd()
     .split("\n")
-    .map((line) => line.split("\r\u001b[K").at(-1) ?? "");
+    .map((line) => line.split("\r\u001b[K").at(-1) ?? "")
+    .filter((line) => stripVTControlCharacters(line).trim());
 
 const escaped = (text: string): string =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-/** Colored words, as the terminal was told to show them. */
+/** Colored words, as the terminal was told to show them; what else it was told is left out. */
 const painted = (line: string): string =>
-  escaped(line).replace(
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-    /\u001b\[(3[123])m(.*?)\u001b\[39m/g,
-    (_, code: string, text: string) => `<tspan fill="${FILLS[code]}">${text}</tspan>`,
+  stripVTControlCharacters(
+    escaped(line).replace(
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+      /\u001b\[(3[123])m(.*?)\u001b\[39m/g,
+      (_, code: string, text: string) => `<tspan fill="${FILLS[code]}">${text}</tspan>`,
+    ),
   );
 
 /** Lines that are too long for the picture go on in the next row, as on a terminal. */
@@ -60,7 +62,8 @@ try {
   const recorded = await $({
     quiet: true,
     cwd: ROOT,
-    env: { ...env, ...context, TERM: "xterm" },
+    // What npx says and draws is not the tool's.
+    env: { ...env, ...context, TERM: "xterm", npm_config_loglevel: "error", npm_config_progress: "false" },
   })`script --quiet --return --command ${COMMAND} /dev/null`;
   await writeFile(join(ROOT, "docs/deploy.svg"), picture(lastlyShown(recorded.stdout)));
 } finally {
