@@ -87,7 +87,7 @@ const thisTool: Contender = async (stack, load, version) => {
 
 /** Asks over a new connection each time, until the colour answers; tells when that was, by the load's clock. */
 async function firstFreshAnswer(stack: Scratch, load: Load, color: Color): Promise<number> {
-  while ((await stack.front()).color !== color) await sleep(2);
+  while ((await stack.front()).color !== color) await sleep(5);
   return load.now();
 }
 
@@ -171,6 +171,7 @@ async function ownTimes(stack: Scratch): Promise<OwnTimes> {
   return {
     deploy,
     rollback,
+    warmRollback,
     switch: first,
     parts: {
       "switch: from the swap of the link to the first new answer": first,

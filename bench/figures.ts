@@ -17,9 +17,11 @@ export interface OwnTimes {
   deploy: number;
   /** A rollback to a stopped container, from the command to the first new answer, less the API's own boot. */
   rollback: number;
+  /** A rollback to a paused colour, from the command to the first new answer, the interpreter included. */
+  warmRollback: number;
   /** From the swap of the link to the first new answer. */
   switch: number;
-  /** What the two above are made of, by name. */
+  /** What those above are made of, by name. */
   parts: Readonly<Record<string, number>>;
 }
 

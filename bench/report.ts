@@ -32,6 +32,10 @@ const ROWS: [string, (figures: Figures, outcome: Outcome) => string][] = [
     "a rollback to its first answer, less the API's boot, s",
     (_, { own }) => (own ? inSeconds(own.rollback) : "–"),
   ],
+  [
+    "a rollback with `STANDBY=paused` to its first answer, from Enter, interpreter included, s",
+    (_, { own }) => (own ? (own.warmRollback / 1000).toFixed(2) : "–"),
+  ],
 ];
 
 /** The contenders side by side, as a Markdown table. */
