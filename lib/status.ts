@@ -25,6 +25,8 @@ const ColorStatus = z.object({
   built: z.string().nullable(),
   /** The commit it was built from. */
   revision: z.string().nullable(),
+  /** It is of a release that failed: a rollback makes a new one, from the last good build. */
+  failed: z.boolean(),
   /** What its /health on its own port gave just now: "healthy", or what was wrong; null when it does not run. */
   health: z.string().nullable(),
 });
@@ -58,7 +60,7 @@ async function colorStatus(stack: Stack, color: Color): Promise<z.infer<typeof C
   const port = getHostPort(stack.settings, color);
   const asked = probeHealth(`http://127.0.0.1:${port}/health`, 1);
   try {
-    const { status, image: id } = await inspectColor(stack, color);
+    const { status, image: id, discarded } = await inspectColor(stack, color);
     const image = await (id ? inspectImage(stack, id) : taggedImage(stack, color));
     const { healthy, finding } = await asked;
     return {
@@ -67,11 +69,20 @@ async function colorStatus(stack: Stack, color: Color): Promise<z.infer<typeof C
       image: image?.id ?? null,
       built: image?.built ?? null,
       revision: image?.revision ?? null,
+      failed: discarded,
       health: status === "running" ? (healthy ? "healthy" : finding) : null,
     };
   } catch {
     await asked;
-    return { container: "unknown", port, image: null, built: null, revision: null, health: null };
+    return {
+      container: "unknown",
+      port,
+      image: null,
+      built: null,
+      revision: null,
+      failed: false,
+      health: null,
+    };
   }
 }
 
@@ -156,12 +167,13 @@ const minute = (iso: string): string => iso.slice(0, 16).replace("T", " ");
 export function describeStatus(status: Status): string {
   const { project, serving, colors, nginx, auth, run, drift, freeBytes, runs } = status;
   const color = (name: Color): string => {
-    const { container, port, image, built, revision, health } = colors[name];
+    const { container, port, image, built, revision, failed, health } = colors[name];
     return [
       `  ${name.padEnd(6)} ${container.padEnd(9)} port ${port}`,
       ...(image ? [`image ${image.replace("sha256:", "").slice(0, 12)}`] : []),
       ...(built ? [`built ${minute(built)}`] : []),
       ...(revision ? [`of ${revision.slice(0, 10)}${revision.endsWith("-dirty") ? "-dirty" : ""}`] : []),
+      ...(failed ? ["of a release that failed"] : []),
       ...(health ? [health] : []),
     ].join(" · ");
   };

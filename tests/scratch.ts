@@ -155,3 +155,15 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     },
   };
 }
+
+/** A scratch stack after two releases, with these settings: blue serves, green stands by. */
+export async function createReleased(name: string, env: Record<string, string>): Promise<Scratch> {
+  const stack = await createScratch(name);
+  Object.assign(stack.env, env);
+  for (const color of ["green", "blue"]) {
+    const run = await stack.deploy();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.is((await stack.front()).color, color);
+  }
+  return stack;
+}

@@ -119,6 +119,15 @@ status("without Docker, or the vault, it says so and tells the rest", async ({ s
   assert.match(unmounted.drift.join(), "the vault /not/mounted is not there");
 });
 
+status("a container of a release that failed is told from a standby", async ({ stack }) => {
+  const { serving, colors } = await json(stack);
+  const idle = serving === "blue" ? "green" : "blue";
+  assert.not(colors[idle].failed);
+  assert.is((await stack.deploy([], { LOOP_FAULT: "exit" })).exitCode, 1);
+  assert.ok((await json(stack)).colors[idle].failed);
+  assert.match((await stack.look()).stdout, `of a release that failed`);
+});
+
 status("a torn history is read as far as it goes; an unknown option exits 2", async ({ stack }) => {
   const file = join(dirname(stack.stateFile), "history.jsonl");
   const whole = await readFile(file, "utf8");
