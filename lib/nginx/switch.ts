@@ -29,7 +29,7 @@ ${TEST_AND_RELOAD} || exit
 looks=0
 for title in $before; do
   while grep -qs ${WORKER} $title && ! grep -qs ${ENDING} $title; do
-    [ $((looks += 1)) -le ${RELOAD_SECONDS * 20} ] || { echo "a worker of before the reload goes on" >&2; exit 1; }
+    [ $((looks += 1)) -le ${RELOAD_SECONDS * 20} ] || { echo "after ${RELOAD_SECONDS} s a worker of before the reload goes on; why is in the log of nginx" >&2; exit 1; }
     sleep 0.05
   done
 done`;
