@@ -1,10 +1,10 @@
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { locked, type Run, startRun } from "./killed.ts";
 import { createScratch, type Scratch, waitFor } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 /** What a killed run has left, where it takes more than to look at what nginx serves. Blue serves at the start of each. */
 const leftovers = suite<{ stack: Scratch }>("what a killed run has left");

@@ -1,12 +1,12 @@
 import { mkdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { replaceLink } from "../lib/atomic.ts";
 import { ROOT } from "../lib/settings.ts";
 import { createScratch, type Scratch, waitFor } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 const releases = suite<{ stack: Scratch }>("deploy: releases");
 releases.before(async (context) => {

@@ -1,8 +1,8 @@
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { locked, startRun, type Verb } from "./killed.ts";
 import { createScratch, type Scratch } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 const dryRun = suite<{ stack: Scratch }>("--dry-run");
 dryRun.before(async (context) => {

@@ -1,13 +1,13 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { LockedError, StateFileError } from "../lib/errors.ts";
 import { takeLock } from "../lib/lock.ts";
 import { ROOT } from "../lib/settings.ts";
 import { waitFor } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 const lock = suite<{ folder: string; file: string }>("lock");
 lock.before.each(async (context) => {

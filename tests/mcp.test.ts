@@ -3,12 +3,12 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import type { Progress } from "@modelcontextprotocol/sdk/types.js";
 import { Agent } from "undici";
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { z } from "zod";
 import { COLORS, type Color, isColor } from "../lib/color.ts";
 import type { Verb } from "./killed.ts";
 import { createReleased, type Scratch } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 const SESSIONS = 4;
 /** How many of one session's calls are in flight at once at most, by kind; `newcomer` opens a session of its own. */

@@ -3,11 +3,11 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { ROOT } from "../lib/settings.ts";
 import { createScratch, type Scratch, waitFor } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 /** How long port 8080 may be away here, in ms: the page promises less, but other tests share this machine. */
 const BOUND = 3000;

@@ -1,10 +1,10 @@
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { readHistory } from "../lib/history.ts";
 import { createScratch, type Scratch, waitFor } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 const nginx = suite<{ stack: Scratch; url: string }>("nginx");
 nginx.before(async (context) => {

@@ -1,6 +1,6 @@
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { createScratch, freePort, type Scratch } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 const rollback = suite<{ stack: Scratch }>("rollback");
 rollback.before(async (context) => {

@@ -1,3 +1,4 @@
+import { randomInt } from "node:crypto";
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -46,18 +47,21 @@ export async function waitFor(what: string, isSo: () => Promise<boolean>, second
   assert.unreachable(`not within ${seconds} s: ${what}`);
 }
 
-/** A port that is free now, on every address. */
-export const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
+const isFree = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
     const server = createServer()
-      .once("error", reject)
-      .listen(0, () => {
-        const address = server.address();
-        server.close(() =>
-          typeof address === "object" && address ? resolve(address.port) : reject(address),
-        );
-      });
+      .once("error", () => resolve(false))
+      .listen(port, () => server.close(() => resolve(true)));
   });
+
+/** A port that is free now, on every address. */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    // Not one of those that the system gives to outgoing connections: it could be taken before the container starts.
+    const port = randomInt(10_000, 32_000);
+    if (await isFree(port)) return port;
+  }
+}
 
 /** Makes the folders and settings of a scratch stack, in a folder of this name; nothing runs yet. */
 export async function createScratch(name: string, folderName = "stack"): Promise<Scratch> {

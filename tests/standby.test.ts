@@ -1,9 +1,9 @@
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { startLoad } from "../bench/load.ts";
 import { Status } from "../lib/status.ts";
 import { startRun } from "./killed.ts";
 import { createScratch, type Scratch } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 const standby = suite<{ stack: Scratch; url: string }>("a paused standby");
 standby.before(async (context) => {

@@ -1,6 +1,5 @@
 import { appendFile, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { replaceLink } from "../lib/atomic.ts";
@@ -8,6 +7,7 @@ import { readHistory } from "../lib/history.ts";
 import { Status } from "../lib/status.ts";
 import { locked, startRun } from "./killed.ts";
 import { createScratch, type Scratch } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 const status = suite<{ stack: Scratch }>("status");
 status.before(async (context) => {

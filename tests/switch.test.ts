@@ -2,11 +2,11 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { type Mix, type Shot, startLoad } from "../bench/load.ts";
 import type { Color } from "../lib/color.ts";
 import { createReleased, type Scratch } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 const LOAD: Mix = {
   clients: { post: 25, get: 25, patient: 10, slow: 5, stream: 5 },

@@ -4,7 +4,6 @@ import { chmod, mkdir, readFile, rm, stat, symlink, writeFile } from "node:fs/pr
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
-import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { $, type ProcessOutput, which } from "zx";
 import { replaceLink } from "../lib/atomic.ts";
@@ -14,6 +13,7 @@ import { readHistory } from "../lib/history.ts";
 import { ROOT } from "../lib/settings.ts";
 import { locked, startRun } from "./killed.ts";
 import { createScratch, type Scratch } from "./scratch.ts";
+import { suite } from "./suite.ts";
 
 /** Blue serves at the start of each of these, and at the end; green is stopped. */
 const night = suite<{ stack: Scratch; link: string }>("unattended");
