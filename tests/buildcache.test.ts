@@ -1,6 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { staleRecords } from "../lib/buildcache.ts";
+import { readCacheRecords } from "../lib/docker/cache.ts";
 import type { Entry } from "../lib/history.ts";
 
 const at = (minute: number) => Date.UTC(2030, 0, 1, 3, minute);
@@ -33,6 +34,21 @@ test("only what this stack built, and neither the last release nor anybody since
     staleRecords(records, runs).map(({ id }) => id),
     ["of the first release, unused since", "of a failed one"],
   );
+});
+
+test("what Docker says of its cache is read, of a record that was never used as well", () => {
+  const listed = (LastUsedAt: string) => ({
+    ID: "abc*",
+    CreatedAt: "2030-01-01 04:00:00.123456789 +0100 CET",
+    LastUsedAt,
+    InUse: "false",
+  });
+  const read = readCacheRecords(JSON.stringify([listed("2030-01-01 03:10:00 +0000 UTC"), listed("")]));
+  assert.equal(read, [
+    { id: "abc", created: at(0) + 123, used: at(10), inUse: false },
+    { id: "abc", created: at(0) + 123, used: at(0) + 123, inUse: false },
+  ]);
+  assert.equal(readCacheRecords("null"), []);
 });
 
 test("without a release in the history nothing is stale", () => {

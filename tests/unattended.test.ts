@@ -169,7 +169,7 @@ night(
     const exec = await stack.rollback([], noExec);
     assert.is(exec.exitCode, 3, exec.stdall);
     assert.match(exec.stderr, "Nginx reload failed, manual intervention required");
-    assert.match(exec.stderr, "did not end within 30 s");
+    assert.match(exec.stderr, "did not end within 40 s");
     assert.is(
       await readFile(link, "utf8"),
       await readFile(join(stack.folder, "nginx/blue-upstream.conf"), "utf8"),

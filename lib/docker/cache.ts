@@ -23,7 +23,7 @@ export const readCacheRecords = (json: string): CacheRecord[] =>
   CacheRecords.parse(JSON.parse(json) ?? []).map(({ ID, CreatedAt, LastUsedAt, InUse }) => ({
     id: ID.replace("*", ""),
     created: timeOf(CreatedAt),
-    used: timeOf(LastUsedAt),
+    used: timeOf(LastUsedAt) || timeOf(CreatedAt), // while it is being made it was not used yet
     inUse: InUse === "true",
   }));
 
