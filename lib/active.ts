@@ -102,7 +102,11 @@ export async function findActive(stack: Stack): Promise<Truth> {
   }
   if (!serves && seen.file !== undefined && seen.file !== active)
     log.warn(`the state file means ${seen.file}, but the only one that runs is ${active}: going by that`);
-  if (!rescue || !(await nginxReaches(stack, active))) return truth;
+  if (!rescue || !(await nginxReaches(stack, active))) {
+    const known = seen.file !== undefined || COLORS.some((color) => seen.containers[color] !== "absent");
+    if (!serves && known) log.warn("nothing was seen to serve: there is no healthy answer through nginx");
+    return truth;
+  }
   log.warn(`nobody serves, and ${active}, the only one that runs, is well: it gets the traffic`);
   await stack.step(
     `give ${active} the traffic`,

@@ -46,6 +46,6 @@ export async function buildContainer(stack: Stack, color: Color): Promise<void> 
   if (succeeded) return;
   throw new BuildError("Build failed, check disk space on NAS", {
     details: `${output}\n${(await freeSpace(stack)).words}`,
-    next: "Mend what the output shows and deploy again; the color that serves was not touched.",
+    next: "Mend what the output shows and deploy again; nothing that serves was touched.",
   });
 }

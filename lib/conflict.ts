@@ -104,9 +104,13 @@ async function drainAndStandDown(stack: Stack, color: Color): Promise<void> {
 /** The answer to "both are running": from --keep, or from the terminal. Without either it is "abort". */
 async function whichToKeep(stack: Stack, { active, serves }: Truth): Promise<Color | "abort"> {
   const { options, log, signal } = stack;
-  log.warn(`${BOTH_RUNNING} nginx serves ${serves ? active : "neither"} now.`);
-  if (options.keep === "serving") return serves ? active : "abort";
-  if (options.keep !== undefined) return options.keep;
+  const now = `nginx serves ${serves ? active : "neither"} now`;
+  if (options.keep !== undefined) {
+    const kept = options.keep !== "serving" ? options.keep : serves ? active : "abort";
+    log.warn(`Both blue and green are running, ${now}: --keep ${options.keep} means ${kept}`);
+    return kept;
+  }
+  log.warn(`${BOTH_RUNNING} ${now}.`);
   if (!process.stdin.isTTY) return "abort";
   const terminal = createInterface({ input: process.stdin, output: process.stdout });
   terminal.on("SIGINT", () => process.kill(process.pid, "SIGINT")); // while it asks, Ctrl-C is but a key

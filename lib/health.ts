@@ -92,7 +92,7 @@ async function failure(stack: Stack, color: Color, finding: string): Promise<Hea
 const nextStep = ({ vaultPath }: Settings, finding: string): string =>
   finding.includes("vault not accessible")
     ? `Check that ${vaultPath} (VAULT_PATH) is mounted and readable, then run this again.`
-    : "Mend what the log shows and run this again; what served before still serves.";
+    : "Mend what the log shows and run this again; nothing that serves was touched.";
 
 /** What `health_check` asks, for a dry run to tell. */
 export const healthCommands = ({ settings }: Stack, color: Color): string[] => [

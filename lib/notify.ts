@@ -25,7 +25,7 @@ export async function notify(
   notice: Notice,
   warn: (message: string) => void,
 ): Promise<void> {
-  if (!notifyUrl || (notifyOn === "failure" && notice.exitCode === 0)) return;
+  if (!notifyUrl || (notifyOn === "failure" && notice.result === "done")) return;
   try {
     const { request } = await import("undici"); // late: see lib/health.ts
     const { statusCode, body } = await request(notifyUrl, {

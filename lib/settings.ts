@@ -40,9 +40,13 @@ const existingFolder = path.refine(isFolder, "must be a folder that is there; is
 const findDocker = (): string =>
   which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
 
-/** Every setting and its default, as it stands outside. Without `mustExist`, folders may be away: what only looks has to say so, not to fail. */
-export const rawSettings = (mustExist: boolean) => {
-  const folder = mustExist ? existingFolder : path;
+/** The folders that must be there: the way back does without sources, and what only looks has to say so, not to fail. */
+export type Needs = "vault and sources" | "vault" | "nothing";
+
+/** Every setting and its default, as it stands outside. */
+export const rawSettings = (needs: Needs) => {
+  const vault = needs === "nothing" ? path : existingFolder;
+  const source = needs === "vault and sources" ? existingFolder : path;
   return z.object({
     DOCKER_CMD: z.string().default(findDocker),
     COMPOSE_FILE: z.string().default("docker-compose.blue-green.yml"),
@@ -59,11 +63,11 @@ export const rawSettings = (mustExist: boolean) => {
     BLUE_PORT: port.default(8082),
     GREEN_PORT: port.default(8085),
     AUTH_PORT: port.default(8084),
-    VAULT_PATH: folder.default(existsSync(NAS_VAULT) ? NAS_VAULT : join(ROOT, "examples/vault")),
+    VAULT_PATH: vault.default(existsSync(NAS_VAULT) ? NAS_VAULT : join(ROOT, "examples/vault")),
     ACTIVE_COLOR_FILE: path.optional(),
     OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
-    LOOP_API_CONTEXT: folder.default(join(ROOT, "examples/loop-api")),
-    LOOP_AUTH_CONTEXT: folder.default(join(ROOT, "examples/loop-auth")),
+    LOOP_API_CONTEXT: source.default(join(ROOT, "examples/loop-api")),
+    LOOP_AUTH_CONTEXT: source.default(join(ROOT, "examples/loop-auth")),
     HEALTH_RETRIES: count.default(30),
     HEALTH_INTERVAL: someSeconds.default(10),
     HEALTH_TIMEOUT: someSeconds.default(5),
@@ -142,16 +146,16 @@ function equalPorts(ports: Record<string, number>): string[] {
 
 /**
  * The settings: `environment` over the file `.env.blue-green` in the checkout over the defaults.
- * Throws UsageError that lists every wrong one, folders that are away among them unless `mustExist` is false. Changes nothing.
+ * Throws UsageError that lists every wrong one, folders among them that are needed and away. Changes nothing.
  */
 export function loadSettings(
   environment: Environment = process.env,
   settingsFile = join(ROOT, SETTINGS_FILE),
-  mustExist = true,
+  needs: Needs = "vault and sources",
 ): Settings {
   const fromFile = readSettingsFile(settingsFile);
   const merged = { ...withoutEmpty(fromFile), ...withoutEmpty(environment) };
-  const parsed = rawSettings(mustExist).safeParse(merged);
+  const parsed = rawSettings(needs).safeParse(merged);
   if (!parsed.success) {
     return refuse(
       parsed.error.issues.map(

@@ -6,7 +6,7 @@ import { createLog, type Log } from "./log.ts";
 import { openLogFile } from "./logfile.ts";
 import { notify } from "./notify.ts";
 import { type Options, parseOptions } from "./options.ts";
-import { loadSettings, type Settings } from "./settings.ts";
+import { loadSettings, type Needs, type Settings } from "./settings.ts";
 
 /** What every function of the spec works on: one deployment's settings, and the run that has its lock. */
 export interface Stack {
@@ -71,8 +71,8 @@ function onSignals(log: Log): AbortSignal {
     process.on(signal, () => {
       log.warn(
         interruption.signal.aborted
-          ? `${signal}: already ending; what is not finished is being taken back`
-          : `${signal}: ending, once what is not finished is taken back`,
+          ? `${signal}: already ending`
+          : `${signal}: ending, as soon as nothing is left half done`,
       );
       interruption.abort(new InterruptedError(signal));
     });
@@ -98,6 +98,8 @@ interface Script {
   help: string;
   /** Whether it knows `--keep`. */
   keep: boolean;
+  /** Which folders of the settings it does not work without. */
+  needs: Needs;
   main(stack: Stack): Promise<Outcome>;
 }
 
@@ -109,7 +111,7 @@ export async function runScript(script: Script): Promise<void> {
   try {
     const options = parseOptions(process.argv.slice(2), script.keep);
     if (options.help) return console.log(script.help);
-    const settings = loadSettings();
+    const settings = loadSettings(process.env, undefined, script.needs);
     await (options.dryRun ? tellRun : realRun)(script, settings, options);
   } catch (error) {
     log.failure(error);
@@ -126,7 +128,7 @@ async function tellRun({ verb, main }: Script, settings: Settings, options: Opti
   if (found?.held)
     log.warn(`a ${found.note?.verb ?? "run"} works on it now: this is what would be done in its midst`);
   else if (found?.note)
-    log.warn("what is told after putting right what a run before has left is told as it stands before that");
+    log.warn("a run before has left something to put right: what is told after that is as things stand now");
   const lock = noLock(verb, found?.held ? undefined : found?.note);
   const signal = new AbortController().signal;
   await main({ settings, options, log, lock, signal, ...stepsOf(options, log, signal) });
@@ -156,18 +158,18 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
     log.info(log.steps());
     log.info(outcome.back);
     log.summary(outcome.did);
-    signal.throwIfAborted();
+    if (signal.aborted) {
+      // To run it again would be to release, or to go back, once more.
+      log.warn(`${signal.reason.message}, but what was done stands: there is nothing to run again`);
+      ended.exitCode = exitCodeOf(signal.reason);
+    }
   } catch (error) {
     log.failure(error);
     const { name, message } = error as Error;
-    ended = {
-      result: name,
-      exitCode: exitCodeOf(error),
-      message: outcome ? `${outcome.did}; ${message} after that` : message,
-    };
+    ended = { result: name, exitCode: exitCodeOf(error), message };
     // What an owner would have to look at, the next run can put right; so it has to find what this one was about.
     const halfDone = !(error instanceof ToolError) || ended.exitCode === EXIT.manual;
-    leaves = outcome ? "nothing" : halfDone ? "what it noted" : "what it found";
+    leaves = halfDone ? "what it noted" : "what it found";
   }
   const seconds = Math.round((performance.now() - started) / 100) / 10;
   const { from, to } = lock?.noted() ?? {};

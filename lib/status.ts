@@ -141,6 +141,9 @@ export async function readStatus(stack: Stack): Promise<Status> {
     ...(serving ? [] : [`no healthy answer through nginx: ${answer.finding}`]),
     ...(containers && !lock?.held ? disagreements({ nginx: serving, containers, link, file }) : []),
   ];
+  const { container, health } = serving ? { blue, green }[serving] : {};
+  if (container === "running" && health !== "healthy")
+    drift.push(`${serving} serves, but does not answer well on its own port: ${health}`);
   for (const [name, container] of Object.entries(front ?? {}))
     if (container.status !== "running") drift.push(`${name} is ${container.status}`);
   if (lock?.note && !lock.held) drift.push(howItEnded(lock.note));
@@ -162,6 +165,9 @@ export async function readStatus(stack: Stack): Promise<Status> {
 }
 
 const minute = (iso: string): string => iso.slice(0, 16).replace("T", " ");
+
+const NEXT =
+  "  next: a release or a rollback puts right what it can; docs/when-something-goes-wrong.md has more";
 
 /** The same for people, on one screen. */
 export function describeStatus(status: Status): string {
@@ -189,7 +195,9 @@ export function describeStatus(status: Status): string {
     ...COLORS.map(color),
     `  nginx ${nginx} · auth ${auth} · ${working} · ${free}`,
     "",
-    ...(drift.length > 0 ? drift.map((text) => `  ! ${text}`) : ["  all agree"]),
+    ...(drift.length > 0
+      ? [...drift.map((text) => `  ! ${text}`), NEXT]
+      : [run?.held ? "  not compared" : "  all agree"]),
     "",
     ...(runs.length > 0 ? ["last runs (UTC)", ...runs.map(line)] : ["no earlier runs seen"]),
   ].join("\n");

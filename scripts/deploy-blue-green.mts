@@ -114,13 +114,17 @@ async function main(stack: Stack): Promise<Outcome> {
   await rest.step(`${STAND_DOWN[settings.standby]} ${active}`, () => standDown(rest, active), told.standDown);
   await rest.step("remove what old releases left", () => pruneLeftovers(rest), told.prune);
 
-  const image = await taggedImage(rest, next).catch(() => undefined); // no reason to call a release failed that stands
+  const [image, left] = await Promise.all([taggedImage(rest, next), taggedImage(rest, active)]).catch(
+    () => [],
+  ); // no reason to call a release failed that stands
   return {
     did: `Released ${active} → ${next}: ${imageOf(settings, next)} (${image?.id.slice(0, 19) ?? "its id could not be read"})`,
-    back: "Go back with: npx tsx scripts/rollback.mts",
+    back: left
+      ? "Go back with: npx tsx scripts/rollback.mts"
+      : "This is the first release: there is nothing to go back to yet",
     image: image?.id,
     revision: image?.revision,
   };
 }
 
-await runScript({ verb: "deploy", help: HELP, keep: true, main });
+await runScript({ verb: "deploy", help: HELP, keep: true, needs: "vault and sources", main });

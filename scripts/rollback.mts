@@ -1,6 +1,6 @@
 #!/usr/bin/env -S npx tsx
 import { findActive } from "../lib/active.ts";
-import { getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
+import { type Color, getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
 import { settleLeftovers } from "../lib/conflict.ts";
 import { dockerCommands } from "../lib/docker/commands.ts";
 import {
@@ -40,14 +40,34 @@ Exit codes: 0 done · 1 failed, what served before still serves · 2 wrong optio
             129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; what was not finished is taken back
 Settings:   environment over .env.blue-green over defaults; see .env.blue-green.example`;
 
+/** The rollback before was cut off once its color served. To swap once more would return to what its owner had left. */
+async function finish(stack: Stack, color: Color): Promise<Outcome> {
+  const { verify } = nginxCommands(stack, getInactiveColor(color), color);
+  await stack.step(`verify ${color} through nginx`, () => verifyNginxTraffic(stack, color), verify);
+  return outcomeOf(stack, color, "Rolled back, by the run that was cut off:");
+}
+
+async function outcomeOf(stack: Stack, color: Color, did: string): Promise<Outcome> {
+  const image = await taggedImage(stack, color).catch(() => undefined); // no reason to call a rollback failed that stands
+  const id = image?.id.slice(0, 19) ?? "its id could not be read";
+  return {
+    did: `${did} ${getInactiveColor(color)} → ${color}: ${imageOf(stack.settings, color)} (${id})`,
+    back: "Return with: npx tsx scripts/rollback.mts",
+    image: image?.id,
+    revision: image?.revision,
+  };
+}
+
 async function main(stack: Stack): Promise<Outcome> {
   const { settings, lock } = stack;
   await stack.look("read the state file", () => getActiveColor(settings.activeColorFile));
   await stack.look("look for Docker", () => checkEngine(stack));
   await createFolders(stack);
   await bringUpFrontDoor(stack);
+  const cutOff = lock.unfinished();
   const from = await settleLeftovers(stack, await findActive(stack));
   const { active } = from;
+  if (cutOff?.verb === "rollback" && cutOff.to === active && from.serves) return finish(stack, active);
   const next = getInactiveColor(active);
   // What a dry run tells of each step.
   const told = { ...dockerCommands(stack, active, next), ...nginxCommands(stack, active, next) };
@@ -57,9 +77,11 @@ async function main(stack: Stack): Promise<Outcome> {
   await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
   lock.note({ from: active, to: next, imageBefore: undefined, started: undefined }); // not those of a run before
   try {
-    await stack.step(`start ${next} as it was left`, () => restartContainer(stack, next, restart), [
-      restart.command,
-    ]);
+    await stack.step(
+      `start ${next} ${restart.asLeft ? "as it was left" : "anew from its image"}`,
+      () => restartContainer(stack, next, restart),
+      [restart.command],
+    );
     await stack.step(
       `check the health of ${next}`,
       () => healthCheck(stack, next),
@@ -89,13 +111,7 @@ async function main(stack: Stack): Promise<Outcome> {
   await rest.step(`drain ${active}`, () => drainNginx(rest, active), told.drain);
   await rest.step(`${STAND_DOWN[settings.standby]} ${active}`, () => standDown(rest, active), told.standDown);
 
-  const image = await taggedImage(rest, next).catch(() => undefined); // no reason to call a rollback failed that stands
-  return {
-    did: `Rolled back ${active} → ${next}: ${imageOf(settings, next)} (${image?.id.slice(0, 19) ?? "its id could not be read"})`,
-    back: "Return with: npx tsx scripts/rollback.mts",
-    image: image?.id,
-    revision: image?.revision,
-  };
+  return outcomeOf(rest, next, "Rolled back");
 }
 
-await runScript({ verb: "rollback", help: HELP, keep: false, main });
+await runScript({ verb: "rollback", help: HELP, keep: false, needs: "vault", main });

@@ -32,7 +32,7 @@ try {
   const { json, help } = parse();
   if (help) console.log(HELP);
   else {
-    const settings = loadSettings(process.env, undefined, false);
+    const settings = loadSettings(process.env, undefined, "nothing");
     const status = await readStatus(lookingAt(settings, log));
     console.log(json ? JSON.stringify(status, undefined, 2) : describeStatus(status));
     process.exitCode = status.drift.length === 0 ? EXIT.done : EXIT.failed;

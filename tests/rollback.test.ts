@@ -1,4 +1,5 @@
 import * as assert from "uvu/assert";
+import { startRun } from "./killed.ts";
 import { createScratch, freePort, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";
 
@@ -9,7 +10,9 @@ rollback.before(async (context) => {
 rollback.after(({ stack }) => stack.remove());
 
 rollback("after the first release there is nothing to roll back to", async ({ stack }) => {
-  assert.is((await stack.deploy([], await stack.apiVersion("1.1.0"))).exitCode, 0);
+  const first = await stack.deploy([], await stack.apiVersion("1.1.0"));
+  assert.is(first.exitCode, 0, first.stdall);
+  assert.match(first.stdout, "there is nothing to go back to yet");
   const run = await stack.rollback();
   assert.is(run.exitCode, 1);
   assert.match(run.stderr, "nothing to roll back to");
@@ -84,6 +87,36 @@ rollback("to a color that does not become healthy: what served goes on", async (
   assert.match(run.stderr, "Health check failed, rollback not performed");
   await assertServes(stack, "green", "1.1.0");
 });
+
+rollback(
+  "asked to end after the mark: ends what it does, and does not say to run it again",
+  async ({ stack }) => {
+    assert.is((await stack.deploy()).exitCode, 0);
+    const run = startRun(stack, "rollback");
+    await run.passed("mark green as active");
+    run.kill("SIGINT");
+    const { exitCode, output } = await run.ended;
+    assert.is(exitCode, 130, output);
+    assert.match(output, "what was done stands: there is nothing to run again");
+    await assertServes(stack, "green", "1.1.0");
+  },
+);
+
+rollback(
+  "cut off once its color serves: the next one finishes it, and does not swap once more",
+  async ({ stack }) => {
+    const run = startRun(stack, "rollback", { VERIFY_SECONDS: "30" });
+    await run.passed("switch nginx to blue");
+    run.kill("SIGKILL");
+    await run.ended;
+    const next = await stack.rollback();
+    assert.is(next.exitCode, 0, next.stdall);
+    assert.match(next.stdout, "Rolled back, by the run that was cut off: green → blue");
+    assert.equal([await stack.running(), await stack.marked()], [["blue"], "blue\n"]);
+    assert.is((await stack.rollback()).exitCode, 0);
+    await assertServes(stack, "green", "1.1.0");
+  },
+);
 
 rollback("does not know --keep", async ({ stack }) => {
   const run = await stack.rollback(["--keep", "blue"]);

@@ -92,6 +92,7 @@ status("a run at work is no disagreement; one that was killed is", async ({ stac
   await run.passed("switch nginx to green");
   const during = await json(stack);
   assert.equal([during.run?.held, during.run?.verb, during.drift], [true, "rollback", []]);
+  assert.match((await stack.look()).stdout, "not compared");
   run.kill("SIGKILL");
   await run.ended;
   const after = await json(stack);

@@ -295,7 +295,7 @@ night(
     assert.is(deploy.exitCode, 2, deploy.stdall);
     assert.match(deploy.stderr, /Compose cannot read .*broken.yml[\s\S]*yaml/);
     await blueServes(stack);
-    const rollback = await stack.rollback([], broken);
+    const rollback = await stack.rollback([], { ...broken, LOOP_API_CONTEXT: "/no/such/source" });
     assert.is(rollback.exitCode, 0, rollback.stdall);
     await backToBlue(stack);
   },

@@ -139,7 +139,7 @@ const expectStarted = (color: Color, output: ProcessOutput): void =>
   expectSuccess(
     output,
     `starting ${color}`,
-    "Mend what Docker says and run this again; the color that serves was not touched.",
+    "Mend what Docker says and run this again; nothing that serves was touched.",
   );
 
 /** How a colour is started again. */

@@ -26,7 +26,7 @@ const OLD_WORKERS = `${ENDING} ${TITLES}`;
  */
 async function awaitOldWorkers(stack: Stack, limit: number): Promise<string[]> {
   // -q: when any process ends while it looks, grep -l reports that instead of what it found, and the wait would be over.
-  const wait = `timeout ${Math.max(limit, 0.1)} sh -c "while grep -qs ${OLD_WORKERS}; do sleep 0.1; done"`;
+  const wait = `timeout ${Math.max(limit, 0.1).toFixed(1)} sh -c "while grep -qs ${OLD_WORKERS}; do sleep 0.1; done"`;
   const left = await shell(
     stack,
     `{ command -v grep && command -v timeout; } >/dev/null && { ${wait}; grep -ls ${OLD_WORKERS}; true; }`,

@@ -1,4 +1,5 @@
 import type { Color } from "../color.ts";
+import { containerOf } from "../docker/container.ts";
 import { VerifyError } from "../errors.ts";
 import { pause, type Stack } from "../stack.ts";
 import { askFrontDoor } from "./frontdoor.ts";
@@ -19,7 +20,7 @@ export async function verifyNginxTraffic(
     if (!answer.healthy || answer.color !== color) {
       throw new VerifyError(`Verification through nginx failed after ${seconds.toFixed(0)} s`, {
         details: `Expected a healthy answer by ${color}, got one by ${answer.color ?? "nobody"}: ${answer.finding}`,
-        next: `See why ${color} failed in its log, mend it and run this again.`,
+        next: `See why with: ${stack.settings.dockerCmd} logs --tail 50 ${containerOf(stack.settings, color)}; mend it and run this again.`,
       });
     }
     if (seconds >= duration) return;
