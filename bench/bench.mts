@@ -12,13 +12,14 @@ import { ROOT } from "../lib/settings.ts";
 import { createScratch, type Scratch, waitFor } from "../tests/scratch.ts";
 import { type Outcome, type OwnTimes, quantile, type Switch } from "./figures.ts";
 import { type Load, type Mix, startLoad } from "./load.ts";
-import { partsTable, picture, table } from "./report.ts";
+import { ownTable, partsTable, picture, table } from "./report.ts";
 
 const HELP = `Compares three ways to release under the same load, each on a stack of its own, and writes docs/bench.md,
 docs/bench.svg and the table in README.md.
 
-Usage: npm run bench -- [--switches N] [--others N] [--steady SECONDS]
+Usage: npm run bench -- [--own | --switches N --others N --steady SECONDS]
 
+  --own         only this tool's own times, without load (two minutes)
   --switches N  switches by this tool (default 10)
   --others N    switches by each of the other two (default 10)
   --steady S    seconds of load before the first switch (default 60)`;
@@ -137,8 +138,20 @@ async function warmRollbacks(stack: Scratch, load: Load): Promise<number> {
   return median;
 }
 
-/** Times deploys and rollbacks of this tool while nothing but one watcher asks. */
-async function ownTimes(stack: Scratch): Promise<OwnTimes> {
+/** Times deploys and rollbacks of this tool, on a stack of their own, while nothing but one watcher asks. */
+async function ownTimes(): Promise<OwnTimes> {
+  const stack = await createScratch("bench");
+  try {
+    Object.assign(stack.env, { VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
+    expectDone(await stack.compose("up", "-d"));
+    await waitFor("blue serves", async () => (await stack.front()).status === 200);
+    return await measureOwnTimes(stack);
+  } finally {
+    await stack.remove();
+  }
+}
+
+async function measureOwnTimes(stack: Scratch): Promise<OwnTimes> {
   const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, { ...MIX, clients: {} }); // its clock only
   const deploy = await medianOf(async (i) => {
     const context = await stack.apiVersion(`1.${i + 1}.0`);
@@ -258,7 +271,6 @@ async function compete(
     }
     expectDone(await stack.compose("up", "-d"));
     await waitFor("blue serves", async () => (await stack.front()).status === 200);
-    const own = contender === thisTool ? { own: await ownTimes(stack) } : {};
     const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, MIX);
     await sleep(steadySeconds * 1000);
     const steady = load.now();
@@ -271,7 +283,7 @@ async function compete(
       console.log(`${name}: ${i} of ${count}, ${seen} requests, ${failed} failed`);
       await sleep(PAUSE_MS);
     }
-    return { name, shots: await load.stop(), steady, switches, ...own };
+    return { name, shots: await load.stop(), steady, switches };
   } finally {
     await stack.remove();
   }
@@ -291,9 +303,51 @@ async function machine(stack: Scratch): Promise<string> {
   return `${cpus().length} cores (${cpus()[0]?.model ?? "unknown"}), Node ${process.version}, ${parts.join(", ")}`;
 }
 
+async function place(): Promise<string> {
+  const idle = await createScratch("bench");
+  const where = await machine(idle);
+  await idle.remove();
+  return `${new Date().toISOString().slice(0, 10)} on ${where}`;
+}
+
+/** Puts a text between its marks in a page; the rest of the page stays. */
+async function publish(page: string, mark: string, text: string): Promise<void> {
+  const file = join(ROOT, page);
+  const marked = new RegExp(`(<!-- ${mark} -->\n)[\\s\\S]*(<!-- /${mark} -->)`);
+  const written = (await readFile(file, "utf8")).replace(
+    marked,
+    (_, open: string, close: string) => `${open}${text}\n${close}`,
+  );
+  await writeFile(file, written);
+}
+
+async function compare(switches: number, others: number, steady: number): Promise<void> {
+  const outcomes = [
+    await compete("this tool", thisTool, switches, steady, true),
+    await compete("the recipe: swap, plain reload, stop", recipe, others, steady, false),
+    await compete("in place: docker compose up -d --build", inPlace, others, steady, true),
+  ];
+  const text = `${table(outcomes)}
+
+Measured ${await place()}, load generator on the same machine:
+50 keep-alive clients (half POST \`/mcp\`, half GET) with ${MIX.thinkMs} ms mean think time, 5 slow calls and 5 streams open at any
+time, ${steady} s steady before the first switch. "In switches" is from the command to half a second after the stop of the old.
+By \`npm run bench -- --switches ${switches} --others ${others} --steady ${steady}\`.`;
+  await writeFile(join(ROOT, "docs/bench.svg"), picture(outcomes));
+  for (const page of ["docs/bench.md", "README.md"]) await publish(page, "bench", text);
+}
+
+async function timeOwn(): Promise<void> {
+  const own = await ownTimes();
+  const measured = `Measured ${await place()}, by \`npm run bench -- --own\`; scripts by \`node --import tsx\`.`;
+  await publish("README.md", "own", `${ownTable(own)}\n\n${measured}`);
+  await publish("docs/bench.md", "own", `${ownTable(own)}\n\n${partsTable(own)}\n\n${measured}`);
+}
+
 const { values } = parseArgs({
   options: {
     help: { type: "boolean", short: "h", default: false },
+    own: { type: "boolean", default: false },
     switches: { type: "string", default: "10" },
     others: { type: "string", default: "10" },
     steady: { type: "string", default: "60" },
@@ -302,32 +356,6 @@ const { values } = parseArgs({
 if (values.help) {
   console.log(HELP);
 } else {
-  const [switches, others, steady] = [Number(values.switches), Number(values.others), Number(values.steady)];
-  const outcomes = [
-    await compete("this tool", thisTool, switches, steady, true),
-    await compete("the recipe: swap, plain reload, stop", recipe, others, steady, false),
-    await compete("in place: docker compose up -d --build", inPlace, others, steady, true),
-  ];
-  const idle = await createScratch("bench");
-  const where = await machine(idle);
-  await idle.remove();
-  const text = `${table(outcomes)}
-
-Measured ${new Date().toISOString().slice(0, 10)} on ${where}, load generator on the same machine:
-50 keep-alive clients (half POST \`/mcp\`, half GET) with ${MIX.thinkMs} ms mean think time, 5 slow calls and 5 streams open at any
-time, ${steady} s steady before the first switch. "In switches" is from the command to half a second after the stop of the old.
-By \`npm run bench -- --switches ${switches} --others ${others} --steady ${steady}\`.`;
-  const own = outcomes[0]?.own;
-  const parts = own ? `## What this tool's own times are made of\n\n${partsTable(own)}` : "";
-  await writeFile(join(ROOT, "docs/bench.svg"), picture(outcomes));
-  await writeFile(
-    join(ROOT, "docs/bench.md"),
-    `# Three ways to release, under the same load\n\n![Answers per 100 ms around the worst switch of each](bench.svg)\n\n${text}\n\n${parts}\n`,
-  );
-  const readme = join(ROOT, "README.md");
-  const written = (await readFile(readme, "utf8")).replace(
-    /(<!-- bench -->\n)[\s\S]*(<!-- \/bench -->)/,
-    (_, open: string, close: string) => `${open}${text}\n${close}`,
-  );
-  await writeFile(readme, written);
+  await timeOwn();
+  if (!values.own) await compare(Number(values.switches), Number(values.others), Number(values.steady));
 }

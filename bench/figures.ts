@@ -32,7 +32,6 @@ export interface Outcome {
   /** The steady time before the first switch, in ms. */
   steady: number;
   switches: readonly Switch[];
-  own?: OwnTimes;
 }
 
 export interface Figures {

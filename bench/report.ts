@@ -2,7 +2,7 @@ import { type Figures, figuresOf, type Outcome, type OwnTimes, type Switch } fro
 import type { Shot } from "./load.ts";
 
 const whole = (value: number): string => Math.round(value).toLocaleString("en");
-const inSeconds = (ms: number): string => (ms / 1000).toFixed(1);
+const inSeconds = (ms: number): string => (ms / 1000).toFixed(2);
 const kinds = (failures: Record<string, number>): string =>
   Object.entries(failures)
     .toSorted(([, a], [, b]) => b - a)
@@ -26,16 +26,6 @@ const ROWS: [string, (figures: Figures, outcome: Outcome) => string][] = [
     "command to first new answer, ms (median / worst)",
     ({ firstAnswer }) => firstAnswer.map(whole).join(" / "),
   ],
-  ["the same without load, on new connections, ms (median)", (_, { own }) => (own ? whole(own.switch) : "–")],
-  ["a deploy's own share of time without load, s", (_, { own }) => (own ? inSeconds(own.deploy) : "–")],
-  [
-    "a rollback to its first answer, less the API's boot, s",
-    (_, { own }) => (own ? inSeconds(own.rollback) : "–"),
-  ],
-  [
-    "a rollback with `STANDBY=paused` to its first answer, from Enter, interpreter included, s",
-    (_, { own }) => (own ? (own.warmRollback / 1000).toFixed(2) : "–"),
-  ],
 ];
 
 /** The contenders side by side, as a Markdown table. */
@@ -50,6 +40,17 @@ export function table(outcomes: readonly Outcome[]): string {
     ),
   ].join("\n");
 }
+
+/** This tool's own times, as a Markdown table. */
+export const ownTable = ({ switch: first, deploy, rollback, warmRollback }: OwnTimes): string =>
+  [
+    "| without load, median | s |",
+    "| --- | ---: |",
+    `| a switch: from the swap of the link to the first new answer, on new connections | ${inSeconds(first)} |`,
+    `| a deploy, less build, the container's start, the API's boot and \`VERIFY_SECONDS\` | ${inSeconds(deploy)} |`,
+    `| a rollback to a stopped color: from Enter to its first answer, less the API's boot | ${inSeconds(rollback)} |`,
+    `| **a rollback to a paused color: from Enter to its first answer, interpreter included** | **${inSeconds(warmRollback)}** |`,
+  ].join("\n");
 
 /** What this tool's own times are made of, as a Markdown table. */
 export const partsTable = ({ parts }: OwnTimes): string =>
