@@ -190,8 +190,7 @@ async function measureOwnTimes(stack: Scratch): Promise<OwnTimes> {
       "switch: from the swap of the link to the first new answer": first,
       "– of it `docker exec`, without which nothing inside is reached": exec,
       "– of it `nginx -t`, without which a bad configuration is refused in silence": test - exec,
-      "– a bare HUP to nginx, to its first new answer; old workers accept for 100 ms of it":
-        await bareReloads(stack, load),
+      "– a bare HUP to nginx, to its first new answer": await bareReloads(stack, load),
       "rollback: from the command to the first new answer, less the API's boot": rollback,
       "– of it the interpreter (`--help`)": interpreter,
       "– the rest: looking at Docker, nginx, colors, image and port; lock and log":

@@ -2,6 +2,7 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
+import { replaceLink } from "../lib/atomic.ts";
 import { readHistory } from "../lib/history.ts";
 import { createScratch, type Scratch, waitFor } from "./scratch.ts";
 import { suite } from "./suite.ts";
@@ -40,6 +41,23 @@ nginx("comes back by itself when its process dies after a release", async ({ sta
   );
   await waitFor("green serves", serves(stack, "green"));
 });
+
+nginx(
+  "gives new connections to the new workers while the old ones still listen, for 100 ms",
+  async ({ stack }) => {
+    const master = Number(await stack.field(stack.nginxContainer, "{{.State.Pid}}"));
+    const times: number[] = [];
+    for (const color of ["blue", "green", "blue", "green"]) {
+      await replaceLink(join(stack.folder, "nginx/active-upstream.conf"), `${color}-upstream.conf`);
+      const since = performance.now();
+      process.kill(master, "SIGHUP");
+      while ((await stack.front("/_loop/color")).color !== color) await sleep(5);
+      times.push(performance.now() - since);
+      await sleep(500);
+    }
+    assert.ok(Math.min(...times) < 100, `${times}`);
+  },
+);
 
 nginx(
   "sends the OAuth paths to auth and the rest to the active color, and names the color on each",
