@@ -1,9 +1,9 @@
-import { z } from "zod";
 import type { Color } from "./color.ts";
 import { inspectColor, recentLogs } from "./docker/container.ts";
 import { HealthError } from "./errors.ts";
 import { getHostPort, type Settings } from "./settings.ts";
 import { pause, type Stack } from "./stack.ts";
+import { z } from "./zod.ts";
 
 /** Loaded while Docker is asked: it takes a tenth of a second, and somebody waits for the rollback. */
 const undici = import("undici");

@@ -1,7 +1,7 @@
 import { appendFile, readFile } from "node:fs/promises";
-import { z } from "zod";
 import { replaceFile } from "./atomic.ts";
 import { COLORS } from "./color.ts";
+import { type Infer, z } from "./zod.ts";
 
 /** When it has grown beyond this, the older half of the runs is dropped. */
 const BOUND_BYTES = 512 * 1024;
@@ -23,7 +23,7 @@ export const Entry = z.object({
   result: z.string(),
   message: z.string(),
 });
-export type Entry = z.infer<typeof Entry>;
+export type Entry = Infer<typeof Entry>;
 
 /** The runs so far, oldest first. What a power cut left of a line is skipped. No file is no runs. */
 export async function readHistory(file: string): Promise<Entry[]> {

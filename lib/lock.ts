@@ -2,11 +2,11 @@ import { closeSync, constants, fsyncSync, openSync, readFileSync, writeSync } fr
 import { readdir, readFile, readlink, realpath, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { z } from "zod";
 import { makeFolder } from "./atomic.ts";
 import { COLORS } from "./color.ts";
 import { run } from "./command.ts";
 import { LockedError, StateFileError } from "./errors.ts";
+import { type Infer, z } from "./zod.ts";
 
 /** How long, in seconds, the last command of a run that was killed may go on before it is killed, too. */
 const LEFTOVER_SECONDS = 30;
@@ -30,7 +30,7 @@ const Note = z.object({
   /** The error that it ended with, half done; a run that was killed could not say. */
   result: z.string().optional(),
 });
-export type Note = z.infer<typeof Note>;
+export type Note = Infer<typeof Note>;
 
 /** What became of a run that has left something to put right, in words. */
 export const howItEnded = ({ verb, since, result }: Note): string =>

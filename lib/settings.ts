@@ -2,12 +2,12 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseEnv } from "node:util";
-import { z } from "zod";
 import { which } from "zx/core";
 import { makeFolder } from "./atomic.ts";
 import type { Color } from "./color.ts";
 import { UsageError } from "./errors.ts";
 import type { Stack } from "./stack.ts";
+import { z } from "./zod.ts";
 
 /** The checkout: relative paths in settings start here, so that cron's working directory does not matter. */
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));

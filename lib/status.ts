@@ -1,4 +1,3 @@
-import { z } from "zod";
 import { decide, type Seen } from "./active.ts";
 import { freeSpace } from "./build.ts";
 import { COLORS, type Color, isColor, readStateFile } from "./color.ts";
@@ -12,6 +11,7 @@ import { askFrontDoor } from "./nginx/frontdoor.ts";
 import { readLink } from "./nginx/link.ts";
 import { getHostPort, isFolder } from "./settings.ts";
 import type { Stack } from "./stack.ts";
+import { type Infer, z } from "./zod.ts";
 
 const RUNS_SHOWN = 5;
 
@@ -52,11 +52,11 @@ export const Status = z.object({
   /** The last runs, newest first. */
   runs: z.array(Entry),
 });
-export type Status = z.infer<typeof Status>;
+export type Status = Infer<typeof Status>;
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
-async function colorStatus(stack: Stack, color: Color): Promise<z.infer<typeof ColorStatus>> {
+async function colorStatus(stack: Stack, color: Color): Promise<Infer<typeof ColorStatus>> {
   const port = getHostPort(stack.settings, color);
   const asked = probeHealth(`http://127.0.0.1:${port}/health`, 1);
   try {

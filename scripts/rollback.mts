@@ -74,7 +74,7 @@ async function main(stack: Stack): Promise<Outcome> {
 
   const restart = await stack.look(`look for ${next}`, () => findRestart(stack, next));
   if (!restart.asLeft) await stack.look("look for Compose", () => checkCompose(stack));
-  await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
+  if (!restart.hasPort) await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
   lock.note({ from: active, to: next, imageBefore: undefined, started: undefined }); // not those of a run before
   try {
     await stack.step(

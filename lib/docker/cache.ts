@@ -1,5 +1,5 @@
-import { z } from "zod";
 import type { Stack } from "../stack.ts";
+import { z } from "../zod.ts";
 import { act, expectSuccess } from "./engine.ts";
 
 /** A record of the engine's build cache; times in ms since 1970. */

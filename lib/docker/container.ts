@@ -1,10 +1,10 @@
-import { z } from "zod";
 import type { ProcessOutput } from "zx/core";
 import { COLORS, type Color } from "../color.ts";
 import { DeadlineError, DockerError, NothingToRollBackToError, StopError } from "../errors.ts";
 import { getHostPort, type Settings } from "../settings.ts";
 import type { Stack } from "../stack.ts";
-import { act, compose, docker, expectSuccess, lastLines, serviceOf, typed } from "./engine.ts";
+import { type Infer, z } from "../zod.ts";
+import { act, compose, docker, dockerFailed, expectSuccess, lastLines, serviceOf, typed } from "./engine.ts";
 import { imageOf, restoreImage, taggedImage } from "./image.ts";
 
 /** The restart policy of a container that is of a failed release. Only its image would not tell: its settings may be what was bad. */
@@ -17,11 +17,14 @@ export const NEVER_SERVED_GRACE = 3;
 export const containerOf = ({ project }: Settings, color: Color): string => `${project}-api-${color}`;
 
 /** Only what is used: --verbose shows the output, and the whole of it has the environment in it, with the owner's secrets. */
-const INSPECTED = `{"image":{{json .Image}},"restarts":{{.RestartCount}},"status":{{json .State.Status}},
-"exitCode":{{.State.ExitCode}},"policy":{{json .HostConfig.RestartPolicy.Name}},"labels":{{json .Config.Labels}},
-"networks":{{json .NetworkSettings.Networks}},"ports":{{json .HostConfig.PortBindings}}}`;
+const INSPECTED = [
+  '{"name":{{json .Name}},"image":{{json .Image}},"restarts":{{.RestartCount}},"status":{{json .State.Status}},',
+  '"exitCode":{{.State.ExitCode}},"policy":{{json .HostConfig.RestartPolicy.Name}},"labels":{{json .Config.Labels}},',
+  '"networks":{{json .NetworkSettings.Networks}},"ports":{{json .HostConfig.PortBindings}}}',
+].join("");
 
 const Inspected = z.object({
+  name: z.string(),
   image: z.string(),
   restarts: z.number(),
   status: z.string(),
@@ -48,26 +51,48 @@ export interface Container {
   ports: number[];
 }
 
-/** Looks at a container of this project. Throws DockerError when the engine does not answer or the name is somebody else's. */
-export async function inspect(stack: Stack, name: string): Promise<Container> {
-  const output = await docker(stack, ["container", "inspect", "--format", INSPECTED, name]);
-  if (output.exitCode !== 0 && /no such container/i.test(output.stderr)) {
-    return {
-      status: "absent",
-      restarts: 0,
-      exitCode: 0,
-      image: "",
-      discarded: false,
-      addresses: [],
-      ports: [],
-    };
+const ABSENT: Container = {
+  status: "absent",
+  restarts: 0,
+  exitCode: 0,
+  image: "",
+  discarded: false,
+  addresses: [],
+  ports: [],
+};
+
+/**
+ * Looks at containers of this project, with one command: who waits for a rollback waits for each of them.
+ * Throws DockerError when the engine does not answer or a name is somebody else's.
+ */
+export async function inspectAll<Key extends string>(
+  stack: Stack,
+  names: Readonly<Record<Key, string>>,
+): Promise<Record<Key, Container>> {
+  const asked: [string, string][] = Object.entries(names);
+  const output = await docker(stack, [
+    ...["container", "inspect", "--format", INSPECTED],
+    ...asked.map(([, name]) => name),
+  ]);
+  const lines = output.stdout.split("\n").filter((line) => line !== "");
+  const missing = output.stderr.match(/no such container/gi) ?? [];
+  if (lines.length + missing.length !== asked.length) {
+    const doing = `looking at ${Object.values(names).join(" and ")}`;
+    throw dockerFailed(output, doing, "See whether Docker is well: docker ps");
   }
-  expectSuccess(output, `looking at the container ${name}`, "See whether Docker is well: docker ps");
-  const seen = Inspected.parse(JSON.parse(output.stdout));
+  const found = lines.map((line) => Inspected.parse(JSON.parse(line)));
+  const containers = asked.map(([key, name]) => {
+    const seen = found.find((one) => one.name === `/${name}`);
+    return [key, seen ? ownContainer(stack, name, seen) : ABSENT];
+  });
+  return Object.fromEntries(containers) as Record<Key, Container>;
+}
+
+function ownContainer({ settings }: Stack, name: string, seen: Infer<typeof Inspected>): Container {
   const owner = seen.labels?.["com.docker.compose.project"];
-  if (owner !== stack.settings.project) {
+  if (owner !== settings.project) {
     throw new DockerError(`The container ${name} is not of this project but of ${owner ?? "none"}`, {
-      next: `Rename or remove it (${stack.settings.dockerCmd} rename ${name} ${name}-old), or give this stack another COMPOSE_PROJECT_NAME.`,
+      next: `Rename or remove it (${settings.dockerCmd} rename ${name} ${name}-old), or give this stack another COMPOSE_PROJECT_NAME.`,
     });
   }
   return {
@@ -83,6 +108,10 @@ export async function inspect(stack: Stack, name: string): Promise<Container> {
   };
 }
 
+/** Looks at one container of this project. Throws as `inspectAll`. */
+export const inspect = async (stack: Stack, name: string): Promise<Container> =>
+  (await inspectAll(stack, { it: name })).it;
+
 /** The container of a colour. Throws DockerError when the engine does not answer or the name is somebody else's. */
 export const inspectColor = (stack: Stack, color: Color): Promise<Container> =>
   inspect(stack, containerOf(stack.settings, color));
@@ -92,13 +121,17 @@ export type State = "running" | "stopped" | "absent";
 
 /** The state of both containers; one that restarts over and over counts as running, one that is paused does not. Throws DockerError. */
 export async function colorStates(stack: Stack): Promise<Record<Color, State>> {
-  const stateOf = async (color: Color): Promise<State> => {
-    const { status } = await inspectColor(stack, color);
-    if (status === "absent") return "absent";
-    return ["running", "restarting"].includes(status) ? "running" : "stopped";
-  };
-  const [blue, green] = await Promise.all([stateOf("blue"), stateOf("green")]);
-  return { blue, green };
+  const { settings } = stack;
+  const { blue, green } = await inspectAll(stack, {
+    blue: containerOf(settings, "blue"),
+    green: containerOf(settings, "green"),
+  });
+  return { blue: stateOf(blue), green: stateOf(green) };
+}
+
+function stateOf({ status }: Container): State {
+  if (status === "absent") return "absent";
+  return ["running", "restarting"].includes(status) ? "running" : "stopped";
 }
 
 /** Which colours run. Throws DockerError. */
@@ -146,6 +179,8 @@ const expectStarted = (color: Color, output: ProcessOutput): void =>
 export interface Restart {
   /** The container as it was left, paused or stopped; else a new one, where it is gone, of a release that failed or made for another port. */
   asLeft: boolean;
+  /** It is paused, and so has its port still. */
+  hasPort: boolean;
   args: string[];
   /** The same as an owner could type it, for a dry run to tell. */
   command: string;
@@ -166,9 +201,10 @@ export async function findRestart(stack: Stack, color: Color): Promise<Restart> 
     );
   }
   const asLeft = image === tagged.id && !discarded && ports.includes(getHostPort(stack.settings, color));
-  const again = [status === "paused" ? "unpause" : "start", containerOf(stack.settings, color)];
+  const paused = status === "paused";
+  const again = [paused ? "unpause" : "start", containerOf(stack.settings, color)];
   const args = asLeft ? again : upArgs(stack, color);
-  return { asLeft, args, command: typed(stack, args) };
+  return { asLeft, hasPort: asLeft && paused, args, command: typed(stack, args) };
 }
 
 /** Spec `start_container` as a rollback needs it: the container that was left, or a new one. Throws DockerError. */

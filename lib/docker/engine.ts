@@ -60,10 +60,13 @@ export const oursOnly = ({ settings }: Stack): string =>
 export const lastLines = (text: string, count: number): string =>
   text.trimEnd().split("\n").slice(-count).join("\n");
 
-/** Throws DockerError with the end of its output, and what to do next, unless a command ended well. */
+/** The error for a command that did not do what it was to do, with the end of its output, and what to do next. */
+export const dockerFailed = (output: ProcessOutput, doing: string, next: string): DockerError =>
+  new DockerError(`Docker failed at ${doing}`, { details: lastLines(output.stdall, 20), next });
+
+/** Throws that error unless a command ended well. */
 export function expectSuccess(output: ProcessOutput, doing: string, next: string): void {
-  if (output.exitCode === 0) return;
-  throw new DockerError(`Docker failed at ${doing}`, { details: lastLines(output.stdall, 20), next });
+  if (output.exitCode !== 0) throw dockerFailed(output, doing, next);
 }
 
 /** Is there an engine that answers? Throws DockerError. */

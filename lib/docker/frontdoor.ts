@@ -1,7 +1,7 @@
 import type { ProcessOutput } from "zx/core";
 import { DockerError } from "../errors.ts";
 import type { Stack } from "../stack.ts";
-import { type Container, inspect } from "./container.ts";
+import { type Container, inspect, inspectAll } from "./container.ts";
 import { checkCompose, compose, docker, expectSuccess, TELL_SECONDS, typed } from "./engine.ts";
 
 /** The first start of nginx and auth may pull one and build the other. */
@@ -14,14 +14,8 @@ export interface FrontDoor {
 }
 
 /** Looks at nginx and auth. Throws DockerError. */
-export async function inspectFrontDoor(stack: Stack): Promise<FrontDoor> {
-  const { nginxContainer, project } = stack.settings;
-  const [nginx, auth] = await Promise.all([
-    inspect(stack, nginxContainer),
-    inspect(stack, `${project}-auth`),
-  ]);
-  return { nginx, auth };
-}
+export const inspectFrontDoor = (stack: Stack): Promise<FrontDoor> =>
+  inspectAll(stack, { nginx: stack.settings.nginxContainer, auth: `${stack.settings.project}-auth` });
 
 const frontDoorArgs = (stack: Stack, service: string): string[] =>
   compose(stack, "up", "-d", "--no-deps", "--no-recreate", service);

@@ -1,7 +1,7 @@
-import { z } from "zod";
 import type { Color } from "../color.ts";
 import type { Settings } from "../settings.ts";
 import type { Stack } from "../stack.ts";
+import { z } from "../zod.ts";
 import { act, compose, docker, expectSuccess, lastLines, oursOnly, serviceOf } from "./engine.ts";
 
 /** The image of a colour: each keeps its own build, which is what a rollback goes back to. */
