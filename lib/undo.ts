@@ -1,6 +1,6 @@
 import type { Truth } from "./active.ts";
 import type { Color } from "./color.ts";
-import { stopContainer } from "./docker/container.ts";
+import { stopContainer } from "./docker/stop.ts";
 import { EXIT, NotBackError, ToolError } from "./errors.ts";
 import { drainNginx } from "./nginx/drain.ts";
 import { servingColor } from "./nginx/frontdoor.ts";

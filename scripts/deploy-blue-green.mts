@@ -5,16 +5,16 @@ import { pruneLeftovers } from "../lib/buildcache.ts";
 import { getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
 import { detectConflicts, settleLeftovers } from "../lib/conflict.ts";
 import { dockerCommands } from "../lib/docker/commands.ts";
+import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
+import { imageOf, pruneImages, restoreImage, taggedImage } from "../lib/docker/image.ts";
+import { startContainer } from "../lib/docker/start.ts";
 import {
   discardRelease,
   NEVER_SERVED_GRACE,
   STAND_DOWN,
   standDown,
-  startContainer,
   stopContainer,
-} from "../lib/docker/container.ts";
-import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
-import { imageOf, pruneImages, restoreImage, taggedImage } from "../lib/docker/image.ts";
+} from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";

@@ -3,16 +3,10 @@ import { findActive } from "../lib/active.ts";
 import { type Color, getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
 import { settleLeftovers } from "../lib/conflict.ts";
 import { dockerCommands } from "../lib/docker/commands.ts";
-import {
-  findRestart,
-  NEVER_SERVED_GRACE,
-  restartContainer,
-  STAND_DOWN,
-  standDown,
-  stopContainer,
-} from "../lib/docker/container.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
 import { imageOf, taggedImage } from "../lib/docker/image.ts";
+import { findRestart, restartContainer } from "../lib/docker/start.ts";
+import { NEVER_SERVED_GRACE, STAND_DOWN, standDown, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";

@@ -1,8 +1,10 @@
 import type { Color } from "../color.ts";
 import type { Stack } from "../stack.ts";
-import { containerOf, STAND_DOWN, upArgs } from "./container.ts";
+import { containerOf } from "./container.ts";
 import { typed } from "./engine.ts";
 import { buildArgs, pruneArgs } from "./image.ts";
+import { upArgs } from "./start.ts";
+import { STAND_DOWN } from "./stop.ts";
 
 /** The commands of the acts that bring one colour up and the other down, for a dry run to tell. */
 export const dockerCommands = (stack: Stack, from: Color, to: Color) => ({

@@ -1,17 +1,12 @@
-import type { ProcessOutput } from "zx/core";
 import { COLORS, type Color } from "../color.ts";
-import { DeadlineError, DockerError, NothingToRollBackToError, StopError } from "../errors.ts";
-import { getHostPort, type Settings } from "../settings.ts";
+import { DockerError } from "../errors.ts";
+import type { Settings } from "../settings.ts";
 import type { Stack } from "../stack.ts";
 import { type Infer, z } from "../zod.ts";
-import { act, compose, docker, dockerFailed, expectSuccess, lastLines, serviceOf, typed } from "./engine.ts";
-import { imageOf, restoreImage, taggedImage } from "./image.ts";
+import { docker, dockerFailed, lastLines } from "./engine.ts";
 
 /** The restart policy of a container that is of a failed release. Only its image would not tell: its settings may be what was bad. */
-const NEVER = "no";
-
-/** Enough, in seconds, to stop a colour that never had traffic; one that is still starting may not listen to signals yet. */
-export const NEVER_SERVED_GRACE = 3;
+export const NEVER = "no";
 
 /** The container of a colour, as the owner meets it in `docker ps`. */
 export const containerOf = ({ project }: Settings, color: Color): string => `${project}-api-${color}`;
@@ -145,117 +140,4 @@ export async function recentLogs(stack: Stack, color: Color, lines: number): Pro
   const name = containerOf(stack.settings, color);
   const output = await docker(stack, ["logs", "--tail", String(lines), name]).catch(() => undefined);
   return output ? lastLines(output.stdall, lines) : "its log cannot be read";
-}
-
-/** The arguments that make a colour's container anew from its image, and start it and nothing else. */
-export const upArgs = (stack: Stack, color: Color): string[] =>
-  compose(
-    stack,
-    "up",
-    ...["-d", "--no-deps", "--no-build", "--pull", "never", "--force-recreate"],
-    serviceOf(color),
-  );
-
-/** Makes a colour's container anew from its image, and starts it and nothing else. */
-async function upAnew(stack: Stack, color: Color): Promise<ProcessOutput> {
-  // A paused one does not hear that it is to stop: replacing it would take its whole grace period.
-  if ((await inspectColor(stack, color)).status === "paused")
-    await act(stack, ["unpause", containerOf(stack.settings, color)]);
-  return act(stack, upArgs(stack, color));
-}
-
-/** Spec `start_container`: starts one colour from the image just built, and nothing else. Throws DockerError. */
-export const startContainer = async (stack: Stack, color: Color): Promise<void> =>
-  expectStarted(color, await upAnew(stack, color));
-
-const expectStarted = (color: Color, output: ProcessOutput): void =>
-  expectSuccess(
-    output,
-    `starting ${color}`,
-    "Mend what Docker says and run this again; nothing that serves was touched.",
-  );
-
-/** How a colour is started again. */
-export interface Restart {
-  /** The container as it was left, paused or stopped; else a new one, where it is gone, of a release that failed or made for another port. */
-  asLeft: boolean;
-  /** It is paused, and so has its port still. */
-  hasPort: boolean;
-  args: string[];
-  /** The same as an owner could type it, for a dry run to tell. */
-  command: string;
-}
-
-/** Finds out how a colour is started again. Throws NothingToRollBackToError when it has no good build, DockerError. */
-export async function findRestart(stack: Stack, color: Color): Promise<Restart> {
-  const [{ image, discarded, status, ports }, tagged] = await Promise.all([
-    inspectColor(stack, color),
-    taggedImage(stack, color),
-  ]);
-  if (!tagged) {
-    throw new NothingToRollBackToError(
-      `There is nothing to roll back to: no image ${imageOf(stack.settings, color)} of a good build`,
-      {
-        next: "It is there after a second release: npx tsx scripts/deploy-blue-green.mts. What serves was not touched.",
-      },
-    );
-  }
-  const asLeft = image === tagged.id && !discarded && ports.includes(getHostPort(stack.settings, color));
-  const paused = status === "paused";
-  const again = [paused ? "unpause" : "start", containerOf(stack.settings, color)];
-  const args = asLeft ? again : upArgs(stack, color);
-  return { asLeft, hasPort: asLeft && paused, args, command: typed(stack, args) };
-}
-
-/** Spec `start_container` as a rollback needs it: the container that was left, or a new one. Throws DockerError. */
-export async function restartContainer(stack: Stack, color: Color, { asLeft, args }: Restart): Promise<void> {
-  expectStarted(color, asLeft ? await act(stack, args) : await upAnew(stack, color));
-}
-
-/**
- * Spec `stop_container`: stops one colour, if it has a container, within `grace` seconds, or the time that Compose gave it.
- * Throws StopError.
- */
-export function stopContainer(stack: Stack, color: Color, grace?: number): Promise<void> {
-  const within = grace === undefined ? [] : ["--time", String(grace)];
-  return quiesce(stack, color, ["stop", ...within]);
-}
-
-/** Stops or pauses one colour, if it has a container that is not so yet. Throws StopError. */
-async function quiesce(stack: Stack, color: Color, command: string[]): Promise<void> {
-  const name = containerOf(stack.settings, color);
-  let seen: string;
-  try {
-    const output = await act(stack, [...command, name]);
-    if (output.exitCode === 0 || /no such container|already paused/i.test(output.stderr)) return;
-    seen = lastLines(output.stdall, 5);
-  } catch (error) {
-    if (!(error instanceof DeadlineError)) throw error;
-    seen = error.message;
-  }
-  throw new StopError(`${name} does not ${command[0]}`, {
-    details: seen,
-    next: `Stop it by hand: ${stack.settings.dockerCmd} stop ${name}`,
-  });
-}
-
-/** What `standDown` does to a colour, by STANDBY. */
-export const STAND_DOWN = { stopped: "stop", paused: "pause" } as const;
-
-/** Spec `stop_container` for a colour that a rollback may want back: stops it, or pauses it where STANDBY says so. Throws StopError. */
-export const standDown = (stack: Stack, color: Color): Promise<void> =>
-  quiesce(stack, color, [STAND_DOWN[stack.settings.standby]]);
-
-/**
- * Takes a release that failed out of a rollback's reach: its container, which stays for its log, will not be started again,
- * and the colour's tag goes back. A colour that runs is left alone. Throws DockerError.
- */
-export async function discardRelease(stack: Stack, color: Color, before: string | undefined): Promise<void> {
-  const { status } = await inspectColor(stack, color);
-  if (status === "running") return;
-  if (status !== "absent") {
-    const output = await docker(stack, ["update", "--restart", NEVER, containerOf(stack.settings, color)]);
-    expectSuccess(output, `setting ${color} aside`, "Release again before rolling back.");
-  }
-  await restoreImage(stack, color, before);
 }
