@@ -5,7 +5,7 @@ import { getHostPort, type Settings } from "./settings.ts";
 import { pause, type Stack } from "./stack.ts";
 import { z } from "./zod.ts";
 
-/** Loaded while Docker is asked: it takes a tenth of a second, and somebody waits for the rollback. */
+/** Begun at the start, beside the taking of the lock: it takes a tenth of a second, and somebody waits for the rollback. */
 const undici = import("undici");
 
 const Health = z.object({ status: z.literal("healthy"), vault_exists: z.literal(true) });
