@@ -27,8 +27,9 @@ import { createFolders } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
 
-const HELP = `Releases the API to the color that is idle: builds and starts it, checks its health, moves nginx over,
-watches real traffic, then drains and stops the old color. Nothing that serves is touched before that.
+const HELP = `Releases the API to the color that is idle: builds and starts it, checks its health and moves nginx over.
+Then asks GET /health through nginx every second for VERIFY_SECONDS: each answer must be healthy and by the new
+color. Last, drains and stops the old color. Nothing that serves is touched before that.
 
 Usage: npx tsx scripts/deploy-blue-green.mts [options]
 

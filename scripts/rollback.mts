@@ -19,8 +19,9 @@ import { createFolders } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
 
-const HELP = `Goes back to the other color as it was left: starts it without building, checks its health, moves nginx over,
-watches real traffic, then drains and stops the color it came from. Running it twice returns to where you were.
+const HELP = `Goes back to the other color as it was left: starts it without building, checks its health and moves nginx over.
+Then asks GET /health through nginx every second for VERIFY_SECONDS: each answer must be healthy and by that color.
+Last, drains and stops the color it came from. Running it twice returns to where you were.
 
 Usage: npx tsx scripts/rollback.mts [options]
 
