@@ -12,6 +12,7 @@ import { healthCheck, healthCommands } from "../lib/health.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
 import { bringUpFrontDoor } from "../lib/nginx/frontdoor.ts";
+import { loadKey } from "../lib/nginx/loadkey.ts";
 import { switchCommands, switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/traffic.ts";
 import { checkPortAvailable } from "../lib/port.ts";
@@ -59,6 +60,7 @@ async function main(stack: Stack): Promise<Outcome> {
   await stack.look("look for Docker", () => checkEngine(stack));
   await createFolders(stack);
   await bringUpFrontDoor(stack);
+  await loadKey(stack);
   const cutOff = lock.unfinished();
   const from = await settleLeftovers(stack, await findActive(stack));
   const { active } = from;

@@ -27,7 +27,9 @@ const Inspected = z.object({
   policy: z.string(),
   labels: z.record(z.string(), z.string()).nullable(),
   networks: z.record(z.string(), z.object({ IPAddress: z.string() })),
-  ports: z.record(z.string(), z.array(z.object({ HostPort: z.string() })).nullable()).nullable(),
+  ports: z
+    .record(z.string(), z.array(z.object({ HostIp: z.string(), HostPort: z.string() })).nullable())
+    .nullable(),
 });
 
 /** A container as it is now. `absent`: there is none of this name. */
@@ -44,6 +46,8 @@ export interface Container {
   addresses: string[];
   /** The host ports that it was made with. */
   ports: number[];
+  /** The host addresses that it was made to listen on; an empty one stands for all. */
+  binds: string[];
 }
 
 const ABSENT: Container = {
@@ -54,6 +58,7 @@ const ABSENT: Container = {
   discarded: false,
   addresses: [],
   ports: [],
+  binds: [],
 };
 
 /**
@@ -90,6 +95,7 @@ function ownContainer({ settings }: Stack, name: string, seen: Infer<typeof Insp
       next: `Rename or remove it (${settings.dockerCmd} rename ${name} ${name}-old), or give this stack another COMPOSE_PROJECT_NAME.`,
     });
   }
+  const published = Object.values(seen.ports ?? {}).flatMap((bound) => bound ?? []);
   return {
     status: seen.status as Container["status"],
     restarts: seen.restarts,
@@ -97,9 +103,8 @@ function ownContainer({ settings }: Stack, name: string, seen: Infer<typeof Insp
     image: seen.image,
     discarded: seen.policy === NEVER,
     addresses: Object.values(seen.networks).map(({ IPAddress }) => IPAddress),
-    ports: Object.values(seen.ports ?? {}).flatMap((bound) =>
-      (bound ?? []).map(({ HostPort }) => Number(HostPort)),
-    ),
+    ports: published.map(({ HostPort }) => Number(HostPort)),
+    binds: published.map(({ HostIp }) => HostIp),
   };
 }
 
