@@ -17,6 +17,7 @@ import {
 } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
+import { checkMemory } from "../lib/memory.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
 import { bringUpFrontDoor } from "../lib/nginx/frontdoor.ts";
@@ -71,6 +72,7 @@ async function main(stack: Stack): Promise<Outcome> {
   try {
     await stack.step(`build ${next}`, () => buildContainer(stack, next), told.build);
     await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
+    await stack.look(`check the memory for ${next}`, () => checkMemory(stack, active));
   } catch (error) {
     await undo(stack, error, (inner) =>
       inner.step(`keep the build of ${next} before`, () => restoreImage(inner, next, replaced)),

@@ -13,13 +13,15 @@ export const containerOf = ({ project }: Settings, color: Color): string => `${p
 
 /** Only what is used: --verbose shows the output, and the whole of it has the environment in it, with the owner's secrets. */
 const INSPECTED = [
-  '{"name":{{json .Name}},"image":{{json .Image}},"restarts":{{.RestartCount}},"status":{{json .State.Status}},',
+  '{"name":{{json .Name}},"id":{{json .Id}},"pid":{{.State.Pid}},"image":{{json .Image}},"restarts":{{.RestartCount}},"status":{{json .State.Status}},',
   '"exitCode":{{.State.ExitCode}},"policy":{{json .HostConfig.RestartPolicy.Name}},"labels":{{json .Config.Labels}},',
   '"networks":{{json .NetworkSettings.Networks}},"ports":{{json .HostConfig.PortBindings}}}',
 ].join("");
 
 const Inspected = z.object({
   name: z.string(),
+  id: z.string(),
+  pid: z.number(),
   image: z.string(),
   restarts: z.number(),
   status: z.string(),
@@ -38,6 +40,9 @@ export interface Container {
   /** How often the engine restarted it by itself since it was last started. */
   restarts: number;
   exitCode: number;
+  id: string;
+  /** Its first process, as the engine's host counts; 0 when it does not run. */
+  pid: number;
   /** The id of the image it was made from. */
   image: string;
   /** It is of a release that failed: see `discardRelease`. */
@@ -54,6 +59,8 @@ const ABSENT: Container = {
   status: "absent",
   restarts: 0,
   exitCode: 0,
+  id: "",
+  pid: 0,
   image: "",
   discarded: false,
   addresses: [],
@@ -100,6 +107,8 @@ function ownContainer({ settings }: Stack, name: string, seen: Infer<typeof Insp
     status: seen.status as Container["status"],
     restarts: seen.restarts,
     exitCode: seen.exitCode,
+    id: seen.id,
+    pid: seen.pid,
     image: seen.image,
     discarded: seen.policy === NEVER,
     addresses: Object.values(seen.networks).map(({ IPAddress }) => IPAddress),
