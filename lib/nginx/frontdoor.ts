@@ -6,6 +6,7 @@ import { type Answer, probeHealth } from "../health.ts";
 import type { Settings } from "../settings.ts";
 import type { Stack } from "../stack.ts";
 import { awaitThat } from "../wait.ts";
+import { setConnections } from "./connections.ts";
 
 /** How long, in seconds, the first look-up of the colours' addresses may take after a start. */
 const FIRST_LOOKUP_SECONDS = 5;
@@ -35,6 +36,7 @@ export async function loadedColor({ nginxPort, health }: Settings): Promise<stri
 export async function bringUpFrontDoor(stack: Stack): Promise<void> {
   const frontDoor = await inspectFrontDoor(stack);
   expectOwnPort(stack, frontDoor);
+  await setConnections(stack);
   const down = downServices(stack, frontDoor);
   for (const service of down) {
     stack.log.info(`${service.name} does not run: bringing it up`);
