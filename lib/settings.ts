@@ -47,6 +47,11 @@ const networks = z
     (parts) => parts.every(isNetwork),
     "must be addresses or networks such as 172.18.0.1 or 10.0.0.0/8",
   );
+const AN_IDLE_TIME = "must be 0, or a number of seconds from 0.1 to a day";
+const idleSeconds = ofDigits(/^\d+(\.\d+)?$/, AN_IDLE_TIME).refine(
+  (value) => value === 0 || (value >= 0.1 && value <= 86_400),
+  AN_IDLE_TIME,
+);
 
 /** Is there a folder? Also false where nobody may look: a permission lost is as good as a volume lost. */
 export function isFolder(path: string): boolean {
@@ -94,6 +99,7 @@ export const rawSettings = (needs: Needs) => {
     OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
     LOOP_API_CONTEXT: source.default(join(ROOT, "examples/loop-api")),
     LOOP_AUTH_CONTEXT: source.default(join(ROOT, "examples/loop-auth")),
+    API_IDLE_SECONDS: idleSeconds.default(2),
     HEALTH_RETRIES: count.default(30),
     HEALTH_INTERVAL: someSeconds.default(10),
     HEALTH_TIMEOUT: someSeconds.default(5),
@@ -140,6 +146,8 @@ export interface Settings {
   vaultPath: string;
   /** The folder that a colour is built from. */
   apiContext: string;
+  /** How long, in seconds, the API keeps a connection open that no request uses; 0: it closes each after its response. */
+  apiIdleSeconds: number;
   activeColorFile: string;
   oauthDataPath: string;
   health: { retries: number; interval: number; timeout: number };
@@ -240,6 +248,7 @@ export function loadSettings(
     ports: { blue: BLUE_PORT, green: GREEN_PORT },
     vaultPath: raw.VAULT_PATH,
     apiContext: raw.LOOP_API_CONTEXT,
+    apiIdleSeconds: raw.API_IDLE_SECONDS,
     activeColorFile,
     oauthDataPath: raw.OAUTH_DATA_PATH,
     health: { retries: raw.HEALTH_RETRIES, interval: raw.HEALTH_INTERVAL, timeout: raw.HEALTH_TIMEOUT },

@@ -17,6 +17,7 @@ import {
 } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
+import { checkIdleConnections, idleCommands } from "../lib/idle.ts";
 import { checkMemory } from "../lib/memory.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
@@ -89,6 +90,11 @@ async function main(stack: Stack): Promise<Outcome> {
       `check the health of ${next}`,
       () => healthCheck(stack, next),
       healthCommands(stack, next),
+    );
+    await stack.step(
+      `check the idle connections of ${next}`,
+      () => checkIdleConnections(stack, next),
+      idleCommands(stack, next),
     );
     // Takes itself back when it fails.
     await stack.step(`switch nginx to ${next}`, () => switchNginx(stack, next), switchCommands(stack, next));

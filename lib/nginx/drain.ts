@@ -35,7 +35,10 @@ async function awaitOldWorkers(stack: Stack, limit: number): Promise<string[]> {
   return left.match(/\d+/g) ?? [];
 }
 
-/** How many requests nginx has open on a colour: with `keepalive 0` each connection to it is one. */
+/**
+ * How many requests nginx has open on a color that it no longer serves. Each connection to it is one: a worker closes its idle
+ * connections when it begins to shut down and keeps none after that, and new workers have none to that color.
+ */
 async function openRequests(stack: Stack, color: Color): Promise<number> {
   const { addresses } = await inspectColor(stack, color);
   // The kernel's table has addresses as hexadecimal, last byte first: 172.18.0.3:8081 is 030012AC:1F91.

@@ -1,0 +1,39 @@
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { closedAfter } from "../lib/idle.ts";
+
+/** Watches a server's idle connection for half a second. */
+async function watched(server: Server): Promise<number | undefined> {
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  try {
+    return await closedAfter(`http://127.0.0.1:${(server.address() as AddressInfo).port}/health`, 0.5);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+const answer = (headers: Record<string, string> = {}, after?: number) =>
+  createServer((request, response) => {
+    response.writeHead(200, headers).end("{}");
+    if (after !== undefined) response.on("finish", () => setTimeout(() => request.socket.end(), after));
+  });
+
+test("a connection that stays open is fine", async () => {
+  assert.is(await watched(answer()), undefined);
+});
+
+test("one that is closed early is timed", async () => {
+  const seconds = await watched(answer({}, 200));
+  assert.ok(seconds !== undefined && seconds >= 0.15 && seconds < 0.5, String(seconds));
+  assert.ok((await watched(answer({}, 0))) !== undefined);
+});
+
+test("one whose end is announced is fine: nginx does not keep it", async () => {
+  assert.is(await watched(answer({ connection: "close" }, 0)), undefined);
+});
+test.run();
