@@ -44,11 +44,25 @@ export async function checkMemory(stack: Stack, active: Color): Promise<void> {
   if (container.status !== "running") return;
   const [held, free] = await Promise.all([heldBy(container), freeMemory()]);
   if (held === undefined || free === undefined) {
-    return stack.log.info(`free memory for a second color unknown: it cannot be seen from here`);
+    return stack.log.info("free memory for a second color unknown: it cannot be seen from here");
   }
   if (held <= free) return;
+  const name = containerOf(stack.settings, active);
   throw new MemoryError(`Not enough memory for a second color: ${mib(free)} free, swap included`, {
-    details: `${containerOf(stack.settings, active)}, which serves, holds ${mib(held)}; ${getInactiveColor(active)} would need about as much.`,
-    next: "End something else, or add swap, then run this again; docker stats shows what containers take. Nothing was started.",
+    details: `${name}, which serves, holds ${mib(held)}; ${getInactiveColor(active)} would need about as much.`,
+    next: `End something else or add swap, then run this again; docker stats shows what containers take. Where ${active} holds more than it should, restart it at a quiet time: ${stack.settings.dockerCmd} restart ${name}. Nothing was started.`,
   });
+}
+
+/**
+ * The same for a rollback, as a warning: the release that it leaves may be one that holds more and more memory, and the colour
+ * of before needs less. Throws DockerError.
+ */
+export async function warnOfMemory(stack: Stack, active: Color): Promise<void> {
+  try {
+    await checkMemory(stack, active);
+  } catch (error) {
+    if (!(error instanceof MemoryError)) throw error;
+    stack.log.warn(`${error.message}. ${error.details} Going on: it is the way back`);
+  }
 }

@@ -27,10 +27,14 @@ const A_TIME = "must be a number of seconds up to a day, such as 10 or 0.5";
 const seconds = ofDigits(/^\d+(\.\d+)?$/, A_TIME).refine((value) => value <= 86_400, A_TIME);
 const someSeconds = seconds.refine((value) => value > 0, "must be more than 0 seconds");
 
-const size = (must: string) => z.string().regex(/^\d+[kmg]?$/i, must);
-/** What Compose and nginx both understand; the engine takes no memory limit below 6m. */
-const memory = size("must be a size such as 512m or 1g; 0 for no limit");
+const size = (must: string) => z.string().regex(/^(0|[1-9]\d*[kmg]?)$/i, must);
+const UNITS: Readonly<Record<string, number>> = { k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 };
+const bytesIn = (text: string): number =>
+  Number.parseInt(text, 10) * (UNITS[text.slice(-1).toLowerCase()] ?? 1);
+const A_MEMORY = "must be a size from 6m, such as 512m or 1g; 0 for no limit";
+const memory = size(A_MEMORY).refine((text) => text === "0" || bytesIn(text) >= 6 * 2 ** 20, A_MEMORY);
 const A_BODY = "must be a size such as 100m; 0 for no limit";
+const A_TMP = "must be a size such as 256m";
 const pids = z.string().regex(/^\d+$/, "must be a whole number; 0 for no limit");
 
 /** Is it an address, or a network such as 10.0.0.0/8? Strictly: it is written into a file of nginx. */
@@ -115,7 +119,9 @@ export const rawSettings = (needs: Needs) => {
     API_PIDS: pids.default("512"),
     NGINX_PIDS: pids.default("256"),
     AUTH_PIDS: pids.default("128"),
-    API_TMP: size("must be a size such as 256m").default("256m"),
+    API_TMP: size(A_TMP)
+      .refine((text) => text !== "0", A_TMP)
+      .default("256m"),
     NOTIFY_URL: z.url({ protocol: /^https?$/, error: "must be an http or https address" }).optional(),
     NOTIFY_ON: z.enum(["always", "failure"], "must be always or failure").default("always"),
   });

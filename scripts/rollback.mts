@@ -9,7 +9,7 @@ import { findRestart, restartContainer } from "../lib/docker/start.ts";
 import { NEVER_SERVED_GRACE, STAND_DOWN, standDown, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
-import { checkMemory } from "../lib/memory.ts";
+import { warnOfMemory } from "../lib/memory.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
 import { bringUpFrontDoor } from "../lib/nginx/frontdoor.ts";
@@ -74,7 +74,7 @@ async function main(stack: Stack): Promise<Outcome> {
   if (!restart.asLeft) await stack.look("look for Compose", () => checkCompose(stack));
   if (!restart.hasPort) {
     await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
-    await stack.look(`check the memory for ${next}`, () => checkMemory(stack, active));
+    await stack.look(`look at the memory for ${next}`, () => warnOfMemory(stack, active));
   }
   lock.note({ from: active, to: next, imageBefore: undefined, started: undefined }); // not those of a run before
   try {
