@@ -174,19 +174,20 @@ attempts(
     if (!(tooLarge instanceof Error)) assert.is(tooLarge.statusCode, 413);
 
     const uploads = [1, 2, 3].map(() => {
-      const upload = open(`${url}/swallow`, { method: "POST", headers: { "content-length": 20 * 2 ** 20 } });
+      const upload = open(`${url}/swallow`, { method: "POST", headers: { "content-length": 8 * 2 ** 20 } });
       upload.on("error", () => undefined);
-      upload.write(Buffer.alloc(16 * 2 ** 20));
+      upload.write(Buffer.alloc(4 * 2 ** 20));
       return upload;
     });
     await sleep(1500);
-    const { stdout } = await inside(
-      stack,
-      "nginx",
-      "du -skc /tmp /run /var/cache/nginx /var/lib/nginx | tail -n 1",
-    );
+    // Not du: nginx unlinks such a file as soon as it is open.
+    const { stdout } = await inside(stack, "nginx", "df -k /tmp /run /var/cache/nginx /var/lib/nginx");
+    const held = stdout
+      .split("\n")
+      .slice(1)
+      .reduce((total, line) => total + Number(line.split(/\s+/)[2] ?? 0), 0);
     for (const upload of uploads) upload.destroy();
-    assert.ok(Number.parseInt(stdout, 10) < 1024, `nginx holds ${stdout}`);
+    assert.ok(held < 1024, `nginx holds ${held} KiB`);
   },
 );
 
@@ -520,7 +521,7 @@ names("never hears of a color, and gets no request of one that crashed", async (
   await stack.docker("kill", `${stack.project}-api-green`);
   const since = performance.now();
   let last = 0;
-  while (performance.now() - since < 5000) {
+  while (performance.now() - since < 12_000) {
     const { status, body } = await stack.front();
     assert.not.match(body, "stolen");
     last = status;
@@ -529,6 +530,6 @@ names("never hears of a color, and gets no request of one that crashed", async (
   assert.is(last, 502);
   const { stdout } = await stack.docker("logs", liar);
   assert.match(stdout, "outside");
-  assert.not.match(stdout, /loop-(api|auth)/);
+  assert.not.match(stdout, /loop-(api|auth)|GET/);
 });
 names.run();
