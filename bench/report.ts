@@ -1,5 +1,6 @@
 import { type Figures, figuresOf, type Outcome, type OwnTimes, type Switch } from "./figures.ts";
 import type { Shot } from "./load.ts";
+import type { Method, Rate, Saturation, Way } from "./saturation.ts";
 
 const whole = (value: number): string => Math.round(value).toLocaleString("en");
 const inSeconds = (ms: number): string => (ms / 1000).toFixed(2);
@@ -57,6 +58,25 @@ export const partsTable = ({ parts }: OwnTimes): string =>
   ["| without load, median | ms |", "| --- | ---: |"]
     .concat(Object.entries(parts).map(([name, ms]) => `| ${name} | ${whole(ms)} |`))
     .join("\n");
+
+/** All ways to one API, as a Markdown table. Ratios are to the API itself, in the same run. */
+export function saturationTable({ ways }: Saturation): string {
+  const perSecond = ({ requests, seconds }: Rate): number => requests / seconds;
+  const direct = (ways[0] as Way).rates;
+  const cells = ({ rates }: Way, method: Method): string => {
+    const [rate, share] = [perSecond(rates[method]), perSecond(rates[method]) / perSecond(direct[method])];
+    return `${whole(rate)} | ${share.toFixed(2)} | ${rates[method].p50.toFixed(1)} / ${rates[method].p99.toFixed(1)}`;
+  };
+  const failed = ({ rates: { get, post } }: Way): string => {
+    const lost = get.failed + post.failed;
+    return `${lost > 0 ? `**${whole(lost)}**` : "0"} of ${whole(get.requests + post.requests)}`;
+  };
+  return [
+    "| | GET req/s | ÷ direct | p50 / p99 ms | POST req/s | ÷ direct | p50 / p99 ms | failed |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ...ways.map((way) => `| ${way.name} | ${cells(way, "get")} | ${cells(way, "post")} | ${failed(way)} |`),
+  ].join("\n");
+}
 
 const WIDTH = 920;
 const STRIP = 180;
