@@ -13,7 +13,7 @@ import { createScratch, type Scratch, waitFor } from "../tests/scratch.ts";
 import { clientsTable, manyClients } from "./clients.ts";
 import { type Outcome, type OwnTimes, quantile, type Switch } from "./figures.ts";
 import { type Load, type Mix, startLoad } from "./load.ts";
-import { ownTable, partsTable, picture, saturationTable, table } from "./report.ts";
+import { ownTable, PAUSE_MS, partsTable, picture, saturationTable, table } from "./report.ts";
 import { CONNECTIONS, type Saturation, saturate } from "./saturation.ts";
 
 const HELP = `Measures releases and the front door, each on stacks of its own, and writes docs/bench.md, docs/bench.svg and the
@@ -33,7 +33,6 @@ Usage: npm run bench -- [--only SECTION] [--switches N] [--others N] [--steady S
   --release-seconds S  saturation: seconds of load with ten releases, for each method (default 300)`;
 
 const MIX: Mix = { clients: { post: 25, get: 25, slow: 5, stream: 5 }, thinkMs: 100, patientMs: [0, 0] };
-const PAUSE_MS = 1000;
 const QUIET_RUNS = 5;
 
 type Contender = (stack: Scratch, load: Load, version: string) => Promise<Switch>;
@@ -91,6 +90,7 @@ const thisTool: Contender = async (stack, load, version) => {
     firstAnswer: await firstAnswer(load, command, (color) => color === next),
     stop: stopped - took(run, "stop") * 1000,
     stopped,
+    step: took(run, "switch nginx") * 1000,
   };
 };
 

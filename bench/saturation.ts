@@ -155,7 +155,7 @@ async function logReach({ nginxContainer }: Scratch): Promise<Reach> {
 }
 
 /** Measures all ways to an API; with `releaseSeconds`, this front door also while it releases. */
-export async function ways(api: string, env: Record<string, string>, seconds: number, releaseSeconds?: number) {
+async function ways(api: string, env: Record<string, string>, seconds: number, releaseSeconds?: number) {
   const stack = await createScratch("saturation");
   try {
     Object.assign(stack.env, env, { VERIFY_SECONDS: "5", DRAIN_SECONDS: "30", HEALTH_RETRIES: "60" });
