@@ -2,7 +2,7 @@ import { cp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { $, type ProcessOutput } from "zx/core";
-import { connectionsFor } from "../lib/nginx/connections.ts";
+import { renderConnections } from "../lib/nginx/connections.ts";
 import { ROOT } from "../lib/settings.ts";
 import { createScratch, type Scratch, waitFor } from "../tests/scratch.ts";
 
@@ -112,7 +112,7 @@ const PROXIES: readonly Maker[] = [
     beside(stack, "Caddy", ["--env", `API=${api}`, tools, "caddy", "run", "--config", "/bench/Caddyfile"]),
   (stack) =>
     changedNginx(stack, "this front door with `keepalive 0`", (folder) =>
-      writeFile(join(folder, "api-connections.conf"), connectionsFor({ apiIdleSeconds: 0 })),
+      writeFile(join(folder, "api-connections.conf"), renderConnections({ apiIdleSeconds: 0 })),
     ),
 ];
 

@@ -15,9 +15,10 @@ async function syncFolder(path: string): Promise<void> {
 }
 
 /** Replaces a file so that readers see the old or the new content, also after a power cut. Throws what the file system throws. */
-export async function replaceFile(path: string, content: string): Promise<void> {
-  const file = await open(temporary(path), "w", 0o644);
+export async function replaceFile(path: string, content: string, mode = 0o644): Promise<void> {
+  const file = await open(temporary(path), "w", mode);
   try {
+    await file.chmod(mode); // one that a killed run left may have another
     await file.writeFile(content);
     await file.sync();
   } finally {

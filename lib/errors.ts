@@ -66,6 +66,12 @@ export class BuildError extends ToolError {}
 /** The active link is something else than a link. Nothing was touched. */
 export class LinkError extends ToolError {}
 
+/** nginx did not take its configuration before anything was started. Nothing was touched. */
+export class ConfigurationError extends ToolError {}
+
+/** The host has less memory than a second colour would take. Nothing was started. */
+export class MemoryError extends ToolError {}
+
 /** The host port of the colour is somebody else's. Nothing was started. */
 export class PortConflictError extends ToolError {}
 

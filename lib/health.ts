@@ -1,6 +1,7 @@
 import type { Color } from "./color.ts";
 import { inspectColor, recentLogs } from "./docker/container.ts";
 import { HealthError } from "./errors.ts";
+import { keyHeaders } from "./nginx/key.ts";
 import { getHostPort, type Settings } from "./settings.ts";
 import { pause, type Stack } from "./stack.ts";
 import { z } from "./zod.ts";
@@ -15,6 +16,8 @@ export interface Answer {
   healthy: boolean;
   /** What was seen, in words. */
   finding: string;
+  /** The HTTP status, where there was a whole answer. */
+  status?: number;
   /** The colour that nginx says it has loaded; only answers through nginx carry one. */
   color?: string;
 }
@@ -37,16 +40,29 @@ function judge(status: number, body: string): Pick<Answer, "healthy" | "finding"
  * Asks one /health over a connection of its own, so that no kept-alive one to an old nginx worker answers.
  * Healthy is 200, JSON, `status` "healthy" and `vault_exists` true, all within `timeout` seconds and 64 KiB. Never throws.
  */
-export async function probeHealth(url: string, timeout: number): Promise<Answer> {
+export async function probeHealth(
+  url: string,
+  timeout: number,
+  headers: Record<string, string> = {},
+): Promise<Answer> {
   const { Agent, request } = await undici;
   const agent = new Agent({ maxResponseSize: 64 * 1024 });
   try {
-    const { statusCode, headers, body } = await request(url, {
+    const {
+      statusCode,
+      headers: answered,
+      body,
+    } = await request(url, {
       dispatcher: agent,
+      headers,
       signal: AbortSignal.timeout(timeout * 1000),
     });
-    const color = headers["x-loop-color"];
-    return { ...judge(statusCode, await body.text()), ...(typeof color === "string" ? { color } : {}) };
+    const color = answered["x-loop-color"];
+    return {
+      ...judge(statusCode, await body.text()),
+      status: statusCode,
+      ...(typeof color === "string" ? { color } : {}),
+    };
   } catch (error) {
     const late = error instanceof Error && error.name === "TimeoutError";
     return {
@@ -62,8 +78,12 @@ export async function probeHealth(url: string, timeout: number): Promise<Answer>
  * Asks a colour's /health through nginx, whichever colour is active. Its address may be one that nginx does not know yet,
  * and a switch before it does would answer 502. Never throws.
  */
-const probeThroughNginx = ({ settings: { nginxPort, health } }: Stack, color: Color): Promise<Answer> =>
-  probeHealth(`http://127.0.0.1:${nginxPort}/_loop/${color}/health`, health.timeout);
+const probeThroughNginx = async ({ settings }: Stack, color: Color): Promise<Answer> =>
+  probeHealth(
+    `${settings.nginxUrl}/_loop/${color}/health`,
+    settings.health.timeout,
+    await keyHeaders(settings),
+  );
 
 /** Does nginx reach a healthy API of this colour now? Never throws. */
 export const nginxReaches = async (stack: Stack, color: Color): Promise<boolean> =>
@@ -96,7 +116,7 @@ const nextStep = ({ vaultPath }: Settings, finding: string): string =>
 
 /** What `health_check` asks, for a dry run to tell. */
 export const healthCommands = ({ settings }: Stack, color: Color): string[] => [
-  `ask http://127.0.0.1:${getHostPort(settings, color)}/health and http://127.0.0.1:${settings.nginxPort}/_loop/${color}/health until both are healthy, ${settings.health.retries * settings.health.interval} s at most`,
+  `ask http://127.0.0.1:${getHostPort(settings, color)}/health and ${settings.nginxUrl}/_loop/${color}/health until both are healthy, ${settings.health.retries * settings.health.interval} s at most`,
 ];
 
 /**

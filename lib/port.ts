@@ -1,18 +1,25 @@
 import { readdir, readFile, readlink } from "node:fs/promises";
 import { createServer } from "node:net";
+import { networkInterfaces } from "node:os";
 import type { Color } from "./color.ts";
 import { containerOf } from "./docker/container.ts";
 import { containerOnPort } from "./docker/engine.ts";
-import { PortConflictError } from "./errors.ts";
+import type { Down } from "./docker/frontdoor.ts";
+import { PortConflictError, UsageError } from "./errors.ts";
 import { getHostPort } from "./settings.ts";
 import type { Stack } from "./stack.ts";
 
-const isFree = (port: number): Promise<boolean> =>
-  new Promise((resolve) => {
+/** Whether a port can be listened on, at one address of this host, or at all of them. */
+async function isFree(port: number, address: string | undefined): Promise<boolean> {
+  const code = await new Promise<string | undefined>((resolve) => {
     const server = createServer()
-      .once("error", () => resolve(false))
-      .listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+      .once("error", (error) => resolve("code" in error ? String(error.code) : error.message))
+      .listen(port, address, () => server.close(() => resolve(undefined)));
   });
+  if (code === undefined) return true;
+  // This user may not try ports below 1024, but the engine may: the kernel's tables tell whether somebody listens.
+  return code === "EACCES" && (await listeningInodes(port)).length === 0;
+}
 
 /** The inodes of the sockets that listen on a port, from the kernel's tables: neither ss nor lsof is everywhere. */
 async function listeningInodes(port: number): Promise<string[]> {
@@ -45,18 +52,52 @@ async function processOnPort(port: number): Promise<string> {
   return "a process that this user may not see (try as root)";
 }
 
+/** Throws PortConflictError that names the container or process which holds a port, unless that is `own`, or it is free. */
+async function expectPort(
+  stack: Stack,
+  {
+    own,
+    port,
+    address,
+    setting,
+  }: { own: string; port: number; address: string | undefined; setting: string },
+): Promise<void> {
+  const container = await containerOnPort(stack, port);
+  if (container === own || (container === undefined && (await isFree(port, address)))) return;
+  const holder = container === undefined ? await processOnPort(port) : `the container ${container}`;
+  throw new PortConflictError("Port conflict detected, check running containers", {
+    details: `Port ${port}, which ${own} needs, is held by ${holder}.`,
+    next: `Stop it or set ${setting} to a free port, then run this again; nothing was started.`,
+  });
+}
+
 /**
  * Spec `check_port_available`: a colour's host port is free, or held by its own container, which is about to be replaced.
  * Throws PortConflictError that names the container or process which holds it.
  */
-export async function checkPortAvailable(stack: Stack, color: Color): Promise<void> {
-  const port = getHostPort(stack.settings, color);
-  const own = containerOf(stack.settings, color);
-  const container = await containerOnPort(stack, port);
-  if (container === own || (container === undefined && (await isFree(port)))) return;
-  const holder = container === undefined ? await processOnPort(port) : `the container ${container}`;
-  throw new PortConflictError("Port conflict detected, check running containers", {
-    details: `Port ${port}, which ${own} needs, is held by ${holder}.`,
-    next: `Stop it or set ${color.toUpperCase()}_PORT to a free port, then run this again; nothing was started.`,
+export const checkPortAvailable = (stack: Stack, color: Color): Promise<void> =>
+  expectPort(stack, {
+    own: containerOf(stack.settings, color),
+    port: getHostPort(stack.settings, color),
+    address: "127.0.0.1",
+    setting: `${color.toUpperCase()}_PORT`,
   });
+
+/**
+ * The same for nginx or auth before it is brought up, which Docker would refuse in its own words. The address that nginx is
+ * to listen on must be one of this host. Throws PortConflictError, UsageError.
+ */
+export async function checkServicePort(stack: Stack, { name, port, address, setting }: Down): Promise<void> {
+  const here = Object.values(networkInterfaces()).flatMap((each) => (each ?? []).map((one) => one.address));
+  if (
+    address !== undefined &&
+    address !== "0.0.0.0" &&
+    !address.startsWith("127.") &&
+    !here.includes(address)
+  ) {
+    throw new UsageError(`NGINX_BIND is ${address}, which is no address of this machine`, {
+      next: `Set it to one of ${here.filter((one) => !one.includes(":")).join(", ")}; nothing was started.`,
+    });
+  }
+  await expectPort(stack, { own: name, port, address, setting });
 }

@@ -1,4 +1,5 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
+import { isIP, isIPv4 } from "node:net";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseEnv } from "node:util";
@@ -26,6 +27,30 @@ const A_TIME = "must be a number of seconds up to a day, such as 10 or 0.5";
 const seconds = ofDigits(/^\d+(\.\d+)?$/, A_TIME).refine((value) => value <= 86_400, A_TIME);
 const someSeconds = seconds.refine((value) => value > 0, "must be more than 0 seconds");
 
+const size = (must: string) => z.string().regex(/^(0|[1-9]\d*[kmg]?)$/i, must);
+const UNITS: Readonly<Record<string, number>> = { k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 };
+const bytesIn = (text: string): number =>
+  Number.parseInt(text, 10) * (UNITS[text.slice(-1).toLowerCase()] ?? 1);
+const A_MEMORY = "must be a size from 6m, such as 512m or 1g; 0 for no limit";
+const memory = size(A_MEMORY).refine((text) => text === "0" || bytesIn(text) >= 6 * 2 ** 20, A_MEMORY);
+const A_BODY = "must be a size such as 100m; 0 for no limit";
+const A_TMP = "must be a size such as 256m";
+const pids = z.string().regex(/^\d+$/, "must be a whole number; 0 for no limit");
+
+/** Is it an address, or a network such as 10.0.0.0/8? Strictly: it is written into a file of nginx. */
+function isNetwork(text: string): boolean {
+  const [address = "", bits, ...more] = text.split("/");
+  const version = isIP(address);
+  if (version === 0 || address.includes("%") || more.length > 0) return false;
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128));
+}
+const networks = z
+  .string()
+  .transform((text) => text.split(/[\s,]+/).filter((part) => part !== ""))
+  .refine(
+    (parts) => parts.every(isNetwork),
+    "must be addresses or networks such as 172.18.0.1 or 10.0.0.0/8",
+  );
 const AN_IDLE_TIME = "must be 0, or a number of seconds from 0.1 to a day";
 const idleSeconds = ofDigits(/^\d+(\.\d+)?$/, AN_IDLE_TIME).refine(
   (value) => value === 0 || (value >= 0.1 && value <= 86_400),
@@ -65,6 +90,10 @@ export const rawSettings = (needs: Needs) => {
       .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, "must be a container name")
       .optional(),
     NGINX_IMAGE: z.string().default("nginx:1.30"),
+    NGINX_BIND: z
+      .string()
+      .refine(isIPv4, "must be an IPv4 address of this machine, such as 127.0.0.1")
+      .optional(),
     NGINX_PORT: port.default(8080),
     BLUE_PORT: port.default(8082),
     GREEN_PORT: port.default(8085),
@@ -82,6 +111,17 @@ export const rawSettings = (needs: Needs) => {
     DRAIN_SECONDS: seconds.default(30),
     STANDBY: z.enum(["stopped", "paused"], "must be stopped or paused").default("stopped"),
     LOG_FILE: path.optional(),
+    BODY_MAX: size(A_BODY).default("100m"),
+    TRUSTED_PROXIES: networks.optional(),
+    API_MEMORY: memory.default("1g"),
+    NGINX_MEMORY: memory.default("512m"),
+    AUTH_MEMORY: memory.default("256m"),
+    API_PIDS: pids.default("512"),
+    NGINX_PIDS: pids.default("256"),
+    AUTH_PIDS: pids.default("128"),
+    API_TMP: size(A_TMP)
+      .refine((text) => text !== "0", A_TMP)
+      .default("256m"),
     NOTIFY_URL: z.url({ protocol: /^https?$/, error: "must be an http or https address" }).optional(),
     NOTIFY_ON: z.enum(["always", "failure"], "must be always or failure").default("always"),
   });
@@ -99,6 +139,15 @@ export interface Settings {
   /** The folder beside the (first) compose file that nginx has mounted. */
   nginxFolder: string;
   nginxPort: number;
+  /** The address that nginx's port is published on; undefined for all. */
+  nginxBind: string | undefined;
+  /** Where this machine asks nginx, without a path at its end. */
+  nginxUrl: string;
+  authPort: number;
+  /** The largest request body, as nginx writes it. */
+  bodyMax: string;
+  /** Addresses and networks of the proxies whose forwarded headers are believed. */
+  trustedProxies: readonly string[];
   ports: Readonly<Record<Color, number>>;
   vaultPath: string;
   /** The folder that a colour is built from. */
@@ -122,6 +171,10 @@ export interface Settings {
   /** What Compose fills its file with: the process environment over the settings file over the defaults. */
   environment: Record<string, string>;
 }
+
+/** An address to ask where nginx is published on this one. */
+const reachedAt = (bind: string | undefined): string =>
+  bind === undefined || bind === "0.0.0.0" ? "127.0.0.1" : bind;
 
 /** Compose, too, takes a variable that is set to nothing as not set. */
 const withoutEmpty = (environment: Environment): Record<string, string> =>
@@ -193,6 +246,11 @@ export function loadSettings(
     nginxContainer,
     nginxFolder: join(dirname(composeFiles[0] ?? ROOT), "nginx"),
     nginxPort: NGINX_PORT,
+    nginxBind: raw.NGINX_BIND,
+    nginxUrl: `http://${reachedAt(raw.NGINX_BIND)}:${NGINX_PORT}`,
+    authPort: AUTH_PORT,
+    bodyMax: raw.BODY_MAX,
+    trustedProxies: raw.TRUSTED_PROXIES ?? [],
     ports: { blue: BLUE_PORT, green: GREEN_PORT },
     vaultPath: raw.VAULT_PATH,
     apiContext: raw.LOOP_API_CONTEXT,

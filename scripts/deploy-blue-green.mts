@@ -18,9 +18,11 @@ import {
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
 import { checkIdleConnections, idleCommands } from "../lib/idle.ts";
+import { checkMemory } from "../lib/memory.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
 import { bringUpFrontDoor } from "../lib/nginx/frontdoor.ts";
+import { loadKey } from "../lib/nginx/loadkey.ts";
 import { switchCommands, switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/traffic.ts";
 import { checkPortAvailable } from "../lib/port.ts";
@@ -28,8 +30,9 @@ import { createFolders } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
 
-const HELP = `Releases the API to the color that is idle: builds and starts it, checks its health, moves nginx over,
-watches real traffic, then drains and stops the old color. Nothing that serves is touched before that.
+const HELP = `Releases the API to the color that is idle: builds and starts it, checks its health and moves nginx over.
+Then asks GET /health through nginx every second for VERIFY_SECONDS: each answer must be healthy and by the new
+color. Last, drains and stops the old color. Nothing that serves is touched before that.
 
 Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
@@ -56,6 +59,7 @@ async function main(stack: Stack): Promise<Outcome> {
   await stack.look("look for Compose", () => checkCompose(stack));
   await createFolders(stack);
   await bringUpFrontDoor(stack);
+  await loadKey(stack);
   const truth = await settleLeftovers(stack, await findActive(stack));
   const from = await detectConflicts(stack, truth);
   const { active } = from;
@@ -69,6 +73,7 @@ async function main(stack: Stack): Promise<Outcome> {
   try {
     await stack.step(`build ${next}`, () => buildContainer(stack, next), told.build);
     await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
+    await stack.look(`check the memory for ${next}`, () => checkMemory(stack, active));
   } catch (error) {
     await undo(stack, error, (inner) =>
       inner.step(`keep the build of ${next} before`, () => restoreImage(inner, next, replaced)),

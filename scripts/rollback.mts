@@ -9,9 +9,11 @@ import { findRestart, restartContainer } from "../lib/docker/start.ts";
 import { NEVER_SERVED_GRACE, STAND_DOWN, standDown, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
+import { warnOfMemory } from "../lib/memory.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
 import { bringUpFrontDoor } from "../lib/nginx/frontdoor.ts";
+import { loadKey } from "../lib/nginx/loadkey.ts";
 import { switchCommands, switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/traffic.ts";
 import { checkPortAvailable } from "../lib/port.ts";
@@ -19,8 +21,9 @@ import { createFolders } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
 
-const HELP = `Goes back to the other color as it was left: starts it without building, checks its health, moves nginx over,
-watches real traffic, then drains and stops the color it came from. Running it twice returns to where you were.
+const HELP = `Goes back to the other color as it was left: starts it without building, checks its health and moves nginx over.
+Then asks GET /health through nginx every second for VERIFY_SECONDS: each answer must be healthy and by that color.
+Last, drains and stops the color it came from. Running it twice returns to where you were.
 
 Usage: npx tsx scripts/rollback.mts [options]
 
@@ -58,6 +61,7 @@ async function main(stack: Stack): Promise<Outcome> {
   await stack.look("look for Docker", () => checkEngine(stack));
   await createFolders(stack);
   await bringUpFrontDoor(stack);
+  await loadKey(stack);
   const cutOff = lock.unfinished();
   const from = await settleLeftovers(stack, await findActive(stack));
   const { active } = from;
@@ -68,7 +72,10 @@ async function main(stack: Stack): Promise<Outcome> {
 
   const restart = await stack.look(`look for ${next}`, () => findRestart(stack, next));
   if (!restart.asLeft) await stack.look("look for Compose", () => checkCompose(stack));
-  if (!restart.hasPort) await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
+  if (!restart.hasPort) {
+    await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
+    await stack.look(`look at the memory for ${next}`, () => warnOfMemory(stack, active));
+  }
   lock.note({ from: active, to: next, imageBefore: undefined, started: undefined }); // not those of a run before
   try {
     await stack.step(

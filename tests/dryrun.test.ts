@@ -51,7 +51,7 @@ async function told(
 async function done(stack: Scratch, verb: Verb, args: string[] = []): Promise<string[]> {
   const run = await stack[verb](args);
   assert.is(run.exitCode, 0, run.stdall);
-  const looks = /^(read the state|look for|find |check the (port|disk))/;
+  const looks = /^(read the state|look (for|at) |find |check the (port|disk|memory))/;
   return [...run.stdout.matchAll(/✓ (.+) \(/g)]
     .map(([, step]) => step ?? "")
     .filter((step) => !looks.test(step));

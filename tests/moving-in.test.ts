@@ -165,7 +165,7 @@ moving.before(async (context) => {
   for (const part of ["lib", "scripts", "nginx", "examples", "docker-compose.blue-green.yml", "package.json"])
     await cp(join(ROOT, part), join(checkout, part), {
       recursive: true,
-      filter: (file) => !file.endsWith("active-upstream.conf"),
+      filter: (file) => !/(active-upstream|probe-key)\.conf$/.test(file),
     });
   await symlink(join(ROOT, "node_modules"), join(checkout, "node_modules"));
   const place = { stack, checkout, old: `${stack.project}-old`, oldPorts: await freshPorts() };

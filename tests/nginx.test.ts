@@ -65,12 +65,18 @@ nginx(
   async ({ stack, url }) => {
     const metadata = await stack.front("/.well-known/oauth-authorization-server");
     assert.is(JSON.parse(metadata.body).issuer, url);
-    const registered = await request(`${url}/register`, { method: "POST", body: "{}" });
+    const redirect_uri = "http://localhost:9/back";
+    const registered = await request(`${url}/register`, {
+      method: "POST",
+      body: JSON.stringify({ redirect_uris: [redirect_uri] }),
+    });
     assert.is(registered.statusCode, 201);
-    assert.match(String(((await registered.body.json()) as { client_id: string }).client_id), /^[0-9a-f]+$/);
-    const authorized = await request(`${url}/authorize?redirect_uri=http://client/back&state=7`);
+    const { client_id } = (await registered.body.json()) as { client_id: string };
+    assert.match(client_id, /^[0-9a-f]+$/);
+    const asked = new URLSearchParams({ client_id, redirect_uri, state: "7" });
+    const authorized = await request(`${url}/authorize?${asked}`);
     await authorized.body.dump();
-    assert.match(String(authorized.headers.location), /^http:\/\/client\/back\?code=.*&state=7$/);
+    assert.match(String(authorized.headers.location), /^http:\/\/localhost:9\/back\?code=.*&state=7$/);
     const token = await request(`${url}/token`, { method: "POST" });
     assert.is(((await token.body.json()) as { token_type: string }).token_type, "Bearer");
     for (const path of ["/health", "/no/such/path", "/.well-known/x", "/register"]) {

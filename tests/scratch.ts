@@ -8,6 +8,7 @@ import { request } from "undici";
 import * as assert from "uvu/assert";
 import { $, type ProcessOutput } from "zx";
 import { COLORS, type Color } from "../lib/color.ts";
+import { keyHeaders } from "../lib/nginx/key.ts";
 import { ROOT } from "../lib/settings.ts";
 
 // No socket as standard input: bash would take itself for a remote shell and read ~/.bashrc, each time.
@@ -30,7 +31,7 @@ export interface Scratch {
   field(container: string, template: string): Promise<string>;
   status(color: Color): Promise<string>;
   running(): Promise<Color[]>;
-  /** What a client sees through nginx. */
+  /** What a client sees through nginx; below /_loop/, what a run sees. */
   front(path?: string): Promise<{ status: number; color: string; body: string }>;
   marked(): Promise<string>;
   /** A copy of the example API that says this version, as LOOP_API_CONTEXT. */
@@ -74,7 +75,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
   await cp(join(ROOT, "tests/faults.yml"), join(folder, "faults.yml"));
   await cp(join(ROOT, "nginx"), join(folder, "nginx"), {
     recursive: true,
-    filter: (file) => !file.endsWith("active-upstream.conf"),
+    filter: (file) => !/(active-upstream|probe-key)\.conf$/.test(file),
   });
   await mkdir(join(folder, "vault"), { recursive: true });
 
@@ -138,6 +139,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     front: async (path = "/health") => {
       const { statusCode, headers, body } = await request(`http://127.0.0.1:${env.NGINX_PORT}${path}`, {
         reset: true,
+        headers: path.startsWith("/_loop/") ? await keyHeaders({ nginxFolder: join(folder, "nginx") }) : {},
       });
       return { status: statusCode, color: String(headers["x-loop-color"]), body: await body.text() };
     },

@@ -63,12 +63,55 @@ test("each wrong value is refused by its name, and all of them at once", () => {
     NGINX_CONTAINER: "-rm",
     VAULT_PATH: "/not/mounted",
     LOOP_API_CONTEXT: "/not/there",
+    NGINX_BIND: "localhost",
+    TRUSTED_PROXIES: "10.0.0.0/33",
+    BODY_MAX: "100 MB",
+    API_MEMORY: "5m",
+    NGINX_MEMORY: "1.5g",
+    AUTH_MEMORY: "6000",
+    API_PIDS: "-1",
+    API_TMP: "0",
   };
   const all = refused(wrong);
   for (const [name, value] of Object.entries(wrong)) {
     assert.match(all, `${name} is "${value}": it `);
     assert.is(refused({ [name]: value }).split("\n").length, 1);
   }
+});
+
+test("what is written into a file of nginx is addresses and nothing else", () => {
+  for (const text of [
+    "10.0.0.1; }",
+    "10.0.0.1/8/8",
+    "10.0.0",
+    "proxy.lan",
+    "fe80::1%eth0",
+    "::1/129",
+    "1.2.3.4/",
+    "#",
+  ])
+    assert.match(refused({ TRUSTED_PROXIES: text }), "it must be addresses or networks", text);
+  const { trustedProxies } = loadSettings(
+    { TRUSTED_PROXIES: "10.0.0.0/8, 192.0.2.1 2001:db8::/32" },
+    NO_FILE,
+  );
+  assert.equal(trustedProxies, ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]);
+  assert.equal(loadSettings({ TRUSTED_PROXIES: "" }, NO_FILE).trustedProxies, []);
+});
+
+test("nginx is asked where it listens", () => {
+  const url = (bind: string) => loadSettings({ NGINX_BIND: bind, NGINX_PORT: "81" }, NO_FILE).nginxUrl;
+  assert.equal(["", "0.0.0.0", "127.0.0.1", "192.0.2.1"].map(url), [
+    "http://127.0.0.1:81",
+    "http://127.0.0.1:81",
+    "http://127.0.0.1:81",
+    "http://192.0.2.1:81",
+  ]);
+});
+
+test("sizes count as Compose counts them", () => {
+  for (const text of ["0", "6m", "6291456", "6144k", "1G"])
+    assert.is(loadSettings({ API_MEMORY: text }, NO_FILE).environment.API_MEMORY, text);
 });
 
 test("a vault that is a file is no vault", () => {

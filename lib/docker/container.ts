@@ -13,13 +13,15 @@ export const containerOf = ({ project }: Settings, color: Color): string => `${p
 
 /** Only what is used: --verbose shows the output, and the whole of it has the environment in it, with the owner's secrets. */
 const INSPECTED = [
-  '{"name":{{json .Name}},"image":{{json .Image}},"restarts":{{.RestartCount}},"status":{{json .State.Status}},',
+  '{"name":{{json .Name}},"id":{{json .Id}},"pid":{{.State.Pid}},"image":{{json .Image}},"restarts":{{.RestartCount}},"status":{{json .State.Status}},',
   '"exitCode":{{.State.ExitCode}},"policy":{{json .HostConfig.RestartPolicy.Name}},"labels":{{json .Config.Labels}},',
   '"networks":{{json .NetworkSettings.Networks}},"ports":{{json .HostConfig.PortBindings}}}',
 ].join("");
 
 const Inspected = z.object({
   name: z.string(),
+  id: z.string(),
+  pid: z.number(),
   image: z.string(),
   restarts: z.number(),
   status: z.string(),
@@ -27,7 +29,9 @@ const Inspected = z.object({
   policy: z.string(),
   labels: z.record(z.string(), z.string()).nullable(),
   networks: z.record(z.string(), z.object({ IPAddress: z.string() })),
-  ports: z.record(z.string(), z.array(z.object({ HostPort: z.string() })).nullable()).nullable(),
+  ports: z
+    .record(z.string(), z.array(z.object({ HostIp: z.string(), HostPort: z.string() })).nullable())
+    .nullable(),
 });
 
 /** A container as it is now. `absent`: there is none of this name. */
@@ -36,6 +40,9 @@ export interface Container {
   /** How often the engine restarted it by itself since it was last started. */
   restarts: number;
   exitCode: number;
+  id: string;
+  /** Its first process, as the engine's host counts; 0 when it does not run. */
+  pid: number;
   /** The id of the image it was made from. */
   image: string;
   /** It is of a release that failed: see `discardRelease`. */
@@ -44,16 +51,21 @@ export interface Container {
   addresses: string[];
   /** The host ports that it was made with. */
   ports: number[];
+  /** The host addresses that it was made to listen on; an empty one stands for all. */
+  binds: string[];
 }
 
 const ABSENT: Container = {
   status: "absent",
   restarts: 0,
   exitCode: 0,
+  id: "",
+  pid: 0,
   image: "",
   discarded: false,
   addresses: [],
   ports: [],
+  binds: [],
 };
 
 /**
@@ -90,16 +102,18 @@ function ownContainer({ settings }: Stack, name: string, seen: Infer<typeof Insp
       next: `Rename or remove it (${settings.dockerCmd} rename ${name} ${name}-old), or give this stack another COMPOSE_PROJECT_NAME.`,
     });
   }
+  const published = Object.values(seen.ports ?? {}).flatMap((bound) => bound ?? []);
   return {
     status: seen.status as Container["status"],
     restarts: seen.restarts,
     exitCode: seen.exitCode,
+    id: seen.id,
+    pid: seen.pid,
     image: seen.image,
     discarded: seen.policy === NEVER,
     addresses: Object.values(seen.networks).map(({ IPAddress }) => IPAddress),
-    ports: Object.values(seen.ports ?? {}).flatMap((bound) =>
-      (bound ?? []).map(({ HostPort }) => Number(HostPort)),
-    ),
+    ports: published.map(({ HostPort }) => Number(HostPort)),
+    binds: published.map(({ HostIp }) => HostIp),
   };
 }
 

@@ -17,6 +17,12 @@ interface How {
   environment?: Record<string, string>;
 }
 
+/**
+ * A build by Compose would run git in the sources, to note their commit: whoever can write their `.git/config` would run
+ * commands here, as root under cron. `sourceRevision` finds the commit without.
+ */
+const NO_GIT = { BUILDX_GIT_INFO: "false", BUILDX_GIT_LABELS: "false", BUILDX_GIT_CHECK_DIRTY: "false" };
+
 /** Runs one docker command, with TELL_SECONDS to end; the caller judges its exit code. Throws DeadlineError. */
 export function docker(
   { settings, options, lock }: Stack,
@@ -26,7 +32,7 @@ export function docker(
   return run(settings.dockerCmd, args, {
     deadline: TELL_SECONDS,
     ...how,
-    environment: { ...settings.environment, ...how.environment },
+    environment: { ...settings.environment, ...NO_GIT, ...how.environment },
     verbose: options.verbose,
     keepOpen: lock.descriptor,
   });

@@ -21,22 +21,43 @@ const frontDoorArgs = (stack: Stack, service: string): string[] =>
   compose(stack, "up", "-d", "--no-deps", "--no-recreate", service);
 
 /** A service of the front door that does not run. */
-interface Down {
+export interface Down {
   name: string;
   service: string;
+  /** Where it will listen on this host: all addresses where none is given. */
+  port: number;
+  address: string | undefined;
+  /** The setting that decides the port. */
+  setting: string;
   /** What brings it up. */
   command: string;
 }
 
 /** Which of nginx and auth do not run. */
 export function downServices(stack: Stack, { nginx, auth }: FrontDoor): Down[] {
-  const { nginxContainer, project } = stack.settings;
-  return [
-    { service: "loop-nginx", name: nginxContainer, ...nginx },
-    { service: "loop-auth", name: `${project}-auth`, ...auth },
-  ]
-    .filter(({ status }) => !["running", "restarting"].includes(status))
-    .map(({ service, name }) => ({ service, name, command: typed(stack, frontDoorArgs(stack, service)) }));
+  const { nginxContainer, nginxPort, nginxBind, project, authPort } = stack.settings;
+  const services = [
+    {
+      service: "loop-nginx",
+      name: nginxContainer,
+      port: nginxPort,
+      address: nginxBind,
+      setting: "NGINX_PORT",
+    },
+    {
+      service: "loop-auth",
+      name: `${project}-auth`,
+      port: authPort,
+      address: "127.0.0.1",
+      setting: "AUTH_PORT",
+    },
+  ];
+  return [nginx, auth].flatMap(({ status, ports }, i) => {
+    const service = services[i];
+    if (!service || ["running", "restarting"].includes(status)) return [];
+    const command = typed(stack, frontDoorArgs(stack, service.service));
+    return [{ ...service, port: ports[0] ?? service.port, command }]; // a stopped one starts with the port of before
+  });
 }
 
 /** Starts nginx or auth; a running one is never recreated. Throws DockerError, ComposeFileError, InterruptedError. */

@@ -3,10 +3,12 @@ import { runningColors } from "../docker/container.ts";
 import { downServices, type FrontDoor, inspectFrontDoor, startService } from "../docker/frontdoor.ts";
 import { DockerError, UsageError } from "../errors.ts";
 import { type Answer, probeHealth } from "../health.ts";
+import { checkServicePort } from "../port.ts";
 import type { Settings } from "../settings.ts";
 import type { Stack } from "../stack.ts";
 import { awaitThat } from "../wait.ts";
-import { setConnections } from "./connections.ts";
+import { keyHeaders } from "./key.ts";
+import { writeConfiguration } from "./written.ts";
 
 /** How long, in seconds, the first look-up of the colours' addresses may take after a start. */
 const FIRST_LOOKUP_SECONDS = 5;
@@ -15,8 +17,8 @@ const FIRST_LOOKUP_SECONDS = 5;
 export const RELOAD_SECONDS = 10;
 
 /** Asks /health as a client would, through nginx. Never throws. */
-export const askFrontDoor = ({ nginxPort, health }: Settings): Promise<Answer> =>
-  probeHealth(`http://127.0.0.1:${nginxPort}/health`, health.timeout);
+export const askFrontDoor = ({ nginxUrl, health }: Settings): Promise<Answer> =>
+  probeHealth(`${nginxUrl}/health`, health.timeout);
 
 /** Which colour serves, proven by a healthy answer through nginx; undefined when none does. */
 export async function servingColor({ settings }: Stack): Promise<Color | undefined> {
@@ -24,20 +26,24 @@ export async function servingColor({ settings }: Stack): Promise<Color | undefin
   return healthy && isColor(color) ? color : undefined;
 }
 
+/** Asks nginx itself, not the API, with the key of this run: 204 where it knows the key, 404 where it does not. Never throws. */
+export const askLoaded = async (settings: Settings): Promise<Answer> =>
+  probeHealth(`${settings.nginxUrl}/_loop/color`, settings.health.timeout, await keyHeaders(settings));
+
 /** Which colour nginx has loaded, as it says itself; undefined when it does not answer. Never throws. */
-export async function loadedColor({ nginxPort, health }: Settings): Promise<string | undefined> {
-  return (await probeHealth(`http://127.0.0.1:${nginxPort}/_loop/color`, health.timeout)).color;
-}
+export const loadedColor = async (settings: Settings): Promise<string | undefined> =>
+  (await askLoaded(settings)).color;
 
 /**
  * Brings up nginx and auth where they do not run, and waits until nginx answers, and serves where a colour runs:
- * asked too early what serves, it would seem that nothing does. Throws DockerError, UsageError.
+ * asked too early what serves, it would seem that nothing does. Throws DockerError, UsageError, PortConflictError, ConfigurationError.
  */
 export async function bringUpFrontDoor(stack: Stack): Promise<void> {
   const frontDoor = await inspectFrontDoor(stack);
   expectOwnPort(stack, frontDoor);
-  await setConnections(stack);
   const down = downServices(stack, frontDoor);
+  for (const service of down) await checkServicePort(stack, service);
+  await writeConfiguration(stack, frontDoor.nginx.status === "running");
   for (const service of down) {
     stack.log.info(`${service.name} does not run: bringing it up`);
     await stack.step(`bring up ${service.name}`, () => startService(stack, service), [service.command]);
@@ -45,16 +51,27 @@ export async function bringUpFrontDoor(stack: Stack): Promise<void> {
   if (down.length > 0) await stack.step("wait until nginx serves", () => awaitFrontDoor(stack));
 }
 
-/** All that is asked of NGINX_PORT must come from this stack's nginx: another's answers would make it stop what serves here. */
-function expectOwnPort({ settings }: Stack, { nginx }: FrontDoor): void {
-  const { nginxPort, nginxContainer, dockerCmd } = settings;
-  if (nginx.status === "absent" || nginx.ports.includes(nginxPort)) return;
-  throw new UsageError(
-    `NGINX_PORT is ${nginxPort}, but ${nginxContainer} was made for ${nginx.ports.join(", ")}`,
-    {
-      next: `Set it back, or have nginx made anew at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
-    },
-  );
+/** All that is asked of nginx must come from this stack's own: another's answers would make it stop what serves here. */
+function expectOwnPort({ settings, log }: Stack, { nginx }: FrontDoor): void {
+  const { nginxPort, nginxBind, nginxUrl, nginxContainer, dockerCmd } = settings;
+  if (nginx.status === "absent") return;
+  const anew = `have nginx made anew at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again`;
+  if (!nginx.ports.includes(nginxPort)) {
+    throw new UsageError(
+      `NGINX_PORT is ${nginxPort}, but ${nginxContainer} was made for ${nginx.ports.join(", ")}`,
+      { next: `Set it back, or ${anew}. Nothing was changed.` },
+    );
+  }
+  const everywhere = nginx.binds.some((address) => ["", "0.0.0.0"].includes(address));
+  const { hostname } = new URL(nginxUrl);
+  if (!everywhere && !nginx.binds.includes(hostname)) {
+    throw new UsageError(
+      `NGINX_BIND is ${nginxBind ?? "not set"}, but ${nginxContainer} was made for ${nginx.binds.join(", ")}`,
+      { next: `Set it back, or ${anew}. Nothing was changed.` },
+    );
+  }
+  if (everywhere && nginxBind !== undefined && nginxBind !== "0.0.0.0")
+    log.warn(`NGINX_BIND is ${nginxBind}, but ${nginxContainer} still listens on all addresses: ${anew}`);
 }
 
 async function awaitFrontDoor(stack: Stack): Promise<void> {

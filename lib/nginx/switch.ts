@@ -9,9 +9,7 @@ import type { Stack } from "../stack.ts";
 import { awaitThat } from "../wait.ts";
 import { askFrontDoor, loadedColor, RELOAD_SECONDS, servingColor } from "./frontdoor.ts";
 import { activeUpstream, upstreamOf } from "./link.ts";
-import { ENDING, TITLES, WORKER } from "./workers.ts";
-
-const CONFIGURATION = "/etc/nginx/nginx-blue-green.conf";
+import { CONFIGURATION, ENDING, TITLES, WORKER } from "./workers.ts";
 
 /**
  * In one command, since each into the container takes its time; process 1 is nginx's master.
@@ -44,7 +42,7 @@ export function switchCommands({ settings }: Stack, color: Color): string[] {
 }
 
 /** Tests and reloads, then asks until nginx says that it has loaded the colour. Throws a plain Error with what it saw. */
-async function reloadInto(stack: Stack, color: Color): Promise<void> {
+export async function reloadInto(stack: Stack, color: Color): Promise<void> {
   const reload = await execInNginx(stack, ["sh", "-c", TEST_RELOAD_AND_WAIT], RELOAD_SECONDS);
   if (reload.exitCode !== 0) throw new Error(reload.stderr.trim());
   let loaded: string | undefined;

@@ -1,3 +1,6 @@
+/** nginx's configuration, in its container. */
+export const CONFIGURATION = "/etc/nginx/nginx-blue-green.conf";
+
 /** The title that nginx gives to a worker, as a pattern that the command which looks for it does not match itself. */
 export const WORKER = "'[w]orker process'";
 

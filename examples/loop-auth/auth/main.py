@@ -1,17 +1,24 @@
 """A stand-in for the OAuth server: the routes that nginx sends here, with just enough behind them to be seen.
 
-It checks nothing. Put the real one in its place with LOOP_AUTH_CONTEXT.
+It asks nobody who they are, and its tokens open nothing. What it does check is what would harm this host or send a code to
+a stranger. Put the real one in its place with LOOP_AUTH_CONTEXT.
 """
 
 import json
 import os
+import re
 import secrets
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 DATA = Path(os.environ.get("OAUTH_DATA_PATH", "/oauth-data"))
+
+# A registration is one small file; more than these would fill the disk.
+LARGEST_REGISTRATION = 16 * 1024
+MOST_CLIENTS = 1000
 
 app = FastAPI(title="loop-auth")
 
@@ -39,16 +46,59 @@ def metadata(request: Request) -> dict:
     }
 
 
+def client_file(client_id: str) -> Path:
+    """The file of a client. An id that this server did not make is never part of a path."""
+    if not re.fullmatch("[0-9a-f]{16}", client_id):
+        raise HTTPException(400, "unknown client_id")
+    return DATA / f"client-{client_id}.json"
+
+
+def is_redirect(uri: object) -> bool:
+    """https, or http to the client's own machine (RFC 8252); no fragment."""
+    if not isinstance(uri, str) or re.search(r"[\x00-\x20\x7f\\]", uri):
+        return False
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname
+    except ValueError:
+        return False
+    own_machine = parts.scheme == "http" and host in ("localhost", "127.0.0.1", "::1")
+    return bool(host) and not parts.fragment and (parts.scheme == "https" or own_machine)
+
+
 @app.post("/register", status_code=201)
 async def register(request: Request) -> dict:
-    client = {"client_id": secrets.token_hex(8), **(await request.json())}
-    (DATA / f"client-{client['client_id']}.json").write_text(json.dumps(client))
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_REGISTRATION:
+            raise HTTPException(413, "registration too large")
+    try:
+        asked = json.loads(body)
+    except ValueError:
+        asked = None
+    uris = asked.get("redirect_uris") if isinstance(asked, dict) else None
+    if not isinstance(uris, list) or not uris or not all(map(is_redirect, uris)):
+        raise HTTPException(400, "redirect_uris must be https addresses, or http ones on localhost")
+    if sum(1 for _ in DATA.glob("client-*.json")) >= MOST_CLIENTS:
+        raise HTTPException(503, "too many clients")
+    client = asked | {"client_id": secrets.token_hex(8)}  # ours, whatever was asked for: else it names another's file
+    with client_file(client["client_id"]).open("x") as file:
+        json.dump(client, file)
     return client
 
 
 @app.get("/authorize")
-def authorize(redirect_uri: str, state: str = "") -> Response:
-    return RedirectResponse(f"{redirect_uri}?code={secrets.token_hex(8)}&state={state}", 302)
+def authorize(client_id: str, redirect_uri: str, state: str = "") -> Response:
+    try:
+        registered = json.loads(client_file(client_id).read_text())["redirect_uris"]
+    except FileNotFoundError:
+        raise HTTPException(400, "unknown client_id") from None
+    if redirect_uri not in registered:
+        raise HTTPException(400, "redirect_uri is not one that was registered")
+    separator = "&" if urlsplit(redirect_uri).query else "?"
+    answer = urlencode({"code": secrets.token_hex(8), "state": state})
+    return RedirectResponse(f"{redirect_uri}{separator}{answer}", 302)
 
 
 @app.post("/token")

@@ -1,0 +1,29 @@
+import { join } from "node:path";
+import type { Settings } from "../settings.ts";
+import type { Written } from "./written.ts";
+
+/** What nginx reads of BODY_MAX and TRUSTED_PROXIES: it cannot read the environment. */
+export function renderAccess({
+  bodyMax,
+  trustedProxies,
+}: Pick<Settings, "bodyMax" | "trustedProxies">): string {
+  return [
+    "# Written by each run from BODY_MAX and TRUSTED_PROXIES; what is changed here by hand is replaced.",
+    `client_max_body_size ${bodyMax};`,
+    ...trustedProxies.map((proxy) => `set_real_ip_from ${proxy};`),
+    "real_ip_header X-Forwarded-For;",
+    "real_ip_recursive on;",
+    "geo $realip_remote_addr $from_proxy {",
+    "    default 0;",
+    ...trustedProxies.map((proxy) => `    ${proxy} 1;`),
+    "}",
+    "",
+  ].join("\n");
+}
+
+/** `nginx/access.conf` as the settings want it. */
+export const accessFile = (settings: Settings): Written => ({
+  file: join(settings.nginxFolder, "access.conf"),
+  content: renderAccess(settings),
+  mode: 0o644,
+});
