@@ -8,6 +8,7 @@ import { parseArgs } from "node:util";
 import { $, type ProcessOutput } from "zx/core";
 import { replaceLink } from "../lib/atomic.ts";
 import { type Color, getInactiveColor } from "../lib/color.ts";
+import { newKeyFile } from "../lib/nginx/key.ts";
 import { ROOT } from "../lib/settings.ts";
 import { createScratch, type Scratch, waitFor } from "../tests/scratch.ts";
 import { clientsTable, manyClients } from "./clients.ts";
@@ -276,6 +277,9 @@ async function compete(
       const file = join(stack.folder, "nginx/nginx-blue-green.conf");
       await writeFile(file, (await readFile(file, "utf8")).replace(/^ *keepalive_min_timeout .*$/m, ""));
     }
+    // The recipe asks nginx whether it reaches the new color, too: it needs the key that a run would have made.
+    const key = await newKeyFile({ nginxFolder: join(stack.folder, "nginx") });
+    if (key) await writeFile(key.file, key.content);
     expectDone(await stack.compose("up", "-d"));
     await waitFor("blue serves", async () => (await stack.front()).status === 200);
     const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, MIX);
