@@ -8,24 +8,32 @@ import { parseArgs } from "node:util";
 import { $, type ProcessOutput } from "zx/core";
 import { replaceLink } from "../lib/atomic.ts";
 import { type Color, getInactiveColor } from "../lib/color.ts";
+import { newKeyFile } from "../lib/nginx/key.ts";
 import { ROOT } from "../lib/settings.ts";
 import { createScratch, type Scratch, waitFor } from "../tests/scratch.ts";
+import { clientsTable, manyClients } from "./clients.ts";
 import { type Outcome, type OwnTimes, quantile, type Switch } from "./figures.ts";
 import { type Load, type Mix, startLoad } from "./load.ts";
-import { ownTable, partsTable, picture, table } from "./report.ts";
+import { ownTable, PAUSE_MS, partsTable, picture, saturationTable, table } from "./report.ts";
+import { CONNECTIONS, type Saturation, saturate } from "./saturation.ts";
 
-const HELP = `Compares three ways to release under the same load, each on a stack of its own, and writes docs/bench.md,
-docs/bench.svg and the table in README.md.
+const HELP = `Measures releases and the front door, each on stacks of its own, and writes docs/bench.md, docs/bench.svg and the
+tables in README.md.
 
-Usage: npm run bench -- [--own | --switches N --others N --steady SECONDS]
+Usage: npm run bench -- [--only SECTION] [--switches N] [--others N] [--steady S] [--seconds S] [--release-seconds S]
 
-  --own         only this tool's own times, without load (two minutes)
-  --switches N  switches by this tool (default 10)
-  --others N    switches by each of the other two (default 10)
-  --steady S    seconds of load before the first switch (default 60)`;
+  --only SECTION       one of these; all of them otherwise, which takes over an hour
+      own              this tool's own times, without load
+      releases         this tool, the usual recipe and Compose in place, under the same load
+      saturation       the front door, HAProxy, Caddy and the API itself, at the load that each can carry
+      clients          1,000 keep-alive clients and 500 open streams through 20 switches
+  --switches N         releases: switches by this tool (default 10)
+  --others N           releases: switches by each of the other two (default 10)
+  --steady S           releases: seconds of load before the first switch (default 60)
+  --seconds S          saturation: seconds for each way and method (default 60)
+  --release-seconds S  saturation: seconds of load with ten releases, for each method (default 300)`;
 
 const MIX: Mix = { clients: { post: 25, get: 25, slow: 5, stream: 5 }, thinkMs: 100, patientMs: [0, 0] };
-const PAUSE_MS = 1000;
 const QUIET_RUNS = 5;
 
 type Contender = (stack: Scratch, load: Load, version: string) => Promise<Switch>;
@@ -83,6 +91,7 @@ const thisTool: Contender = async (stack, load, version) => {
     firstAnswer: await firstAnswer(load, command, (color) => color === next),
     stop: stopped - took(run, "stop") * 1000,
     stopped,
+    step: took(run, "switch nginx") * 1000,
   };
 };
 
@@ -268,6 +277,9 @@ async function compete(
       const file = join(stack.folder, "nginx/nginx-blue-green.conf");
       await writeFile(file, (await readFile(file, "utf8")).replace(/^ *keepalive_min_timeout .*$/m, ""));
     }
+    // The recipe asks nginx whether it reaches the new color, too: it needs the key that a run would have made.
+    const key = await newKeyFile({ nginxFolder: join(stack.folder, "nginx") });
+    if (key) await writeFile(key.file, key.content);
     expectDone(await stack.compose("up", "-d"));
     await waitFor("blue serves", async () => (await stack.front()).status === 200);
     const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, MIX);
@@ -331,30 +343,62 @@ async function compare(switches: number, others: number, steady: number): Promis
 Measured ${await place()}, load generator on the same machine:
 50 keep-alive clients (half POST \`/mcp\`, half GET) with ${MIX.thinkMs} ms mean think time, 5 slow calls and 5 streams open at any
 time, ${steady} s steady before the first switch. "In switches" is from the command to half a second after the stop of the old.
-By \`npm run bench -- --switches ${switches} --others ${others} --steady ${steady}\`.`;
+By \`npm run bench -- --only releases --switches ${switches} --others ${others} --steady ${steady}\`.`;
   await writeFile(join(ROOT, "docs/bench.svg"), picture(outcomes));
   for (const page of ["docs/bench.md", "README.md"]) await publish(page, "bench", text);
 }
 
 async function timeOwn(): Promise<void> {
   const own = await ownTimes();
-  const measured = `Measured ${await place()}, by \`npm run bench -- --own\`; scripts by \`node --import tsx\`.`;
+  const measured = `Measured ${await place()}, by \`npm run bench -- --only own\`; scripts by \`node --import tsx\`.`;
   await publish("README.md", "own", `${ownTable(own)}\n\n${measured}`);
   await publish("docs/bench.md", "own", `${ownTable(own)}\n\n${partsTable(own)}\n\n${measured}`);
+}
+
+async function compareWays(seconds: number, releaseSeconds: number): Promise<void> {
+  const { tables, reach } = await saturate(seconds, releaseSeconds);
+  const measured = `Measured ${await place()}, load generator (wrk, ${CONNECTIONS} connections, no think time) on the same machine,
+${seconds} s for each way and method, ${releaseSeconds} s with ten releases. Each way logs its requests, but for the API itself.
+By \`npm run bench -- --only saturation --seconds ${seconds} --release-seconds ${releaseSeconds}\`.`;
+  await publish("README.md", "saturation", `${saturationTable(tables[0] as Saturation)}\n\n${measured}`);
+  const all = tables.map((one) => `In front of ${one.api}:\n\n${saturationTable(one)}`).join("\n\n");
+  const lines = `nginx's log keeps ${reach.lines.toLocaleString("en")} lines (${reach.megabytes.toFixed(0)} MB).`;
+  await publish("docs/bench.md", "saturation", `${all}\n\n${lines}\n\n${measured}`);
+}
+
+async function countClients(): Promise<void> {
+  const text = clientsTable(await manyClients());
+  await publish(
+    "docs/bench.md",
+    "clients",
+    `${text}\n\nMeasured ${await place()}, by \`npm run bench -- --only clients\`.`,
+  );
 }
 
 const { values } = parseArgs({
   options: {
     help: { type: "boolean", short: "h", default: false },
-    own: { type: "boolean", default: false },
+    only: { type: "string" },
     switches: { type: "string", default: "10" },
     others: { type: "string", default: "10" },
     steady: { type: "string", default: "60" },
+    seconds: { type: "string", default: "60" },
+    "release-seconds": { type: "string", default: "300" },
   },
 });
+const SECTIONS: Readonly<Record<string, () => Promise<void>>> = {
+  own: timeOwn,
+  releases: () => compare(Number(values.switches), Number(values.others), Number(values.steady)),
+  saturation: () => compareWays(Number(values.seconds), Number(values["release-seconds"])),
+  clients: countClients,
+};
 if (values.help) {
   console.log(HELP);
 } else {
-  await timeOwn();
-  if (!values.own) await compare(Number(values.switches), Number(values.others), Number(values.steady));
+  const chosen = values.only === undefined ? Object.keys(SECTIONS) : [values.only];
+  for (const name of chosen) {
+    const section = SECTIONS[name];
+    if (!section) throw new Error(`There is no section ${name}: ${Object.keys(SECTIONS).join(", ")}`);
+    await section();
+  }
 }

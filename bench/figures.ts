@@ -9,6 +9,8 @@ export interface Switch {
   /** The old container was told to stop, and had stopped. */
   stop: number;
   stopped: number;
+  /** What the step that moves the traffic took, where there is one. */
+  step?: number;
 }
 
 /** How long this tool's own work takes when nothing else is going on: medians of a few runs, in ms. */

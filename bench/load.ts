@@ -24,6 +24,8 @@ export interface Mix {
   thinkMs: number;
   /** `patient` clients think between these, in ms; below the keep-alive timeout that nginx advertises. */
   patientMs: readonly [number, number];
+  /** How many events a stream has, and the seconds between two; three seconds in all unless said otherwise. */
+  stream?: { n: number; interval: number };
 }
 
 export interface Load {
@@ -67,7 +69,7 @@ async function call(agent: Agent, origin: string, name: string, args: object): P
 const resultOf = (message: string): string => JSON.parse(message).result.content[0].text;
 
 /** Sends one request of a kind and gives the colour that answered it, when every byte is as it must be. */
-async function shoot(agent: Agent, origin: string, kind: Kind): Promise<string> {
+async function shoot(agent: Agent, origin: string, kind: Kind, stream = STREAM): Promise<string> {
   const expect = (actual: string, expected: string, color: string): string => {
     if (actual !== expected) throw new WrongAnswer("wrong content");
     return color;
@@ -88,8 +90,8 @@ async function shoot(agent: Agent, origin: string, kind: Kind): Promise<string> 
       return expect(resultOf(text), `${color} waited ${SLOW_SECONDS} s`, color);
     }
     case "stream": {
-      const { n } = STREAM;
-      const [text, color] = await call(agent, origin, "count", STREAM);
+      const { n } = stream;
+      const [text, color] = await call(agent, origin, "count", stream);
       const events = text.split("\n").filter((line) => line.startsWith("data: "));
       const counted = events.slice(0, -1).map((line) => JSON.parse(line.slice(6)).params.data);
       const all = Array.from({ length: n }, (_, i) => `${color} ${i + 1} of ${n}`);
@@ -106,7 +108,7 @@ const codeOf = (error: unknown): string => {
 };
 
 /** Starts clients against nginx at `origin`, on this machine only; they go on until they are stopped. */
-export function startLoad(origin: string, { clients, thinkMs, patientMs }: Mix): Load {
+export function startLoad(origin: string, { clients, thinkMs, patientMs, stream }: Mix): Load {
   const started = performance.now();
   const now = (): number => performance.now() - started;
   const shots: Shot[] = [];
@@ -123,7 +125,7 @@ export function startLoad(origin: string, { clients, thinkMs, patientMs }: Mix):
     while (!end.signal.aborted) {
       const at = now();
       try {
-        const color = await shoot(agent, origin, kind);
+        const color = await shoot(agent, origin, kind, stream);
         shots.push({ kind, at, ms: now() - at, color });
       } catch (error) {
         shots.push({ kind, at, ms: now() - at, failure: codeOf(error) });

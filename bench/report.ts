@@ -1,5 +1,6 @@
 import { type Figures, figuresOf, type Outcome, type OwnTimes, type Switch } from "./figures.ts";
 import type { Shot } from "./load.ts";
+import type { Method, Rate, Saturation, Way } from "./saturation.ts";
 
 const whole = (value: number): string => Math.round(value).toLocaleString("en");
 const inSeconds = (ms: number): string => (ms / 1000).toFixed(2);
@@ -25,6 +26,13 @@ const ROWS: [string, (figures: Figures, outcome: Outcome) => string][] = [
   [
     "command to first new answer, ms (median / worst)",
     ({ firstAnswer }) => firstAnswer.map(whole).join(" / "),
+  ],
+  [
+    "in the switch that was worst: the step `switch nginx`, ms",
+    (_, { switches }) => {
+      const [slowest] = switches.toSorted((a, b) => b.firstAnswer - b.command - (a.firstAnswer - a.command));
+      return slowest?.step === undefined ? "–" : whole(slowest.step);
+    },
   ],
 ];
 
@@ -58,20 +66,45 @@ export const partsTable = ({ parts }: OwnTimes): string =>
     .concat(Object.entries(parts).map(([name, ms]) => `| ${name} | ${whole(ms)} |`))
     .join("\n");
 
+/** All ways to one API, as a Markdown table. Ratios are to the API itself, in the same run. */
+export function saturationTable({ ways }: Saturation): string {
+  const perSecond = ({ requests, seconds }: Rate): number => requests / seconds;
+  const direct = (ways[0] as Way).rates;
+  const cells = ({ rates }: Way, method: Method): string => {
+    const [rate, share] = [perSecond(rates[method]), perSecond(rates[method]) / perSecond(direct[method])];
+    return `${whole(rate)} | ${share.toFixed(2)} | ${rates[method].p50.toFixed(1)} / ${rates[method].p99.toFixed(1)}`;
+  };
+  const failed = ({ rates: { get, post } }: Way): string => {
+    const lost = get.failed + post.failed;
+    return `${lost > 0 ? `**${whole(lost)}**` : "0"} of ${whole(get.requests + post.requests)}`;
+  };
+  return [
+    "| | GET req/s | ÷ direct | p50 / p99 ms | POST req/s | ÷ direct | p50 / p99 ms | failed |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ...ways.map((way) => `| ${way.name} | ${cells(way, "get")} | ${cells(way, "post")} | ${failed(way)} |`),
+  ].join("\n");
+}
+
 const WIDTH = 920;
 const STRIP = 180;
 const LEFT = 50;
 const PLOT = WIDTH - LEFT - 20;
 const BIN_MS = 100;
-const [BEFORE_MS, SHOWN_MS] = [4000, 16_000];
+const [BEFORE_MS, SHOWN_MS] = [2000, 12_000];
 
-/** The switch that lost most, so that the picture hides nothing. */
+/** A pause between switches that leaves one of them in a picture. */
+export const PAUSE_MS = 10_000;
+
+/** The switch that lost most, so that the picture hides nothing; of those, the one with the median time to its first answer. */
 function worst({ shots, switches }: Outcome): Switch {
   const lost = ({ command }: Switch): number =>
     shots.filter(
       ({ failure, at }) => failure && at > command - BEFORE_MS && at < command + SHOWN_MS - BEFORE_MS,
     ).length;
-  return switches.toSorted((a, b) => lost(b) - lost(a))[0] as Switch;
+  const losses = switches.map(lost);
+  const candidates = switches.filter((_, i) => losses[i] === Math.max(...losses));
+  const byTime = candidates.toSorted((a, b) => a.firstAnswer - a.command - (b.firstAnswer - b.command));
+  return byTime[Math.floor((byTime.length - 1) / 2)] as Switch;
 }
 
 const FILLS = { blue: "#3b74d8", green: "#2f9e4f", failed: "#d6293e" } as const;
@@ -87,15 +120,17 @@ function bins(shots: readonly Shot[], from: number): Bin[] {
   return all;
 }
 
-function strip(outcome: Outcome, top: number): string {
-  const { command, stop } = worst(outcome);
+/** The bins of one panel, from 2 s before the command. */
+const columnsOf = (outcome: Outcome): Bin[] => bins(outcome.shots, worst(outcome).command - BEFORE_MS);
+
+function strip(outcome: Outcome, top: number, highest: number): string {
+  const { command, firstAnswer, stop } = worst(outcome);
   const from = command - BEFORE_MS;
-  const columns = bins(outcome.shots, from);
-  const highest = Math.max(1, ...columns.map(({ blue, green, failed }) => blue + green + failed));
+  const columns = columnsOf(outcome);
   const x = (ms: number): number => LEFT + (ms / SHOWN_MS) * PLOT;
   const width = (x(BIN_MS) - x(0) - 0.8).toFixed(1);
   const base = top + STRIP - 30;
-  const height = STRIP - 75;
+  const height = STRIP - 87;
   const bars = columns.flatMap((bin, i) => {
     let y = base;
     return (["blue", "green", "failed"] as const).map((layer) => {
@@ -120,16 +155,18 @@ function strip(outcome: Outcome, top: number): string {
 <text class="dim" x="${LEFT - 6}" y="${base - height + 6}" text-anchor="end">${highest}</text>
 <path d="M${LEFT} ${base}H${LEFT + PLOT}" stroke="#8a93a3"/>
 ${bars.filter(Boolean).join("")}
-${mark(BEFORE_MS, "switch", 1)}${mark(stop - from, "stop of the old", 0)}${seconds.join("")}`;
+${mark(BEFORE_MS, "the command to switch", 2)}${mark(firstAnswer - from, "first response by the new build", 1)}${stop > firstAnswer ? mark(stop - from, "the old container is told to stop", 0) : ""}${seconds.join("")}`;
 }
 
 /** Answers per 100 ms by colour around each contender's worst switch, failures in red, as an SVG. */
 export function picture(outcomes: readonly Outcome[]): string {
   const height = outcomes.length * STRIP + 20;
+  const counts = outcomes.flatMap(columnsOf).map(({ blue, green, failed }) => blue + green + failed);
+  const highest = Math.max(1, ...counts); // one scale for all
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" font-family="system-ui, sans-serif" font-size="11" role="img" aria-label="Answers per 100 ms around a switch, by color; failures in red">
 <style>text { fill: #1c2430 } .name { font-weight: 600; font-size: 13px } .dim { fill: #6b7484 }</style>
 <rect width="${WIDTH}" height="${height}" rx="10" fill="#fafbfc"/>
-${outcomes.map((outcome, i) => strip(outcome, 20 + i * STRIP)).join("\n")}
+${outcomes.map((outcome, i) => strip(outcome, 20 + i * STRIP, highest)).join("\n")}
 </svg>
 `;
 }

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Agent } from "undici";
 import * as assert from "uvu/assert";
 import { startLoad } from "../bench/load.ts";
-import { connectionsFor } from "../lib/nginx/connections.ts";
+import { renderConnections } from "../lib/nginx/connections.ts";
 import { ROOT } from "../lib/settings.ts";
 import { createScratch, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";
@@ -13,9 +13,9 @@ const connections = suite("connections to the API");
 const FILE = "nginx/api-connections.conf";
 
 connections("the committed file is the one for the default of API_IDLE_SECONDS", async () => {
-  assert.is(await readFile(join(ROOT, FILE), "utf8"), connectionsFor({ apiIdleSeconds: 2 }));
-  assert.match(connectionsFor({ apiIdleSeconds: 0.5 }), "keepalive_timeout 250ms;");
-  assert.match(connectionsFor({ apiIdleSeconds: 0 }), /^keepalive 0;\n$/m);
+  assert.is(await readFile(join(ROOT, FILE), "utf8"), renderConnections({ apiIdleSeconds: 2 }));
+  assert.match(renderConnections({ apiIdleSeconds: 0.5 }), "keepalive_timeout 250ms;");
+  assert.match(renderConnections({ apiIdleSeconds: 0 }), /^keepalive 0;\n$/m);
 });
 
 /** A stack whose API runs uvicorn with these arguments, and whose services have what else the overlay says. */
@@ -100,7 +100,7 @@ connections(
       const { sent, lost } = await straddle(stack, 800, 2000, 50_000);
       const { stderr } = await stack.docker("logs", stack.nginxContainer);
       assert.equal(lost, [], `of ${sent}\n${stderr.slice(-2000)}`);
-      await reconnect(stack, connectionsFor({ apiIdleSeconds: 20 }));
+      await reconnect(stack, renderConnections({ apiIdleSeconds: 20 }));
       const control = await straddle(stack, 800, 2000, 100_000);
       assert.ok(control.lost.length > 0, `${control.sent} and none lost: this load would not notice a loss`);
     } finally {
@@ -129,7 +129,7 @@ connections(
       assert.equal(await saturate(stack, 10_000), {});
       const bursts = await straddle(stack, 300, 50, 20_000);
       assert.equal(bursts.lost, [], `of ${bursts.sent}, in bursts of 300`);
-      await reconnect(stack, connectionsFor({ apiIdleSeconds: 0 }));
+      await reconnect(stack, renderConnections({ apiIdleSeconds: 0 }));
       assert.ok(((await saturate(stack, 4000))["HTTP 502"] ?? 0) > 0, "nginx had ports enough");
     } finally {
       await stack.remove();

@@ -5,6 +5,7 @@ import { request } from "undici";
 import * as assert from "uvu/assert";
 import { type Mix, type Shot, startLoad } from "../bench/load.ts";
 import type { Color } from "../lib/color.ts";
+import { startRun } from "./killed.ts";
 import { createReleased, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";
 
@@ -155,6 +156,49 @@ lossless("what is still open at the limit is counted, reported and closed", asyn
     ends.map(({ status }) => status),
     ["rejected", "rejected", "rejected"],
   );
+});
+
+lossless("idle connections to the old color are neither counted nor waited for", async ({ stack, url }) => {
+  const before = (await stack.front()).color;
+  const env = { API_IDLE_SECONDS: "60", DRAIN_SECONDS: "3" };
+  const load = startLoad(url, { clients: { get: 10 }, thinkMs: 20, patientMs: [0, 0] }); // fills nginx's idle connections
+  await sleep(500);
+  const open = Promise.allSettled(
+    [1, 2].map(async () => (await call(url, "slow", { seconds: 20 })).body.text()),
+  );
+  let over = false;
+  const asking = (async () => {
+    while (!over) {
+      await stack.front(`/_loop/${before}/health`); // by a new worker, of the color that drains
+      await sleep(100);
+    }
+  })();
+  await sleep(500);
+  const run = await stack.rollback([], env);
+  over = true;
+  await Promise.all([asking, open]);
+  const lost = losses(await load.stop());
+  assert.is(run.exitCode, 0, run.stdall);
+  assert.match(run.stderr, `2 requests are still with ${before} after 3 s`);
+  assert.equal(lost, {});
+
+  const quiet = await stack.rollback([], env);
+  assert.is(quiet.exitCode, 0, quiet.stdall);
+  assert.not.match(quiet.stderr, "still with");
+});
+
+lossless("a release that begins while old workers of the last one drain works", async ({ stack, url }) => {
+  const before = (await stack.front()).color;
+  const long = call(url, "count", { n: 60, interval: 0.2 }).then(async ({ body }) => body.text());
+  await sleep(300);
+  const first = startRun(stack, "rollback");
+  await first.passed("mark");
+  first.kill("SIGKILL");
+  await first.ended;
+  const run = await stack.deploy([], { DRAIN_SECONDS: "20" });
+  assert.is(run.exitCode, 0, run.stdall);
+  assert.is((await stack.front()).color, before);
+  assert.match(await long, `${before} ${(60 * 61) / 2}`);
 });
 
 lossless(

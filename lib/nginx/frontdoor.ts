@@ -7,7 +7,6 @@ import { checkServicePort } from "../port.ts";
 import type { Settings } from "../settings.ts";
 import type { Stack } from "../stack.ts";
 import { awaitThat } from "../wait.ts";
-import { setConnections } from "./connections.ts";
 import { keyHeaders } from "./key.ts";
 import { writeConfiguration } from "./written.ts";
 
@@ -44,7 +43,6 @@ export async function bringUpFrontDoor(stack: Stack): Promise<void> {
   expectOwnPort(stack, frontDoor);
   const down = downServices(stack, frontDoor);
   for (const service of down) await checkServicePort(stack, service);
-  await setConnections(stack);
   await writeConfiguration(stack, frontDoor.nginx.status === "running");
   for (const service of down) {
     stack.log.info(`${service.name} does not run: bringing it up`);

@@ -22,7 +22,7 @@ export async function keyHeaders(settings: Place): Promise<Record<string, string
 }
 
 /** `nginx/probe-key.conf` with a new key; undefined where there is one that this user may read. Never throws. */
-export async function newKeyFile(settings: Settings): Promise<Written | undefined> {
+export async function newKeyFile(settings: Place): Promise<Written | undefined> {
   if (HEADER in (await keyHeaders(settings))) return undefined;
   const what =
     "# Who sends this as X-Loop-Key may ask below /_loop/. Where this file is gone, the next run makes another.";

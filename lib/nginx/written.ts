@@ -4,6 +4,7 @@ import { execInNginx } from "../docker/frontdoor.ts";
 import { ConfigurationError } from "../errors.ts";
 import type { Stack } from "../stack.ts";
 import { accessFile } from "./access.ts";
+import { connectionsFile } from "./connections.ts";
 import { newKeyFile } from "./key.ts";
 import { CONFIGURATION } from "./workers.ts";
 
@@ -23,7 +24,7 @@ export interface Written {
 export async function writeConfiguration(stack: Stack, nginxRuns: boolean): Promise<void> {
   const { settings } = stack;
   const key = await newKeyFile(settings);
-  const wanted = [accessFile(settings), ...(key ? [key] : [])];
+  const wanted = [accessFile(settings), connectionsFile(settings), ...(key ? [key] : [])];
   const before = await Promise.all(wanted.map(({ file }) => readFile(file, "utf8").catch(() => undefined)));
   const changes = wanted.flatMap((written, i) =>
     written.content === before[i] ? [] : [{ ...written, before: before[i] }],

@@ -1,0 +1,2 @@
+dofile("/bench/report.lua")
+wrk.path = "/health"
