@@ -1,12 +1,12 @@
-import { appendFile, readFile } from "node:fs/promises";
-import { replaceFile } from "./atomic.ts";
+import { open, readFile } from "node:fs/promises";
+import { handOver, replaceFile } from "./atomic.ts";
 import { COLORS } from "./color.ts";
 import { type Infer, z } from "./zod.ts";
 
 /** When it has grown beyond this, the older half of the runs is dropped. */
 const BOUND_BYTES = 512 * 1024;
 
-/** One run of deploy or rollback, a JSON line in the history file beside the state file. */
+/** One run of deploy or rollback, a JSON line in the history file. */
 export const Entry = z.object({
   /** When it began: ISO 8601, UTC. */
   time: z.string(),
@@ -43,8 +43,18 @@ export async function addToHistory(file: string, entry: Entry): Promise<void> {
   const line = `${JSON.stringify(entry)}\n`;
   if (text.length < BOUND_BYTES) {
     const torn = text !== "" && !text.endsWith("\n");
-    return appendFile(file, `${torn ? "\n" : ""}${line}`, { mode: 0o644 });
+    return append(file, `${torn ? "\n" : ""}${line}`);
   }
   const lines = text.split("\n").filter(Boolean);
   await replaceFile(file, `${lines.slice(Math.ceil(lines.length / 2)).join("\n")}\n${line}`);
+}
+
+async function append(file: string, text: string): Promise<void> {
+  const handle = await open(file, "a", 0o644);
+  try {
+    handOver(handle.fd, file);
+    await handle.writeFile(text);
+  } finally {
+    await handle.close();
+  }
 }

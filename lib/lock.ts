@@ -2,7 +2,7 @@ import { closeSync, constants, fsyncSync, openSync, readFileSync, writeSync } fr
 import { readdir, readFile, readlink, realpath, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { makeFolder } from "./atomic.ts";
+import { handOver, makeFolder } from "./atomic.ts";
 import { COLORS } from "./color.ts";
 import { run } from "./command.ts";
 import { LockedError, StateFileError } from "./errors.ts";
@@ -127,7 +127,7 @@ async function keepersOf(file: string): Promise<number[]> {
 }
 
 /**
- * Takes the lock of a stack: the kernel's own, on a file beside the state file, so that a crash cannot leave it stuck.
+ * Takes the lock of a stack: the kernel's own, on a file in the state folder, so that a crash cannot leave it stuck.
  * `warn` is told when it has to wait for the last command of a run that was killed.
  * Throws LockedError when a live run holds it, StateFileError when the file cannot be written.
  */
@@ -136,6 +136,7 @@ export async function takeLock(file: string, verb: string, warn: (message: strin
   try {
     await makeFolder(dirname(file));
     descriptor = openSync(file, constants.O_RDWR | constants.O_CREAT, 0o644);
+    handOver(descriptor, file);
     await acquire(descriptor, file, warn);
     return lockOn(descriptor, read(file), {
       verb,

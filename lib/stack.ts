@@ -7,6 +7,7 @@ import { openLogFile } from "./logfile.ts";
 import { notify } from "./notify.ts";
 import { type Options, parseOptions } from "./options.ts";
 import { loadSettings, type Needs, type Settings } from "./settings.ts";
+import { checkStateDir, openStateDir } from "./statedir.ts";
 
 /** What every function of the spec works on: one deployment's settings, and the run that has its lock. */
 export interface Stack {
@@ -124,6 +125,7 @@ const exitCodeOf = (error: unknown): number => (error instanceof ToolError ? err
 /** Looks at everything and tells what would be done: no lock, no log file, no history, no notification. */
 async function tellRun({ verb, main }: Script, settings: Settings, options: Options): Promise<void> {
   const log = createLog(options);
+  checkStateDir(settings);
   const found = await readLock(settings.lockFile);
   if (found?.held)
     log.warn(`a ${found.note?.verb ?? "run"} works on it now: this is what would be done in its midst`);
@@ -138,6 +140,7 @@ async function tellRun({ verb, main }: Script, settings: Settings, options: Opti
 async function realRun({ verb, main }: Script, settings: Settings, options: Options): Promise<void> {
   const started = performance.now();
   const stderr = createLog();
+  openStateDir(settings);
   const log = createLog({ ...options, file: openLogFile(settings.logFile, stderr.warn) });
   const signal = onSignals(log);
   let lock: Lock | undefined;

@@ -56,7 +56,7 @@ night("--quiet: one line on stdout; the log file has it all", async ({ stack }) 
   const run = await stack.rollback(["--quiet"]);
   assert.match(run.stdout, /^\S+Z Rolled back blue → green: \S+ \(sha256:[0-9a-f]+\)\n$/);
   assert.is(run.stderr, "");
-  const log = await readFile(join(dirname(stack.stateFile), "blue-green.log"), "utf8");
+  const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
   assert.match(log, "✓ switch nginx to green");
   assert.match(log, "Rolled back blue → green");
   await backToBlue(stack);
@@ -139,7 +139,7 @@ night("each run is notified; a notification that fails changes nothing", async (
   assert.equal([first.result, first.exitCode, first.from, first.to], ["HealthError", 1, "blue", "green"]);
   assert.equal([second.result, second.verb, second.from, second.to], ["done", "rollback", "blue", "green"]);
   assert.ok(second.seconds > 1);
-  const log = await readFile(join(dirname(stack.stateFile), "blue-green.log"), "utf8");
+  const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
   for (const text of [failed.stdall, done.stdall, unheard.stdall, log]) assert.not.match(text, "very-secret");
   await blueServes(stack);
 });
@@ -221,7 +221,7 @@ night("releases with changing content leave no images behind, and touch nobody e
     assert.is(run.exitCode, i === 1 ? 1 : 0, run.stdall);
   }
   const cache = await stack.docker("system", "df", "--verbose", "--format", "{{json .BuildCache}}");
-  const runs = await readHistory(join(dirname(stack.stateFile), "history.jsonl"));
+  const runs = await readHistory(join(stack.stateDir, "history.jsonl"));
   const records = readCacheRecords(cache.stdout);
   const [beforeLast, first] = [runs.slice(0, -1), Date.parse(runs[0]?.time ?? "")];
   assert.ok(
@@ -375,8 +375,8 @@ night(
 night("what the tool writes is writable for nobody else", async ({ stack }) => {
   for (const file of [
     stack.stateFile,
-    `${stack.stateFile}.lock`,
-    join(dirname(stack.stateFile), "blue-green.log"),
+    join(stack.stateDir, "lock"),
+    join(stack.stateDir, "blue-green.log"),
   ]) {
     assert.is((await stat(file)).mode & 0o022, 0, file);
   }
