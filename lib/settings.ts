@@ -98,6 +98,8 @@ export interface Settings {
   /** The folder that a colour is built from. */
   apiContext: string;
   activeColorFile: string;
+  /** The state file that versions before STATE_DIR used, with lock, history and log beside it. */
+  oldStateFile: string;
   oauthDataPath: string;
   health: { retries: number; interval: number; timeout: number };
   verifySeconds: number;
@@ -229,6 +231,7 @@ export function loadSettings(
     vaultPath: raw.VAULT_PATH,
     apiContext: raw.LOOP_API_CONTEXT,
     activeColorFile,
+    oldStateFile: raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color"),
     oauthDataPath: raw.OAUTH_DATA_PATH,
     health: { retries: raw.HEALTH_RETRIES, interval: raw.HEALTH_INTERVAL, timeout: raw.HEALTH_TIMEOUT },
     verifySeconds: raw.VERIFY_SECONDS,

@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { type Color, isColor } from "../color.ts";
 import { runningColors } from "../docker/container.ts";
 import { downServices, type FrontDoor, inspectFrontDoor, startService } from "../docker/frontdoor.ts";
@@ -35,6 +36,7 @@ export async function loadedColor({ nginxPort, health }: Settings): Promise<stri
 export async function bringUpFrontDoor(stack: Stack): Promise<void> {
   const frontDoor = await inspectFrontDoor(stack);
   expectOwnPort(stack, frontDoor);
+  expectOwnFolder(stack, frontDoor);
   const down = downServices(stack, frontDoor);
   for (const service of down) {
     stack.log.info(`${service.name} does not run: bringing it up`);
@@ -53,6 +55,33 @@ function expectOwnPort({ settings }: Stack, { nginx }: FrontDoor): void {
       next: `Set it back, or have nginx made anew at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
     },
   );
+}
+
+/** Where nginx has its configuration, in its container. */
+const CONFIGURATION = "/etc/nginx";
+
+/**
+ * The link that a run changes must be the one that nginx reads. Another checkout with this project's name also has a lock
+ * and a record of its own: the two would release over each other.
+ */
+function expectOwnFolder({ settings }: Stack, { nginx }: FrontDoor): void {
+  const { nginxFolder, nginxContainer, dockerCmd, project } = settings;
+  const mounted = nginx.folders[CONFIGURATION]?.replace(/^\/host_mnt(?=\/)/, ""); // as Docker Desktop has it
+  if (mounted === undefined || isSameFolder(mounted, nginxFolder)) return;
+  throw new UsageError(
+    `${nginxContainer} goes by the folder ${mounted}, but this checkout has ${nginxFolder}`,
+    {
+      details: `Two checkouts drive the project ${project}, or one was moved.`,
+      next: `Run this in the other checkout, or give this one another COMPOSE_PROJECT_NAME. If this one was moved, have nginx made anew at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
+    },
+  );
+}
+
+/** The same folder may have several names. */
+function isSameFolder(one: string, other: string): boolean {
+  if (one === other) return true;
+  const [a, b] = [one, other].map((path) => statSync(path, { throwIfNoEntry: false }));
+  return a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
 }
 
 async function awaitFrontDoor(stack: Stack): Promise<void> {
