@@ -245,12 +245,11 @@ users("each finds the state that the other left, and can go on", async () => {
       });
     await symlink(join(ROOT, "node_modules"), join(checkout, "node_modules"));
     await chmod(join(stack.folder, ".."), 0o755);
-    await mkdir(join(stack.folder, "home"));
+    for (const home of ["root", "owner"]) await mkdir(join(stack.folder, home)); // Docker keeps files there
     await $({ quiet: true })`chown -R -h ${uid}:${uid} ${stack.folder}`;
     const { STATE_DIR: _, ...settings } = stack.env;
     const env = {
       ...settings,
-      HOME: join(stack.folder, "home"),
       HEALTH_RETRIES: "60",
       COMPOSE_FILE: join(checkout, "docker-compose.blue-green.yml"),
     };
@@ -262,7 +261,7 @@ users("each finds the state that the other left, and can go on", async () => {
       const output = await $({
         quiet: true,
         nothrow: true,
-        env,
+        env: { ...env, HOME: join(stack.folder, who) },
         cwd: "/",
         stdio: ["ignore", "pipe", "pipe"],
       })`${command}`;
