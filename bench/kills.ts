@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { $ } from "zx/core";
 import { ROOT } from "../lib/settings.ts";
@@ -139,13 +139,14 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
     hands: [],
   };
   const stack = await createScratch("chaos");
-  const vault = dirname(dirname(stack.stateFile));
-  const filler = join(vault, "filler");
+  const { stateDir } = stack;
+  const filler = join(stateDir, "filler");
   stack.env.DRAIN_SECONDS = "20";
   let load: Load | undefined;
   try {
     // A disk of its own, so that it can be full.
-    await quiet`mount -t tmpfs -o size=8m tmpfs ${vault}`;
+    await mkdir(stateDir);
+    await quiet`mount -t tmpfs -o size=8m,mode=700 tmpfs ${stateDir}`;
     for (let i = 0; i < 2; i++) await plain("deploy");
     const since = performance.now();
     await plain("deploy");
@@ -196,8 +197,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
     return report;
   } finally {
     await load?.stop();
-    await quiet`umount -l ${vault}`;
-    await mkdir(vault, { recursive: true });
+    await quiet`umount -l ${stateDir}`;
     await stack.remove();
   }
 

@@ -1,3 +1,4 @@
+import { fchownSync, statSync } from "node:fs";
 import { mkdir, open, rename, rm, symlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
@@ -14,11 +15,22 @@ async function syncFolder(path: string): Promise<void> {
   }
 }
 
+/**
+ * Gives an open file to the owner of its folder, where root has made it: the owner's own runs have to write to it, too.
+ * Throws what the file system throws.
+ */
+export function handOver(descriptor: number, path: string): void {
+  if (process.getuid?.() !== 0) return;
+  const { uid, gid } = statSync(dirname(path));
+  fchownSync(descriptor, uid, gid);
+}
+
 /** Replaces a file so that readers see the old or the new content, also after a power cut. Throws what the file system throws. */
 export async function replaceFile(path: string, content: string, mode = 0o644): Promise<void> {
   const file = await open(temporary(path), "w", mode);
   try {
     await file.chmod(mode); // one that a killed run left may have another
+    handOver(file.fd, path);
     await file.writeFile(content);
     await file.sync();
   } finally {

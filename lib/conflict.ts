@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createInterface } from "node:readline/promises";
 import type { Truth } from "./active.ts";
-import { type Color, getInactiveColor, isColor, markActive, markCommands, readStateFile } from "./color.ts";
+import { type Color, getInactiveColor, isColor, markActive, markCommands, readMarked } from "./color.ts";
 import { dockerCommands } from "./docker/commands.ts";
 import { restoreImage } from "./docker/image.ts";
 import { discardRelease, STAND_DOWN, standDown } from "./docker/stop.ts";
@@ -31,7 +31,7 @@ const BOTH_RUNNING = "Both blue and green are running. Keep which? (blue/green/a
 export async function settleLeftovers(stack: Stack, found: Truth): Promise<Truth> {
   const { settings, lock, log } = stack;
   const left = lock.unfinished();
-  const marked = await readStateFile(settings.activeColorFile);
+  const marked = await readMarked(settings);
   if (left) log.warn(`${howItEnded(left)}: putting right what it left`);
   const explained = left?.to !== undefined || settings.standby === "paused"; // else both were started by hand
   const truth = found.bothRun && !found.serves && explained ? await rescue(stack, found) : found;
@@ -85,11 +85,7 @@ async function rescue(stack: Stack, truth: Truth): Promise<Truth> {
     () => switchNginx(stack, color),
     switchCommands(stack, color),
   );
-  await stack.step(
-    "set the state file right",
-    () => markActive(stack.settings.activeColorFile, color),
-    markCommands(stack, color),
-  );
+  await stack.step("set the state file right", () => markActive(stack, color), markCommands(stack, color));
   return { ...truth, active: color, serves: true };
 }
 
@@ -129,7 +125,6 @@ async function whichToKeep(stack: Stack, { active, serves }: Truth): Promise<Col
  * Gives what is true then. Throws BothRunningError on "abort", and what its steps throw; nothing is stopped then.
  */
 export async function detectConflicts(stack: Stack, truth: Truth): Promise<Truth> {
-  const { settings } = stack;
   if (!truth.bothRun) return truth;
   const keep = await whichToKeep(stack, truth);
   if (keep === "abort") {
@@ -149,11 +144,7 @@ export async function detectConflicts(stack: Stack, truth: Truth): Promise<Truth
   }
   try {
     await stack.step(`verify ${keep} through nginx`, () => verifyNginxTraffic(stack, keep), verify);
-    await stack.step(
-      `mark ${keep} as active`,
-      () => markActive(settings.activeColorFile, keep),
-      markCommands(stack, keep),
-    );
+    await stack.step(`mark ${keep} as active`, () => markActive(stack, keep), markCommands(stack, keep));
   } catch (error) {
     if (!truth.serves || truth.active !== other) throw error; // there is nothing to go back to
     await undo(stack, error, (inner) =>

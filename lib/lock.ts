@@ -2,10 +2,11 @@ import { closeSync, constants, fsyncSync, openSync, readFileSync, writeSync } fr
 import { readdir, readFile, readlink, realpath, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { makeFolder } from "./atomic.ts";
+import { handOver, makeFolder } from "./atomic.ts";
 import { COLORS } from "./color.ts";
 import { run } from "./command.ts";
 import { LockedError, StateFileError } from "./errors.ts";
+import { awaitThat } from "./wait.ts";
 import { type Infer, z } from "./zod.ts";
 
 /** How long, in seconds, the last command of a run that was killed may go on before it is killed, too. */
@@ -16,7 +17,7 @@ const NOTE_BYTES = 512;
 
 const Color = z.enum(COLORS);
 /** What a run has written about itself into the lock file, for whoever finds it locked, and for the run after a crash. */
-const Note = z.object({
+export const Note = z.object({
   verb: z.string(),
   pid: z.number(),
   /** ISO 8601, UTC. */
@@ -27,6 +28,8 @@ const Note = z.object({
   imageBefore: z.string().nullable().optional(),
   /** The container of `to` was, or was about to be, made anew. */
   started: z.boolean().optional(),
+  /** How many requests it cut at the drain limit. */
+  cut: z.number().optional(),
   /** The error that it ended with, half done; a run that was killed could not say. */
   result: z.string().optional(),
 });
@@ -45,6 +48,8 @@ export interface Lock {
   readonly descriptor: number | undefined;
   /** What a run before wrote that never came to its end; undefined when all ended well, or once it is settled. */
   unfinished(): Note | undefined;
+  /** Takes over what a run of a version before has left to put right. */
+  adopt(note: Note): void;
   /** What the unfinished run left is put right. */
   settle(): void;
   /** Remembers, through a crash, what this run is about to do. */
@@ -76,14 +81,14 @@ export async function readLock(file: string): Promise<{ held: boolean; note: Not
   return { held, note };
 }
 
-/** Has this process the file open? Its number may be another's by now. One that may not be looked into is taken to have. */
-async function hasOpen(pid: number, file: string): Promise<boolean> {
+/** Has this process the file open? Its number may be another's by now. `unseen`: what one that may not be looked into counts as. */
+async function hasOpen(pid: number, file: string, unseen = true): Promise<boolean> {
   try {
     const [path, descriptors] = [await realpath(file), await readdir(`/proc/${pid}/fd`)];
     const opened = descriptors.map((one) => readlink(`/proc/${pid}/fd/${one}`).catch(() => ""));
     return (await Promise.all(opened)).includes(path);
   } catch (error) {
-    return error instanceof Error && "code" in error && error.code === "EACCES";
+    return unseen && error instanceof Error && "code" in error && error.code === "EACCES";
   }
 }
 
@@ -118,16 +123,51 @@ function kill(pid: number): void {
   }
 }
 
-/** The processes that a run has left and that keep its lock file open as descriptor 3. */
+/**
+ * The processes that a dead run has left and that keep its lock file open as descriptor 3. Not those of a run that lives:
+ * another one that waits for this lock as well has a `flock` of its own, with the file open in the same way.
+ */
 async function keepersOf(file: string): Promise<number[]> {
   const path = await realpath(file);
   const pids = (await readdir("/proc")).map(Number).filter((pid) => pid > 0 && pid !== process.pid);
   const opened = await Promise.all(pids.map((pid) => readlink(`/proc/${pid}/fd/3`).catch(() => "")));
-  return pids.filter((_, i) => opened[i] === path);
+  const keepers = pids.filter((_, i) => opened[i] === path);
+  const orphaned = await Promise.all(
+    keepers.map(async (pid) => (await isOfThisHost(pid)) && (await isOrphan(pid, file, keepers))),
+  );
+  return keepers.filter((_, i) => orphaned[i]);
+}
+
+/** Has it no ancestor that is a live run, which has the lock file open itself, and not as descriptor 3? */
+async function isOrphan(pid: number, file: string, keepers: readonly number[]): Promise<boolean> {
+  for (let ancestor = await parentOf(pid); ancestor > 1; ancestor = await parentOf(ancestor))
+    if (!keepers.includes(ancestor) && (await hasOpen(ancestor, file, false))) return false;
+  return true;
+}
+
+/** A process in a container has a number there as well, and is nobody that a run waits for, or ends. */
+export async function isOfThisHost(pid: number): Promise<boolean> {
+  const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+  return (status.match(/^NSpid:\s*(.*)$/m)?.[1]?.split(/\s+/) ?? []).length === 1;
+}
+
+/** Waits for the commands that a dead run has left with this lock file open, and kills them after LEFTOVER_SECONDS. */
+export async function endKeepers(file: string, warn: (message: string) => void): Promise<void> {
+  const find = async (): Promise<number[]> => await keepersOf(file).catch(() => []);
+  if ((await find()).length === 0) return;
+  warn("a run before was killed; waiting for its last command to end");
+  if (await awaitThat(LEFTOVER_SECONDS, async () => (await find()).length === 0)) return;
+  for (const pid of await find()) kill(pid);
+}
+
+/** 0 where there is none, or the process has ended. */
+async function parentOf(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+  return Number(status.match(/^PPid:\s*(\d+)/m)?.[1] ?? 0);
 }
 
 /**
- * Takes the lock of a stack: the kernel's own, on a file beside the state file, so that a crash cannot leave it stuck.
+ * Takes the lock of a stack: the kernel's own, on a file in the state folder, so that a crash cannot leave it stuck.
  * `warn` is told when it has to wait for the last command of a run that was killed.
  * Throws LockedError when a live run holds it, StateFileError when the file cannot be written.
  */
@@ -136,6 +176,7 @@ export async function takeLock(file: string, verb: string, warn: (message: strin
   try {
     await makeFolder(dirname(file));
     descriptor = openSync(file, constants.O_RDWR | constants.O_CREAT, 0o644);
+    handOver(descriptor, file);
     await acquire(descriptor, file, warn);
     return lockOn(descriptor, read(file), {
       verb,
@@ -166,6 +207,7 @@ function locked(holder: Note | undefined): LockedError {
 export const noLock = (verb: string, unfinished: Note | undefined): Lock => ({
   descriptor: undefined,
   unfinished: () => unfinished,
+  adopt: () => undefined,
   settle: () => undefined,
   note: () => undefined,
   noted: () => ({ verb, pid: process.pid, since: new Date().toISOString() }),
@@ -185,6 +227,10 @@ function lockOn(descriptor: number, before: Note | undefined, own: Note): Lock {
   return {
     descriptor,
     unfinished: () => unfinished,
+    adopt: (note) => {
+      unfinished = note;
+      keep();
+    },
     settle: () => {
       unfinished = undefined;
       keep();

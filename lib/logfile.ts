@@ -1,5 +1,6 @@
-import { appendFileSync, existsSync, mkdirSync, renameSync, statSync } from "node:fs";
+import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, renameSync, statSync } from "node:fs";
 import { dirname } from "node:path";
+import { handOver } from "./atomic.ts";
 
 /** With the one before, the log takes twice this at most, and whatever the last run of each wrote beyond it. */
 const BOUND_BYTES = 1024 * 1024;
@@ -22,6 +23,9 @@ export function openLogFile(path: string, warn: (message: string) => void): (lin
   attempt(() => {
     if (!existsSync(dirname(path))) mkdirSync(dirname(path), { mode: 0o755 });
     if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > BOUND_BYTES) renameSync(path, `${path}.1`);
+    const file = openSync(path, "a", 0o644);
+    handOver(file, path);
+    closeSync(file);
   });
   return (line) => attempt(() => appendFileSync(path, `${line}\n`, { mode: 0o644 }));
 }

@@ -1,6 +1,6 @@
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { isIP, isIPv4 } from "node:net";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseEnv } from "node:util";
 import { which } from "zx/core";
@@ -100,6 +100,7 @@ export const rawSettings = (needs: Needs) => {
     AUTH_PORT: port.default(8084),
     VAULT_PATH: vault.default(existsSync(NAS_VAULT) ? NAS_VAULT : join(ROOT, "examples/vault")),
     ACTIVE_COLOR_FILE: path.optional(),
+    STATE_DIR: path.optional(),
     OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
     LOOP_API_CONTEXT: source.default(join(ROOT, "examples/loop-api")),
     LOOP_AUTH_CONTEXT: source.default(join(ROOT, "examples/loop-auth")),
@@ -155,15 +156,21 @@ export interface Settings {
   /** How long, in seconds, the API keeps a connection open that no request uses; 0: it closes each after its response. */
   apiIdleSeconds: number;
   activeColorFile: string;
+  /** The state file that versions before STATE_DIR used, with lock, history and log beside it. */
+  oldStateFile: string;
   oauthDataPath: string;
   health: { retries: number; interval: number; timeout: number };
   verifySeconds: number;
   drainSeconds: number;
   /** What becomes of the colour that is left: paused, it keeps its memory and is back at once. */
   standby: "stopped" | "paused";
+  /** All that a run trusts: lock, record of the active color, history, log. No container can write there. */
+  stateDir: string;
   /** Locked by a run, and what it leaves written for the next when it is killed. */
   lockFile: string;
   logFile: string;
+  /** Which color was marked as active, as a run goes by it. */
+  recordFile: string;
   /** One JSON line a run. */
   historyFile: string;
   notifyUrl: string | undefined;
@@ -206,6 +213,35 @@ function equalPorts(ports: Record<string, number>): string[] {
   );
 }
 
+/** A path with its symbolic links resolved, as far as it exists. */
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    const parent = dirname(path);
+    return parent === path ? path : join(realPath(parent), basename(path));
+  }
+}
+
+const isInside = (path: string, folder: string): boolean => path === folder || path.startsWith(`${folder}/`);
+
+/** What root writes where a container can put a symbolic link, it writes to any file of this host. */
+function reachableByContainers(
+  paths: Record<string, string>,
+  { VAULT_PATH, OAUTH_DATA_PATH }: { VAULT_PATH: string; OAUTH_DATA_PATH: string },
+): string[] {
+  const mounts = Object.entries({ VAULT_PATH, OAUTH_DATA_PATH });
+  return Object.entries(paths).flatMap(([name, path]) =>
+    mounts
+      .filter(([, folder]) => isInside(path, folder) || isInside(realPath(path), realPath(folder)))
+      .map(
+        ([mount, folder]) =>
+          `${name} is ${JSON.stringify(path)}: containers can write there, it is inside ${mount} (${folder}); set ${name} to a place outside`,
+      )
+      .slice(0, 1),
+  );
+}
+
 /**
  * The settings: `environment` over the file `.env.blue-green` in the checkout over the defaults.
  * Throws UsageError that lists every wrong one, folders among them that are needed and away. Changes nothing.
@@ -236,13 +272,20 @@ export function loadSettings(
   if (missing.length > 0)
     return refuse(missing.map((file) => `COMPOSE_FILE names ${file}, which does not exist`));
 
-  const activeColorFile = raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color");
+  const project = raw.COMPOSE_PROJECT_NAME;
+  // Two projects may share a vault, and each has an active color of its own.
+  const colorFile = project === "loop" ? ".active-color" : `.active-color.${project}`;
+  const activeColorFile = raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build", colorFile);
+  const stateDir = raw.STATE_DIR ?? join(ROOT, ".state", project);
+  const logFile = raw.LOG_FILE ?? join(stateDir, "blue-green.log");
+  const exposed = reachableByContainers({ STATE_DIR: stateDir, LOG_FILE: logFile }, raw);
+  if (exposed.length > 0) return refuse(exposed);
   const nginxContainer = raw.NGINX_CONTAINER ?? `${raw.COMPOSE_PROJECT_NAME}-nginx`;
   const resolved = { ...raw, NGINX_CONTAINER: nginxContainer };
   return {
     dockerCmd: raw.DOCKER_CMD,
     composeFiles,
-    project: raw.COMPOSE_PROJECT_NAME,
+    project,
     nginxContainer,
     nginxFolder: join(dirname(composeFiles[0] ?? ROOT), "nginx"),
     nginxPort: NGINX_PORT,
@@ -256,14 +299,17 @@ export function loadSettings(
     apiContext: raw.LOOP_API_CONTEXT,
     apiIdleSeconds: raw.API_IDLE_SECONDS,
     activeColorFile,
+    oldStateFile: raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color"),
     oauthDataPath: raw.OAUTH_DATA_PATH,
     health: { retries: raw.HEALTH_RETRIES, interval: raw.HEALTH_INTERVAL, timeout: raw.HEALTH_TIMEOUT },
     verifySeconds: raw.VERIFY_SECONDS,
     drainSeconds: raw.DRAIN_SECONDS,
     standby: raw.STANDBY,
-    lockFile: `${activeColorFile}.lock`,
-    historyFile: join(dirname(activeColorFile), "history.jsonl"),
-    logFile: raw.LOG_FILE ?? join(dirname(activeColorFile), "blue-green.log"),
+    stateDir,
+    lockFile: join(stateDir, "lock"),
+    recordFile: join(stateDir, "active-color"),
+    historyFile: join(stateDir, "history.jsonl"),
+    logFile,
     notifyUrl: raw.NOTIFY_URL,
     notifyOn: raw.NOTIFY_ON,
     environment: {

@@ -54,7 +54,7 @@ Another source, once: LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-g
 
 async function main(stack: Stack): Promise<Outcome> {
   const { settings, lock } = stack;
-  await stack.look("read the state file", () => getActiveColor(settings.activeColorFile));
+  await stack.look("read the state file", () => getActiveColor(settings));
   await stack.look("look for Docker", () => checkEngine(stack));
   await stack.look("look for Compose", () => checkCompose(stack));
   await createFolders(stack);
@@ -107,11 +107,7 @@ async function main(stack: Stack): Promise<Outcome> {
   }
   try {
     await stack.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next), told.verify);
-    await stack.step(
-      `mark ${next} as active`,
-      () => markActive(settings.activeColorFile, next),
-      markCommands(stack, next),
-    );
+    await stack.step(`mark ${next} as active`, () => markActive(stack, next), markCommands(stack, next));
   } catch (error) {
     await undo(stack, error, async (inner) => {
       await takeTrafficBack(inner, from, next);

@@ -57,7 +57,7 @@ async function outcomeOf(stack: Stack, color: Color, did: string): Promise<Outco
 
 async function main(stack: Stack): Promise<Outcome> {
   const { settings, lock } = stack;
-  await stack.look("read the state file", () => getActiveColor(settings.activeColorFile));
+  await stack.look("read the state file", () => getActiveColor(settings));
   await stack.look("look for Docker", () => checkEngine(stack));
   await createFolders(stack);
   await bringUpFrontDoor(stack);
@@ -98,11 +98,7 @@ async function main(stack: Stack): Promise<Outcome> {
   }
   try {
     await stack.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next), told.verify);
-    await stack.step(
-      `mark ${next} as active`,
-      () => markActive(settings.activeColorFile, next),
-      markCommands(stack, next),
-    );
+    await stack.step(`mark ${next} as active`, () => markActive(stack, next), markCommands(stack, next));
   } catch (error) {
     await undo(stack, error, (inner) => takeTrafficBack(inner, from, next));
   }

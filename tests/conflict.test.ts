@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
@@ -78,7 +79,7 @@ leftovers(
     const since = Date.now();
     const cutOff = startRun(stack, "deploy", await stack.apiVersion("6.0.0"));
     await locked(stack, since);
-    while (!(await readFile(`${stack.stateFile}.lock`, "utf8")).includes('"to":"green"')) await sleep(2);
+    while (!(await readFile(join(stack.stateDir, "lock"), "utf8")).includes('"to":"green"')) await sleep(2);
     cutOff.kill("SIGKILL"); // it has said what it is about, and builds
     await cutOff.ended;
     const run = await stack.rollback();

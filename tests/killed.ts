@@ -68,9 +68,9 @@ export function startRun(stack: Scratch, verb: Verb, env: Record<string, string>
 }
 
 /** Resolves when the lock file names a run that has begun. */
-export async function locked({ stateFile }: Scratch, since: number): Promise<void> {
+export async function locked({ stateDir }: Scratch, since: number): Promise<void> {
   for (;;) {
-    const note = await readFile(`${stateFile}.lock`, "utf8").catch(() => "");
+    const note = await readFile(join(stateDir, "lock"), "utf8").catch(() => "");
     const begun = Date.parse(note.match(/"since":"([^"]+)"/)?.[1] ?? "");
     if (begun >= since) return;
     await sleep(2);

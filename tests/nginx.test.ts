@@ -1,4 +1,4 @@
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
@@ -179,7 +179,7 @@ nginx(
     const next = await stack.rollback();
     assert.is(next.exitCode, 0, next.stdall);
     assert.match(next.stderr, "ended with NginxReloadError: putting right what it left");
-    const history = await readHistory(join(dirname(stack.stateFile), "history.jsonl"));
+    const history = await readHistory(join(stack.stateDir, "history.jsonl"));
     assert.equal(
       history.slice(-2).map(({ result }) => result),
       ["NginxReloadError", "done"],

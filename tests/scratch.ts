@@ -21,6 +21,8 @@ export interface Scratch {
   env: Record<string, string>;
   nginxContainer: string;
   stateFile: string;
+  /** What its runs trust; outside its vault. */
+  stateDir: string;
   deploy(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   rollback(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   /** scripts/status.mts */
@@ -91,6 +93,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     VAULT_PATH: join(folder, "vault"),
     // Named although they are the defaults: an owner's .env.blue-green in this checkout must not reach the tests.
     ACTIVE_COLOR_FILE: join(folder, "vault/_build/.active-color"),
+    STATE_DIR: join(folder, "state"),
     NGINX_CONTAINER: `${project}-nginx`,
     NGINX_IMAGE: "nginx:1.30",
     OAUTH_DATA_PATH: join(folder, "oauth"),
@@ -125,6 +128,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     env,
     nginxContainer: `${project}-nginx`,
     stateFile,
+    stateDir: join(folder, "state"),
     deploy: (args = [], extra = {}) => script("scripts/deploy-blue-green.mts", args, extra),
     rollback: (args = [], extra = {}) => script("scripts/rollback.mts", args, extra),
     look: (args = [], extra = {}) => script("scripts/status.mts", args, extra),

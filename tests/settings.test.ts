@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -39,13 +39,44 @@ test("the environment wins over the file, the file over the defaults, and set to
   assert.is(settings.environment.NGINX_PORT, "9002");
 });
 
-test("the state file and nginx's name follow the settings that they depend on", () => {
-  const settings = loadSettings({ VAULT_PATH: tmpdir(), COMPOSE_PROJECT_NAME: "second" }, NO_FILE);
-  assert.is(settings.activeColorFile, join(tmpdir(), "_build/.active-color"));
+test("the state file and nginx's name follow the settings that they depend on", async () => {
+  const vault = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const settings = loadSettings({ VAULT_PATH: vault, COMPOSE_PROJECT_NAME: "second" }, NO_FILE);
+  assert.is(settings.activeColorFile, join(vault, "_build/.active-color.second"));
   assert.equal(
     [settings.nginxContainer, settings.environment.NGINX_CONTAINER],
     ["second-nginx", "second-nginx"],
   );
+});
+
+test("what a run trusts is a folder of its own for each project, in the checkout", () => {
+  const at = (project: string) => join(ROOT, ".state", project);
+  for (const project of ["loop", "second"]) {
+    const { stateDir, lockFile, historyFile, logFile } = loadSettings(
+      { COMPOSE_PROJECT_NAME: project },
+      NO_FILE,
+    );
+    assert.equal(
+      [stateDir, lockFile, historyFile, logFile],
+      [at(project), ...["lock", "history.jsonl", "blue-green.log"].map((name) => join(at(project), name))],
+    );
+  }
+});
+
+test("what a run trusts may not lie where containers can write, by whatever name", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const [VAULT_PATH, OAUTH_DATA_PATH, alias] = ["vault", "oauth", "alias"].map((name) =>
+    join(folder, name),
+  ) as [string, string, string];
+  await mkdir(VAULT_PATH);
+  await symlink(VAULT_PATH, alias);
+  for (const name of ["STATE_DIR", "LOG_FILE"])
+    for (const place of [VAULT_PATH, join(VAULT_PATH, "a/b"), join(OAUTH_DATA_PATH, "x"), join(alias, "x")])
+      assert.match(
+        refused({ VAULT_PATH, OAUTH_DATA_PATH, [name]: place }),
+        new RegExp(`^${name} is .*: containers can write there, it is inside (VAULT|OAUTH_DATA)_PATH`),
+      );
+  loadSettings({ VAULT_PATH, OAUTH_DATA_PATH, STATE_DIR: `${VAULT_PATH}-beside` }, NO_FILE);
 });
 
 test("each wrong value is refused by its name, and all of them at once", () => {

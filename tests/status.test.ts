@@ -130,7 +130,7 @@ status("a container of a release that failed is told from a standby", async ({ s
 });
 
 status("a torn history is read as far as it goes; an unknown option exits 2", async ({ stack }) => {
-  const file = join(dirname(stack.stateFile), "history.jsonl");
+  const file = join(stack.stateDir, "history.jsonl");
   const whole = await readFile(file, "utf8");
   await appendFile(file, '{"time":"20');
   assert.is((await json(stack)).runs.length, 5);

@@ -56,7 +56,7 @@ night("--quiet: one line on stdout; the log file has it all", async ({ stack }) 
   const run = await stack.rollback(["--quiet"]);
   assert.match(run.stdout, /^\S+Z Rolled back blue → green: \S+ \(sha256:[0-9a-f]+\)\n$/);
   assert.is(run.stderr, "");
-  const log = await readFile(join(dirname(stack.stateFile), "blue-green.log"), "utf8");
+  const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
   assert.match(log, "✓ switch nginx to green");
   assert.match(log, "Rolled back blue → green");
   await backToBlue(stack);
@@ -139,7 +139,7 @@ night("each run is notified; a notification that fails changes nothing", async (
   assert.equal([first.result, first.exitCode, first.from, first.to], ["HealthError", 1, "blue", "green"]);
   assert.equal([second.result, second.verb, second.from, second.to], ["done", "rollback", "blue", "green"]);
   assert.ok(second.seconds > 1);
-  const log = await readFile(join(dirname(stack.stateFile), "blue-green.log"), "utf8");
+  const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
   for (const text of [failed.stdall, done.stdall, unheard.stdall, log]) assert.not.match(text, "very-secret");
   await blueServes(stack);
 });
@@ -221,7 +221,7 @@ night("releases with changing content leave no images behind, and touch nobody e
     assert.is(run.exitCode, i === 1 ? 1 : 0, run.stdall);
   }
   const cache = await stack.docker("system", "df", "--verbose", "--format", "{{json .BuildCache}}");
-  const runs = await readHistory(join(dirname(stack.stateFile), "history.jsonl"));
+  const runs = await readHistory(join(stack.stateDir, "history.jsonl"));
   const records = readCacheRecords(cache.stdout);
   const [beforeLast, first] = [runs.slice(0, -1), Date.parse(runs[0]?.time ?? "")];
   assert.ok(
@@ -246,18 +246,17 @@ const refused: [
   names: string | RegExp,
   make: (s: Scratch) => Promise<Record<string, string>>,
 ][] = [
-  ["an empty state file", 1, 'says ""', async (s) => writeFile(s.stateFile, "").then(() => ({}))],
   [
-    "a folder as state file",
+    "an empty record of the active color",
     1,
-    "Cannot read the state file",
-    async ({ folder }) => ({ ACTIVE_COLOR_FILE: join(folder, "vault") }),
+    'says ""',
+    async ({ stateDir }) => writeFile(join(stateDir, "active-color"), "").then(() => ({})),
   ],
   [
-    "a state file in no folder",
+    "a state folder in no folder",
     1,
-    "Cannot lock /proc/none/.active-color.lock",
-    async () => ({ ACTIVE_COLOR_FILE: "/proc/none/.active-color" }),
+    "Cannot use the state folder /proc/none/state",
+    async () => ({ STATE_DIR: "/proc/none/state" }),
   ],
   [
     "two equal ports",
@@ -281,7 +280,7 @@ for (const [what, code, names, make] of refused) {
       assert.match(stderr, names);
       assert.match(stderr, "Next: ");
     }
-    await writeFile(stack.stateFile, "blue\n");
+    await writeFile(join(stack.stateDir, "active-color"), "blue\n");
     await blueServes(stack);
   });
 }
@@ -330,18 +329,32 @@ night(
   },
 );
 
-night("a read-only vault is an error that names the file, and nothing changes", async ({ stack }) => {
-  const vault = dirname(dirname(stack.stateFile));
-  await $({ quiet: true })`mount --bind ${vault} ${vault} && mount -o remount,ro,bind ${vault}`;
+night("a read-only state folder is an error that names it, and nothing changes", async ({ stack }) => {
+  const { stateDir } = stack;
+  await $({ quiet: true })`mount --bind ${stateDir} ${stateDir} && mount -o remount,ro,bind ${stateDir}`;
   try {
     const run = await stack.deploy();
     assert.is(run.exitCode, 1, run.stdall);
-    assert.match(run.stderr, `Cannot lock ${stack.stateFile}.lock`);
+    assert.match(run.stderr, `Cannot use the state folder ${stateDir}`);
     assert.match(run.stderr, "EROFS");
+  } finally {
+    await $`umount ${stateDir}`.quiet();
+  }
+  await blueServes(stack);
+});
+
+night("a vault that is read-only costs the state file, and no way back", async ({ stack }) => {
+  const vault = dirname(dirname(stack.stateFile));
+  await $({ quiet: true })`mount --bind ${vault} ${vault} && mount -o remount,ro,bind ${vault}`;
+  try {
+    const run = await stack.rollback();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(run.stderr, `the state file ${stack.stateFile} was not written: EROFS`);
+    assert.equal([(await stack.front()).color, await stack.marked()], ["green", "blue\n"]);
   } finally {
     await $`umount ${vault}`.quiet();
   }
-  await blueServes(stack);
+  await backToBlue(stack);
 });
 
 night("nothing on the terminal end: `| head -1` does not leave a release half done", async ({ stack }) => {
@@ -373,10 +386,11 @@ night(
 );
 
 night("what the tool writes is writable for nobody else", async ({ stack }) => {
+  assert.is((await stat(stack.stateDir)).mode & 0o777, 0o700);
   for (const file of [
     stack.stateFile,
-    `${stack.stateFile}.lock`,
-    join(dirname(stack.stateFile), "blue-green.log"),
+    join(stack.stateDir, "lock"),
+    join(stack.stateDir, "blue-green.log"),
   ]) {
     assert.is((await stat(file)).mode & 0o022, 0, file);
   }

@@ -15,7 +15,7 @@ export const containerOf = ({ project }: Settings, color: Color): string => `${p
 const INSPECTED = [
   '{"name":{{json .Name}},"id":{{json .Id}},"pid":{{.State.Pid}},"image":{{json .Image}},"restarts":{{.RestartCount}},"status":{{json .State.Status}},',
   '"exitCode":{{.State.ExitCode}},"policy":{{json .HostConfig.RestartPolicy.Name}},"labels":{{json .Config.Labels}},',
-  '"networks":{{json .NetworkSettings.Networks}},"ports":{{json .HostConfig.PortBindings}}}',
+  '"networks":{{json .NetworkSettings.Networks}},"ports":{{json .HostConfig.PortBindings}},"mounts":{{json .Mounts}}}',
 ].join("");
 
 const Inspected = z.object({
@@ -32,6 +32,7 @@ const Inspected = z.object({
   ports: z
     .record(z.string(), z.array(z.object({ HostIp: z.string(), HostPort: z.string() })).nullable())
     .nullable(),
+  mounts: z.array(z.object({ Source: z.string().optional(), Destination: z.string() })).nullable(),
 });
 
 /** A container as it is now. `absent`: there is none of this name. */
@@ -53,6 +54,8 @@ export interface Container {
   ports: number[];
   /** The host addresses that it was made to listen on; an empty one stands for all. */
   binds: string[];
+  /** The folders of this host that it has, by where it has them. */
+  folders: Readonly<Record<string, string>>;
 }
 
 const ABSENT: Container = {
@@ -66,6 +69,7 @@ const ABSENT: Container = {
   addresses: [],
   ports: [],
   binds: [],
+  folders: {},
 };
 
 /**
@@ -114,6 +118,9 @@ function ownContainer({ settings }: Stack, name: string, seen: Infer<typeof Insp
     addresses: Object.values(seen.networks).map(({ IPAddress }) => IPAddress),
     ports: published.map(({ HostPort }) => Number(HostPort)),
     binds: published.map(({ HostIp }) => HostIp),
+    folders: Object.fromEntries(
+      (seen.mounts ?? []).flatMap(({ Source, Destination }) => (Source ? [[Destination, Source]] : [])),
+    ),
   };
 }
 

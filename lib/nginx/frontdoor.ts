@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { type Color, isColor } from "../color.ts";
 import { runningColors } from "../docker/container.ts";
 import { downServices, type FrontDoor, inspectFrontDoor, startService } from "../docker/frontdoor.ts";
@@ -41,6 +42,7 @@ export const loadedColor = async (settings: Settings): Promise<string | undefine
 export async function bringUpFrontDoor(stack: Stack): Promise<void> {
   const frontDoor = await inspectFrontDoor(stack);
   expectOwnPort(stack, frontDoor);
+  expectOwnFolder(stack, frontDoor);
   const down = downServices(stack, frontDoor);
   for (const service of down) await checkServicePort(stack, service);
   await writeConfiguration(stack, frontDoor.nginx.status === "running");
@@ -72,6 +74,33 @@ function expectOwnPort({ settings, log }: Stack, { nginx }: FrontDoor): void {
   }
   if (everywhere && nginxBind !== undefined && nginxBind !== "0.0.0.0")
     log.warn(`NGINX_BIND is ${nginxBind}, but ${nginxContainer} still listens on all addresses: ${anew}`);
+}
+
+/** Where nginx has its configuration, in its container. */
+const CONFIGURATION = "/etc/nginx";
+
+/**
+ * The link that a run changes must be the one that nginx reads. Another checkout with this project's name also has a lock
+ * and a record of its own: the two would release over each other.
+ */
+function expectOwnFolder({ settings }: Stack, { nginx }: FrontDoor): void {
+  const { nginxFolder, nginxContainer, dockerCmd, project } = settings;
+  const mounted = nginx.folders[CONFIGURATION]?.replace(/^\/host_mnt(?=\/)/, ""); // as Docker Desktop has it
+  if (mounted === undefined || isSameFolder(mounted, nginxFolder)) return;
+  throw new UsageError(
+    `${nginxContainer} goes by the folder ${mounted}, but this checkout has ${nginxFolder}`,
+    {
+      details: `Two checkouts drive the project ${project}, or one was moved.`,
+      next: `Run this in the other checkout, or give this one another COMPOSE_PROJECT_NAME. If this one was moved, have nginx made anew at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
+    },
+  );
+}
+
+/** The same folder may have several names. */
+function isSameFolder(one: string, other: string): boolean {
+  if (one === other) return true;
+  const [a, b] = [one, other].map((path) => statSync(path, { throwIfNoEntry: false }));
+  return a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
 }
 
 async function awaitFrontDoor(stack: Stack): Promise<void> {

@@ -1,4 +1,4 @@
-import { chown, readFile, rm, stat } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { replaceFile } from "../atomic.ts";
 import { execInNginx } from "../docker/frontdoor.ts";
 import { ConfigurationError } from "../errors.ts";
@@ -31,25 +31,18 @@ export async function writeConfiguration(stack: Stack, nginxRuns: boolean): Prom
   );
   if (changes.length === 0) return;
   const act = async (): Promise<void> => {
-    for (const change of changes) await write(change, settings.nginxFolder);
+    for (const change of changes) await replaceFile(change.file, change.content, change.mode);
     if (!nginxRuns) return;
     const test = await execInNginx(stack, ["nginx", "-t", "-q", "-c", CONFIGURATION]);
     if (test.exitCode === 0) return;
     for (const { before: content, ...change } of changes) {
       if (content === undefined) await rm(change.file);
-      else await write({ ...change, content }, settings.nginxFolder);
+      else await replaceFile(change.file, content, change.mode);
     }
     throw refused(stack, test.stderr.trim());
   };
   const commands = changes.map(({ file }) => `write ${file}`);
   await stack.step("write the settings of nginx", act, commands);
-}
-
-async function write({ file, content, mode }: Written, folder: string): Promise<void> {
-  await replaceFile(file, content, mode);
-  // Root's cron and the owner of the checkout take turns: each has to read it.
-  const { uid, gid } = await stat(folder);
-  if (process.getuid?.() === 0) await chown(file, uid, gid);
 }
 
 /** nginx refuses what it is to read, seen before anything was started. */
