@@ -9,6 +9,7 @@ import { BothRunningError } from "./errors.ts";
 import { healthCheck, healthCommands, nginxReaches } from "./health.ts";
 import { addToHistory } from "./history.ts";
 import { howItEnded, type Note } from "./lock.ts";
+import { mark } from "./mark.ts";
 import { nginxCommands } from "./nginx/commands.ts";
 import { drainNginx } from "./nginx/drain.ts";
 import { switchBack, switchCommands, switchNginx } from "./nginx/switch.ts";
@@ -129,7 +130,6 @@ async function whichToKeep(stack: Stack, { active, serves }: Truth): Promise<Col
  * Gives what is true then. Throws BothRunningError on "abort", and what its steps throw; nothing is stopped then.
  */
 export async function detectConflicts(stack: Stack, truth: Truth): Promise<Truth> {
-  const { settings } = stack;
   if (!truth.bothRun) return truth;
   const keep = await whichToKeep(stack, truth);
   if (keep === "abort") {
@@ -149,11 +149,7 @@ export async function detectConflicts(stack: Stack, truth: Truth): Promise<Truth
   }
   try {
     await stack.step(`verify ${keep} through nginx`, () => verifyNginxTraffic(stack, keep), verify);
-    await stack.step(
-      `mark ${keep} as active`,
-      () => markActive(settings.activeColorFile, keep),
-      markCommands(stack, keep),
-    );
+    await mark(stack, keep);
   } catch (error) {
     if (!truth.serves || truth.active !== other) throw error; // there is nothing to go back to
     await undo(stack, error, (inner) =>

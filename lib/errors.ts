@@ -30,6 +30,9 @@ export class UsageError extends ToolError {
 /** The state file cannot be read or written, or says neither blue nor green. */
 export class StateFileError extends ToolError {}
 
+/** The vault is empty although releases used it before: most likely it is not mounted. Nothing was touched. */
+export class EmptyVaultError extends ToolError {}
+
 /** Docker or Compose is missing, does not answer or refused a command. */
 export class DockerError extends ToolError {}
 

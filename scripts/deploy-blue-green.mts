@@ -2,7 +2,7 @@
 import { findActive } from "../lib/active.ts";
 import { buildContainer, checkDiskSpace } from "../lib/build.ts";
 import { pruneLeftovers } from "../lib/buildcache.ts";
-import { getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
+import { getActiveColor, getInactiveColor } from "../lib/color.ts";
 import { detectConflicts, settleLeftovers } from "../lib/conflict.ts";
 import { dockerCommands } from "../lib/docker/commands.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
@@ -17,6 +17,7 @@ import {
 } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
+import { mark } from "../lib/mark.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
 import { bringUpFrontDoor } from "../lib/nginx/frontdoor.ts";
@@ -26,6 +27,7 @@ import { checkPortAvailable } from "../lib/port.ts";
 import { createFolders } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
+import { checkVault } from "../lib/vault.ts";
 
 const HELP = `Releases the API to the color that is idle: builds and starts it, checks its health, moves nginx over,
 watches real traffic, then drains and stops the old color. Nothing that serves is touched before that.
@@ -36,6 +38,9 @@ Usage: npx tsx scripts/deploy-blue-green.mts [options]
                when both colors run: which one stays (asked on a terminal otherwise; serving: the one
                that nginx serves); the release then goes on to the other
   --dry-run    only look, and say what would be done and with which commands
+  --accept-empty-vault
+               go on with a vault that is empty although releases used it before; without this, the run takes
+               it for a volume that is not mounted, and stops
   --quiet      nothing on stdout but one line when it is done
   --verbose    show every docker command and its output
   -h, --help   show this
@@ -50,6 +55,7 @@ Another source, once: LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-g
 
 async function main(stack: Stack): Promise<Outcome> {
   const { settings, lock } = stack;
+  await checkVault(stack);
   await stack.look("read the state file", () => getActiveColor(settings.activeColorFile));
   await stack.look("look for Docker", () => checkEngine(stack));
   await stack.look("look for Compose", () => checkCompose(stack));
@@ -85,6 +91,7 @@ async function main(stack: Stack): Promise<Outcome> {
       () => healthCheck(stack, next),
       healthCommands(stack, next),
     );
+    await checkVault(stack);
     // Takes itself back when it fails.
     await stack.step(`switch nginx to ${next}`, () => switchNginx(stack, next), switchCommands(stack, next));
   } catch (error) {
@@ -96,11 +103,7 @@ async function main(stack: Stack): Promise<Outcome> {
   }
   try {
     await stack.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next), told.verify);
-    await stack.step(
-      `mark ${next} as active`,
-      () => markActive(settings.activeColorFile, next),
-      markCommands(stack, next),
-    );
+    await mark(stack, next);
   } catch (error) {
     await undo(stack, error, async (inner) => {
       await takeTrafficBack(inner, from, next);

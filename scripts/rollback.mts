@@ -1,6 +1,6 @@
 #!/usr/bin/env -S npx tsx
 import { findActive } from "../lib/active.ts";
-import { type Color, getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
+import { type Color, getActiveColor, getInactiveColor } from "../lib/color.ts";
 import { settleLeftovers } from "../lib/conflict.ts";
 import { dockerCommands } from "../lib/docker/commands.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
@@ -9,15 +9,17 @@ import { findRestart, restartContainer } from "../lib/docker/start.ts";
 import { NEVER_SERVED_GRACE, STAND_DOWN, standDown, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
+import { mark } from "../lib/mark.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
-import { bringUpFrontDoor } from "../lib/nginx/frontdoor.ts";
+import { bringUpForWayBack } from "../lib/nginx/frontdoor.ts";
 import { switchCommands, switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/traffic.ts";
 import { checkPortAvailable } from "../lib/port.ts";
-import { createFolders } from "../lib/settings.ts";
+import { createFoldersForWayBack } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
+import { checkVault } from "../lib/vault.ts";
 
 const HELP = `Goes back to the other color as it was left: starts it without building, checks its health, moves nginx over,
 watches real traffic, then drains and stops the color it came from. Running it twice returns to where you were.
@@ -25,6 +27,9 @@ watches real traffic, then drains and stops the color it came from. Running it t
 Usage: npx tsx scripts/rollback.mts [options]
 
   --dry-run   only look, and say what would be done and with which commands
+  --accept-empty-vault
+              go on with a vault that is empty although releases used it before; without this, the run takes
+              it for a volume that is not mounted, and stops
   --quiet     nothing on stdout but one line when it is done
   --verbose   show every docker command and its output
   -h, --help  show this
@@ -54,10 +59,11 @@ async function outcomeOf(stack: Stack, color: Color, did: string): Promise<Outco
 
 async function main(stack: Stack): Promise<Outcome> {
   const { settings, lock } = stack;
+  await checkVault(stack);
   await stack.look("read the state file", () => getActiveColor(settings.activeColorFile));
   await stack.look("look for Docker", () => checkEngine(stack));
-  await createFolders(stack);
-  await bringUpFrontDoor(stack);
+  await createFoldersForWayBack(stack);
+  await bringUpForWayBack(stack);
   const cutOff = lock.unfinished();
   const from = await settleLeftovers(stack, await findActive(stack));
   const { active } = from;
@@ -81,6 +87,7 @@ async function main(stack: Stack): Promise<Outcome> {
       () => healthCheck(stack, next),
       healthCommands(stack, next),
     );
+    await checkVault(stack);
     // Takes itself back when it fails.
     await stack.step(`switch nginx to ${next}`, () => switchNginx(stack, next), switchCommands(stack, next));
   } catch (error) {
@@ -91,11 +98,7 @@ async function main(stack: Stack): Promise<Outcome> {
   }
   try {
     await stack.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next), told.verify);
-    await stack.step(
-      `mark ${next} as active`,
-      () => markActive(settings.activeColorFile, next),
-      markCommands(stack, next),
-    );
+    await mark(stack, next);
   } catch (error) {
     await undo(stack, error, (inner) => takeTrafficBack(inner, from, next));
   }

@@ -2,7 +2,7 @@ import type { ProcessOutput } from "zx/core";
 import { DockerError } from "../errors.ts";
 import type { Stack } from "../stack.ts";
 import { type Container, inspect, inspectAll } from "./container.ts";
-import { checkCompose, compose, docker, expectSuccess, TELL_SECONDS, typed } from "./engine.ts";
+import { ACT_SECONDS, checkCompose, compose, docker, expectSuccess, TELL_SECONDS, typed } from "./engine.ts";
 
 /** The first start of nginx and auth may pull one and build the other. */
 const FIRST_START_SECONDS = 1800;
@@ -13,38 +13,63 @@ export interface FrontDoor {
   auth: Container;
 }
 
+const authOf = ({ settings }: Stack): string => `${settings.project}-auth`;
+
 /** Looks at nginx and auth. Throws DockerError. */
 export const inspectFrontDoor = (stack: Stack): Promise<FrontDoor> =>
-  inspectAll(stack, { nginx: stack.settings.nginxContainer, auth: `${stack.settings.project}-auth` });
+  inspectAll(stack, { nginx: stack.settings.nginxContainer, auth: authOf(stack) });
 
-const frontDoorArgs = (stack: Stack, service: string): string[] =>
-  compose(stack, "up", "-d", "--no-deps", "--no-recreate", service);
+/** Looks at nginx alone. Throws DockerError. */
+export const inspectNginx = (stack: Stack): Promise<Container> =>
+  inspect(stack, stack.settings.nginxContainer);
+
+/** Looks at auth alone. Throws DockerError. */
+export const inspectAuth = (stack: Stack): Promise<Container> => inspect(stack, authOf(stack));
 
 /** A service of the front door that does not run. */
-interface Down {
+export interface Down {
   name: string;
   service: string;
-  /** What brings it up. */
+  /** There is no container to start: only Compose can make one. */
+  absent: boolean;
+  args: string[];
+  /** What brings it up, as an owner could type it. */
   command: string;
 }
 
-/** Which of nginx and auth do not run. */
-export function downServices(stack: Stack, { nginx, auth }: FrontDoor): Down[] {
-  const { nginxContainer, project } = stack.settings;
-  return [
-    { service: "loop-nginx", name: nginxContainer, ...nginx },
-    { service: "loop-auth", name: `${project}-auth`, ...auth },
-  ]
-    .filter(({ status }) => !["running", "restarting"].includes(status))
-    .map(({ service, name }) => ({ service, name, command: typed(stack, frontDoorArgs(stack, service)) }));
+/** How a service is brought up; undefined for one that runs. Compose is needed only where there is no container. */
+function downService(
+  stack: Stack,
+  service: string,
+  name: string,
+  { status }: Container,
+  more: readonly string[] = [],
+): Down | undefined {
+  if (["running", "restarting"].includes(status)) return undefined;
+  const absent = status === "absent";
+  const args = absent
+    ? compose(stack, "up", "-d", "--no-deps", "--no-recreate", ...more, service)
+    : [status === "paused" ? "unpause" : "start", name];
+  return { service, name, absent, args, command: typed(stack, args) };
 }
 
+/** How nginx is brought up; undefined when it runs. */
+export const downNginx = (stack: Stack, nginx: Container): Down | undefined =>
+  downService(stack, "loop-nginx", stack.settings.nginxContainer, nginx);
+
+/** How auth is brought up; undefined when it runs. `more` is given to Compose. */
+export const downAuth = (stack: Stack, auth: Container, more: readonly string[] = []): Down | undefined =>
+  downService(stack, "loop-auth", authOf(stack), auth, more);
+
 /** Starts nginx or auth; a running one is never recreated. Throws DockerError, ComposeFileError, InterruptedError. */
-export async function startService(stack: Stack, { service, name }: Down): Promise<void> {
-  const up = frontDoorArgs(stack, service);
+export async function startService(
+  stack: Stack,
+  { name, absent, args }: Down,
+  deadline = absent ? FIRST_START_SECONDS : ACT_SECONDS,
+): Promise<void> {
   const { signal, log } = stack;
-  await checkCompose(stack); // a rollback that finds all of it running does without
-  const output = await docker(stack, up, { deadline: FIRST_START_SECONDS, signal, onLine: log.progress });
+  if (absent) await checkCompose(stack);
+  const output = await docker(stack, args, { deadline, signal, onLine: log.progress });
   signal.throwIfAborted();
   expectSuccess(
     output,
@@ -52,7 +77,7 @@ export async function startService(stack: Stack, { service, name }: Down): Promi
     "Mend what Docker says (is its port free?) and run this again.",
   );
   // Compose leaves a container of this service as it is, also one of another name.
-  if ((await inspect(stack, name)).status === "absent") {
+  if (absent && (await inspect(stack, name)).status === "absent") {
     throw new DockerError(`${name} is not there, although it was brought up`, {
       next: `Is it there under the name of before (NGINX_CONTAINER)? Set that back, or remove that container at a quiet time, and run this again.`,
     });

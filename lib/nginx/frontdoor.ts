@@ -1,7 +1,16 @@
 import { type Color, isColor } from "../color.ts";
-import { runningColors } from "../docker/container.ts";
-import { downServices, type FrontDoor, inspectFrontDoor, startService } from "../docker/frontdoor.ts";
-import { DockerError, UsageError } from "../errors.ts";
+import { type Container, runningColors } from "../docker/container.ts";
+import { ACT_SECONDS } from "../docker/engine.ts";
+import {
+  type Down,
+  downAuth,
+  downNginx,
+  inspectAuth,
+  inspectFrontDoor,
+  inspectNginx,
+  startService,
+} from "../docker/frontdoor.ts";
+import { DockerError, InterruptedError, ToolError, UsageError } from "../errors.ts";
 import { type Answer, probeHealth } from "../health.ts";
 import type { Settings } from "../settings.ts";
 import type { Stack } from "../stack.ts";
@@ -33,18 +42,44 @@ export async function loadedColor({ nginxPort, health }: Settings): Promise<stri
  * asked too early what serves, it would seem that nothing does. Throws DockerError, UsageError.
  */
 export async function bringUpFrontDoor(stack: Stack): Promise<void> {
-  const frontDoor = await inspectFrontDoor(stack);
-  expectOwnPort(stack, frontDoor);
-  const down = downServices(stack, frontDoor);
-  for (const service of down) {
-    stack.log.info(`${service.name} does not run: bringing it up`);
-    await stack.step(`bring up ${service.name}`, () => startService(stack, service), [service.command]);
+  const { nginx, auth } = await inspectFrontDoor(stack);
+  expectOwnPort(stack, nginx);
+  const downs = [downNginx(stack, nginx), downAuth(stack, auth)].filter((down) => down !== undefined);
+  for (const down of downs) await bringUp(stack, down);
+  if (downs.length > 0) await stack.step("wait until nginx serves", () => awaitFrontDoor(stack));
+}
+
+/**
+ * The same for the way back, which needs nginx only: an auth that does not start is a warning, and is not built.
+ * Throws DockerError, UsageError for nginx.
+ */
+export async function bringUpForWayBack(stack: Stack): Promise<void> {
+  const nginx = await inspectNginx(stack);
+  expectOwnPort(stack, nginx);
+  const down = downNginx(stack, nginx);
+  if (down) {
+    await bringUp(stack, down);
+    await stack.step("wait until nginx serves", () => awaitFrontDoor(stack));
   }
-  if (down.length > 0) await stack.step("wait until nginx serves", () => awaitFrontDoor(stack));
+  try {
+    const auth = downAuth(stack, await inspectAuth(stack), ["--no-build", "--pull", "never"]);
+    if (auth) await bringUp(stack, auth, ACT_SECONDS);
+  } catch (error) {
+    if (!(error instanceof ToolError) || error instanceof InterruptedError) throw error;
+    const { message, details } = error;
+    stack.log.warn(
+      [`auth could not be brought up; going back does without: ${message}`, details].join("\n").trim(),
+    );
+  }
+}
+
+async function bringUp(stack: Stack, down: Down, deadline?: number): Promise<void> {
+  stack.log.info(`${down.name} does not run: bringing it up`);
+  await stack.step(`bring up ${down.name}`, () => startService(stack, down, deadline), [down.command]);
 }
 
 /** All that is asked of NGINX_PORT must come from this stack's nginx: another's answers would make it stop what serves here. */
-function expectOwnPort({ settings }: Stack, { nginx }: FrontDoor): void {
+function expectOwnPort({ settings }: Stack, nginx: Container): void {
   const { nginxPort, nginxContainer, dockerCmd } = settings;
   if (nginx.status === "absent" || nginx.ports.includes(nginxPort)) return;
   throw new UsageError(
