@@ -1,4 +1,12 @@
-import { COLORS, type Color, getInactiveColor, markActive, markCommands, readStateFile } from "./color.ts";
+import {
+  COLORS,
+  type Color,
+  getInactiveColor,
+  markActive,
+  markCommands,
+  readMarked,
+  repairStateFile,
+} from "./color.ts";
 import { colorStates, type State } from "./docker/container.ts";
 import { nginxReaches } from "./health.ts";
 import { servingColor } from "./nginx/frontdoor.ts";
@@ -13,7 +21,7 @@ export interface Seen {
   containers: Readonly<Record<Color, State>>;
   /** Where the active link points: a colour, or else its target as it stands; undefined when there is none. */
   link: string | undefined;
-  /** What the state file says; undefined when there is none. */
+  /** Which colour was marked last: see `readMarked`; undefined when none was. */
   file: Color | undefined;
 }
 
@@ -68,7 +76,7 @@ async function lookAround(stack: Stack): Promise<Seen> {
     servingColor(stack),
     colorStates(stack),
     readLink(stack),
-    readStateFile(stack.settings.activeColorFile),
+    readMarked(stack.settings),
   ]);
   return { nginx, containers, link, file };
 }
@@ -78,7 +86,7 @@ async function lookAround(stack: Stack): Promise<Seen> {
  * Throws StateFileError, LinkError, DockerError, and what a switch throws.
  */
 export async function findActive(stack: Stack): Promise<Truth> {
-  const { settings, log } = stack;
+  const { log } = stack;
   const seen = await stack.look("find the active color", () => lookAround(stack));
   const truth = decide(seen);
   const { active, serves, rescue, wrong } = truth;
@@ -96,10 +104,11 @@ export async function findActive(stack: Stack): Promise<Truth> {
       log.warn(`the state file means ${seen.file}, but nginx serves ${active}: set right`);
     await stack.step(
       "set the state file right",
-      () => markActive(settings.activeColorFile, active),
+      () => markActive(stack, active),
       markCommands(stack, active),
     );
   }
+  if (serves && !wrong.includes("file")) await repairStateFile(stack, active);
   if (!serves && seen.file !== undefined && seen.file !== active)
     log.warn(`the state file means ${seen.file}, but the only one that runs is ${active}: going by that`);
   if (!rescue || !(await nginxReaches(stack, active))) {

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createInterface } from "node:readline/promises";
 import type { Truth } from "./active.ts";
-import { type Color, getInactiveColor, isColor, markActive, markCommands, readStateFile } from "./color.ts";
+import { type Color, getInactiveColor, isColor, markActive, markCommands, readMarked } from "./color.ts";
 import { dockerCommands } from "./docker/commands.ts";
 import { restoreImage } from "./docker/image.ts";
 import { discardRelease, STAND_DOWN, standDown } from "./docker/stop.ts";
@@ -32,7 +32,7 @@ const BOTH_RUNNING = "Both blue and green are running. Keep which? (blue/green/a
 export async function settleLeftovers(stack: Stack, found: Truth): Promise<Truth> {
   const { settings, lock, log } = stack;
   const left = lock.unfinished();
-  const marked = await readStateFile(settings.activeColorFile);
+  const marked = await readMarked(settings);
   if (left) log.warn(`${howItEnded(left)}: putting right what it left`);
   const explained = left?.to !== undefined || settings.standby === "paused"; // else both were started by hand
   const truth = found.bothRun && !found.serves && explained ? await rescue(stack, found) : found;
@@ -86,11 +86,7 @@ async function rescue(stack: Stack, truth: Truth): Promise<Truth> {
     () => switchNginx(stack, color),
     switchCommands(stack, color),
   );
-  await stack.step(
-    "set the state file right",
-    () => markActive(stack.settings.activeColorFile, color),
-    markCommands(stack, color),
-  );
+  await stack.step("set the state file right", () => markActive(stack, color), markCommands(stack, color));
   return { ...truth, active: color, serves: true };
 }
 

@@ -7,7 +7,7 @@ export const mark = (stack: Stack, color: Color): Promise<void> =>
   stack.step(
     `mark ${color} as active`,
     async () => {
-      await markActive(stack.settings.activeColorFile, color);
+      await markActive(stack, color);
       await rememberVault(stack);
     },
     markCommands(stack, color),

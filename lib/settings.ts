@@ -115,6 +115,8 @@ export interface Settings {
   /** Locked by a run, and what it leaves written for the next when it is killed. */
   lockFile: string;
   logFile: string;
+  /** Which color was marked as active, as a run goes by it. */
+  recordFile: string;
   /** One JSON line a run. */
   historyFile: string;
   notifyUrl: string | undefined;
@@ -242,6 +244,7 @@ export function loadSettings(
     standby: raw.STANDBY,
     stateDir,
     lockFile: join(stateDir, "lock"),
+    recordFile: join(stateDir, "active-color"),
     historyFile: join(stateDir, "history.jsonl"),
     logFile,
     notifyUrl: raw.NOTIFY_URL,

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { beginRecord } from "./color.ts";
 import { EXIT, InterruptedError, SIGNALS, ToolError } from "./errors.ts";
 import { addToHistory, type Entry } from "./history.ts";
 import { type Leaves, type Lock, type Note, noLock, readLock, takeLock } from "./lock.ts";
@@ -149,14 +150,9 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
   let leaves: Leaves = "nothing";
   try {
     lock = await takeLock(settings.lockFile, verb, log.warn);
-    outcome = await main({
-      settings,
-      options,
-      log,
-      lock,
-      signal,
-      ...stepsOf(options, log, signal),
-    });
+    const stack = { settings, options, log, lock, signal, ...stepsOf(options, log, signal) };
+    await beginRecord(stack);
+    outcome = await main(stack);
     ended.message = outcome.did;
     log.info(log.steps());
     log.info(outcome.back);

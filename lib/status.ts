@@ -1,6 +1,6 @@
 import { decide, type Seen } from "./active.ts";
 import { freeSpace } from "./build.ts";
-import { COLORS, type Color, isColor, readStateFile } from "./color.ts";
+import { COLORS, type Color, isColor, readMarked, readStateFile } from "./color.ts";
 import { colorStates, inspectColor } from "./docker/container.ts";
 import { inspectFrontDoor } from "./docker/frontdoor.ts";
 import { inspectImage, taggedImage } from "./docker/image.ts";
@@ -90,9 +90,10 @@ async function colorStatus(stack: Stack, color: Color): Promise<Infer<typeof Col
 /** The places that can disagree with what nginx serves, and what of them cannot be seen; each look may fail by itself. */
 async function lookAtPlaces(
   stack: Stack,
-): Promise<Omit<Partial<Seen>, "nginx"> & { problems: readonly string[] }> {
-  const { activeColorFile, vaultPath } = stack.settings;
-  const lost = isFolder(vaultPath) ? await emptyVault(stack.settings) : `the vault ${vaultPath} is not there`;
+): Promise<Omit<Partial<Seen>, "nginx"> & { published: Color | undefined; problems: readonly string[] }> {
+  const { settings } = stack;
+  const { vaultPath } = settings;
+  const lost = isFolder(vaultPath) ? await emptyVault(settings) : `the vault ${vaultPath} is not there`;
   const problems = lost ? [lost] : [];
   const attempt = async <T>(look: Promise<T>): Promise<T | undefined> => {
     try {
@@ -102,24 +103,29 @@ async function lookAtPlaces(
       return undefined;
     }
   };
-  const [link, file, containers] = await Promise.all([
+  const [link, file, published, containers] = await Promise.all([
     attempt(readLink(stack)),
-    attempt(readStateFile(activeColorFile)),
+    attempt(readMarked(settings)),
+    attempt(readStateFile(settings)),
     attempt(colorStates(stack)),
   ]);
-  return { link, file, problems, ...(containers ? { containers } : {}) };
+  return { link, file, published, problems, ...(containers ? { containers } : {}) };
 }
 
 /** What says otherwise than nginx does, while no run is changing it. */
-function disagreements(seen: Seen): string[] {
+function disagreements(seen: Seen, published: Color | undefined): string[] {
   const { nginx, link, file } = seen;
   const { bothRun, wrong } = decide(seen);
+  const marked = file !== published && wrong.includes("file");
   return [
     ...(bothRun ? ["both colors run"] : []),
     ...(wrong.includes("link")
       ? [`the active link points at ${link ?? "nothing"}, nginx serves ${nginx}`]
       : []),
-    ...(wrong.includes("file") ? [`the state file says ${file ?? "nothing"}, nginx serves ${nginx}`] : []),
+    ...(marked ? [`${file ?? "nothing"} was marked as active, nginx serves ${nginx}`] : []),
+    ...(nginx && published !== nginx
+      ? [`the state file says ${published ?? "nothing"}, nginx serves ${nginx}`]
+      : []),
   ];
 }
 
@@ -137,11 +143,13 @@ export async function readStatus(stack: Stack): Promise<Status> {
     readHistory(settings.historyFile),
   ]);
   const serving = answer.healthy && isColor(answer.color) ? answer.color : undefined;
-  const { link, file, containers } = places;
+  const { link, file, published, containers } = places;
   const drift = [
     ...places.problems,
     ...(serving ? [] : [`no healthy answer through nginx: ${answer.finding}`]),
-    ...(containers && !lock?.held ? disagreements({ nginx: serving, containers, link, file }) : []),
+    ...(containers && !lock?.held
+      ? disagreements({ nginx: serving, containers, link, file }, published)
+      : []),
   ];
   const { container, health } = serving ? { blue, green }[serving] : {};
   if (container === "running" && health !== "healthy")
@@ -156,7 +164,7 @@ export async function readStatus(stack: Stack): Promise<Status> {
     nginx: front?.nginx.status ?? "unknown",
     auth: front?.auth.status ?? "unknown",
     link: link ?? null,
-    stateFile: file ?? null,
+    stateFile: published ?? null,
     run: lock?.note
       ? { held: lock.held, verb: lock.note.verb, pid: lock.note.pid, since: lock.note.since }
       : null,

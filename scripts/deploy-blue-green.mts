@@ -56,7 +56,7 @@ Another source, once: LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-g
 async function main(stack: Stack): Promise<Outcome> {
   const { settings, lock } = stack;
   await checkVault(stack);
-  await stack.look("read the state file", () => getActiveColor(settings.activeColorFile));
+  await stack.look("read the state file", () => getActiveColor(settings));
   await stack.look("look for Docker", () => checkEngine(stack));
   await stack.look("look for Compose", () => checkCompose(stack));
   await createFolders(stack);

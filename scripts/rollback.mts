@@ -60,7 +60,7 @@ async function outcomeOf(stack: Stack, color: Color, did: string): Promise<Outco
 async function main(stack: Stack): Promise<Outcome> {
   const { settings, lock } = stack;
   await checkVault(stack);
-  await stack.look("read the state file", () => getActiveColor(settings.activeColorFile));
+  await stack.look("read the state file", () => getActiveColor(settings));
   await stack.look("look for Docker", () => checkEngine(stack));
   await createFoldersForWayBack(stack);
   await bringUpForWayBack(stack);

@@ -65,7 +65,7 @@ dryRun("on an empty machine: the first release, in order, with its commands", as
     /compose .* up -d --no-deps --no-build --pull never --force-recreate loop-api-green/,
     `ln -sfn green-upstream.conf ${stack.folder}/nginx/active-upstream.conf`,
     `exec ${project}-nginx sh -c 'nginx -t -q -c /etc/nginx/nginx-blue-green.conf && kill -HUP 1'`,
-    `write green into ${stack.stateFile}`,
+    `write green into ${stack.stateDir}/active-color and ${stack.stateFile}`,
     `stop ${project}-api-blue`,
   ]) {
     assert.match(text, command);

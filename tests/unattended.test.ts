@@ -246,18 +246,17 @@ const refused: [
   names: string | RegExp,
   make: (s: Scratch) => Promise<Record<string, string>>,
 ][] = [
-  ["an empty state file", 1, 'says ""', async (s) => writeFile(s.stateFile, "").then(() => ({}))],
   [
-    "a folder as state file",
+    "an empty record of the active color",
     1,
-    "Cannot read the state file",
-    async ({ folder }) => ({ ACTIVE_COLOR_FILE: join(folder, "vault") }),
+    'says ""',
+    async ({ stateDir }) => writeFile(join(stateDir, "active-color"), "").then(() => ({})),
   ],
   [
-    "a state file in no folder",
+    "a state folder in no folder",
     1,
-    "Cannot lock /proc/none/.active-color.lock",
-    async () => ({ ACTIVE_COLOR_FILE: "/proc/none/.active-color" }),
+    "Cannot use the state folder /proc/none/state",
+    async () => ({ STATE_DIR: "/proc/none/state" }),
   ],
   [
     "two equal ports",
@@ -281,7 +280,7 @@ for (const [what, code, names, make] of refused) {
       assert.match(stderr, names);
       assert.match(stderr, "Next: ");
     }
-    await writeFile(stack.stateFile, "blue\n");
+    await writeFile(join(stack.stateDir, "active-color"), "blue\n");
     await blueServes(stack);
   });
 }
@@ -330,18 +329,32 @@ night(
   },
 );
 
-night("a read-only vault is an error that names the file, and nothing changes", async ({ stack }) => {
-  const vault = dirname(dirname(stack.stateFile));
-  await $({ quiet: true })`mount --bind ${vault} ${vault} && mount -o remount,ro,bind ${vault}`;
+night("a read-only state folder is an error that names it, and nothing changes", async ({ stack }) => {
+  const { stateDir } = stack;
+  await $({ quiet: true })`mount --bind ${stateDir} ${stateDir} && mount -o remount,ro,bind ${stateDir}`;
   try {
     const run = await stack.deploy();
     assert.is(run.exitCode, 1, run.stdall);
-    assert.match(run.stderr, `Cannot lock ${stack.stateFile}.lock`);
+    assert.match(run.stderr, `Cannot use the state folder ${stateDir}`);
     assert.match(run.stderr, "EROFS");
+  } finally {
+    await $`umount ${stateDir}`.quiet();
+  }
+  await blueServes(stack);
+});
+
+night("a vault that is read-only costs the state file, and no way back", async ({ stack }) => {
+  const vault = dirname(dirname(stack.stateFile));
+  await $({ quiet: true })`mount --bind ${vault} ${vault} && mount -o remount,ro,bind ${vault}`;
+  try {
+    const run = await stack.rollback();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(run.stderr, `the state file ${stack.stateFile} was not written: EROFS`);
+    assert.equal([(await stack.front()).color, await stack.marked()], ["green", "blue\n"]);
   } finally {
     await $`umount ${vault}`.quiet();
   }
-  await blueServes(stack);
+  await backToBlue(stack);
 });
 
 night("nothing on the terminal end: `| head -1` does not leave a release half done", async ({ stack }) => {
@@ -373,6 +386,7 @@ night(
 );
 
 night("what the tool writes is writable for nobody else", async ({ stack }) => {
+  assert.is((await stat(stack.stateDir)).mode & 0o777, 0o700);
   for (const file of [
     stack.stateFile,
     join(stack.stateDir, "lock"),

@@ -1,0 +1,245 @@
+import { randomBytes } from "node:crypto";
+import {
+  closeSync,
+  constants,
+  fchownSync,
+  fstatSync,
+  fsyncSync,
+  lstatSync,
+  mkdirSync,
+  opendirSync,
+  openSync,
+  readSync,
+  realpathSync,
+  renameSync,
+  rmdirSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
+import { basename, dirname, join, resolve, sep } from "node:path";
+
+/** How many entries of a folder are looked through for leftovers: a container may have made millions. */
+const ENTRIES_LOOKED_AT = 1000;
+
+/** A file's folder, as the current one: bare names only, no symbolic link followed, nothing waited for. */
+export interface Here {
+  /** A regular file of `limit` bytes at most; undefined when there is none. Throws what the file system throws. */
+  read(name: string, limit: number): Buffer | undefined;
+  /** The last `limit` bytes of a regular file; undefined when there is none. Throws what the file system throws. */
+  readEnd(name: string, limit: number): Buffer | undefined;
+  /** Replaces a file so that readers see the old or the new content, also after a power cut. Throws what the file system throws. */
+  replace(name: string, content: string): void;
+  /** Removes a regular file, if that is what it is; whatever else lies there stays. Throws what the file system throws. */
+  remove(name: string): void;
+}
+
+/**
+ * Does something in a folder whose parts containers can exchange for symbolic links at any instant, as root. To check a path and then to open it
+ * would leave them the time between. So the process goes into the folder, part by part, asks the kernel where it is, and
+ * works on bare names there. `act` must be synchronous: meanwhile, the whole process has another working directory.
+ * `exposed` are the folders that containers can write to; above them, links are the owner's and are followed.
+ * With `make`, what is missing of it below them is made. Throws what the file system and `act` throw.
+ */
+export function confined<T>(
+  folder: string,
+  exposed: readonly string[],
+  make: boolean,
+  act: (here: Here) => T,
+): T {
+  const back = currentFolder();
+  try {
+    enter(resolve(folder), exposed.map(real), make);
+    return act({ read, readEnd, replace, remove });
+  } finally {
+    leaveTo(back);
+  }
+}
+
+/** The working directory of whoever started this may be gone by now. */
+function currentFolder(): string | undefined {
+  try {
+    return process.cwd();
+  } catch {
+    return undefined;
+  }
+}
+
+function leaveTo(folder: string | undefined): void {
+  try {
+    process.chdir(folder ?? sep);
+  } catch {
+    process.chdir(sep);
+  }
+}
+
+function real(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path; // not mounted, as it may be for a status
+  }
+}
+
+const isInside = (path: string, folder: string): boolean =>
+  path === folder || path.startsWith(folder.endsWith(sep) ? folder : `${folder}${sep}`);
+
+function enter(folder: string, exposed: readonly string[], make: boolean): void {
+  const parts = folder.split(sep).filter(Boolean);
+  let at: string = sep;
+  while (parts.length > 0 && !exposed.some((root) => isInside(at, root))) {
+    const next = join(at, parts.shift() ?? "");
+    if (make && parts.length === 0) makeFolder(next);
+    at = realpathSync(next);
+    if (at !== next && exposed.some((root) => at !== root && isInside(at, root)))
+      throw new Error(`${next} leads to ${at}, which containers can exchange: name that folder itself`);
+  }
+  goInto(at, at);
+  for (const part of parts) {
+    if (make) makeFolder(part);
+    at = join(at, part);
+    goInto(part, at);
+  }
+}
+
+/** Goes into a folder, and asks the kernel whether it is the one that was meant. */
+function goInto(folder: string, meant: string): void {
+  process.chdir(folder);
+  const seen = process.cwd();
+  if (seen !== meant)
+    throw new Error(`${meant} leads to ${seen}: a container may have put a symbolic link there`);
+}
+
+/** Makes one folder, unless there is something of this name; what root makes gets the owner of the folder that it is in. */
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o755 });
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EEXIST") return;
+    throw error;
+  }
+  const made = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    giveToOwnerOf(dirname(path), made);
+  } finally {
+    closeSync(made);
+  }
+}
+
+function giveToOwnerOf(folder: string, descriptor: number): void {
+  if (process.getuid?.() !== 0) return;
+  const { uid, gid } = statSync(folder);
+  fchownSync(descriptor, uid, gid);
+}
+
+/** Without O_NONBLOCK a FIFO, or a lease on a file, would keep the run waiting as long as a container likes. */
+const LOOK = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
+function withFile<T>(name: string, act: (descriptor: number, size: number) => T): T | undefined {
+  let descriptor: number;
+  try {
+    descriptor = openSync(bare(name), LOOK);
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+  try {
+    const found = fstatSync(descriptor);
+    if (!found.isFile()) throw new Error(`${name} is no regular file`);
+    return act(descriptor, found.size);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function read(name: string, limit: number): Buffer | undefined {
+  return withFile(name, (descriptor, size) => {
+    if (size > limit) throw new Error(`${name} has ${size} bytes, more than ${limit}`);
+    return readAt(descriptor, 0, limit);
+  });
+}
+
+function readEnd(name: string, limit: number): Buffer | undefined {
+  return withFile(name, (descriptor, size) => readAt(descriptor, Math.max(0, size - limit), limit));
+}
+
+function readAt(descriptor: number, from: number, limit: number): Buffer {
+  const content = Buffer.alloc(limit);
+  let filled = 0;
+  for (;;) {
+    const count = readSync(descriptor, content, filled, limit - filled, from + filled);
+    filled += count;
+    if (count === 0 || filled === limit) return content.subarray(0, filled);
+  }
+}
+
+function replace(name: string, content: string): void {
+  removeLeftovers(name);
+  // Nobody can put anything at a name that nobody can guess.
+  const temporary = `.${bare(name)}.${randomBytes(8).toString("hex")}.tmp`;
+  const file = openSync(
+    temporary,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+    0o644,
+  );
+  try {
+    try {
+      giveToOwnerOf(".", file);
+      writeSync(file, content);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    moveOver(temporary, name);
+  } catch (error) {
+    unlinkSync(temporary);
+    throw error;
+  }
+  const folder = openSync(".", constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    fsyncSync(folder); // without this a power cut may undo a rename that was already reported as done
+  } finally {
+    closeSync(folder);
+  }
+}
+
+function moveOver(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    // An empty folder in its place can be removed; for whatever else it was, the first error tells more.
+    try {
+      rmdirSync(to);
+    } catch {
+      throw error;
+    }
+    renameSync(from, to);
+  }
+}
+
+/** A run that was killed in the midst of a replacement has left its temporary file. */
+function removeLeftovers(name: string): void {
+  const folder = opendirSync(".");
+  const leftovers: string[] = [];
+  try {
+    for (let i = 0; i < ENTRIES_LOOKED_AT; i++) {
+      const entry = folder.readSync();
+      if (!entry) break;
+      const between = entry.name.startsWith(`.${name}.`) && entry.name.slice(name.length + 2);
+      if (between && /^[0-9a-f]{16}\.tmp$/.test(between)) leftovers.push(entry.name);
+    }
+  } finally {
+    folder.closeSync();
+  }
+  for (const leftover of leftovers) remove(leftover);
+}
+
+function remove(name: string): void {
+  if (lstatSync(bare(name), { throwIfNoEntry: false })?.isFile()) unlinkSync(name);
+}
+
+/** A name with a folder in it would lead out of here again. */
+function bare(name: string): string {
+  if (basename(name) !== name || name === "..") throw new Error(`${name} is no bare file name`);
+  return name;
+}
