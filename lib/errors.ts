@@ -84,6 +84,11 @@ export class HealthError extends ToolError {}
 /** Traffic through nginx was not what it should be after the switch. */
 export class VerifyError extends ToolError {}
 
+/** What serves was not verified, and cannot be, and the marked colour cannot take over. Nothing was marked, built or removed. */
+export class UnverifiedError extends ToolError {
+  override readonly exitCode = EXIT.manual;
+}
+
 /** A colour that is to stop was not stopped. The release itself stands. */
 export class StopError extends ToolError {
   override readonly exitCode = EXIT.manual;

@@ -73,7 +73,7 @@ export async function emptyVault(settings: Settings): Promise<string | undefined
  * would find a vault there, and clients an empty one. Throws EmptyVaultError.
  */
 export const checkVault = (stack: Stack): Promise<void> =>
-  stack.look("look at the vault", async () => {
+  stack.look("look for the vault", async () => {
     const { settings, options, log } = stack;
     const finding = await emptyVault(settings);
     if (!finding) return;
@@ -84,11 +84,16 @@ export const checkVault = (stack: Stack): Promise<void> =>
     });
   });
 
-/** Notes what the vault has at a mark. Never throws: the release stands. */
-export async function rememberVault({ settings, log }: Stack): Promise<void> {
+/**
+ * Notes what the vault has at a mark; one that has lost something since the run looked at it is noted only when that was
+ * accepted. Never throws: the release stands.
+ */
+export async function rememberVault({ settings, options, log }: Stack): Promise<void> {
   try {
     const vault = await contentOf(settings);
-    if (vault) await replaceFile(noteFile(settings), `${JSON.stringify({ vault })}\n`);
+    const had = await noted(settings);
+    if (!vault || (had && isLost(had, vault) && !options.acceptEmptyVault)) return;
+    await replaceFile(noteFile(settings), `${JSON.stringify({ vault })}\n`);
   } catch (error) {
     log.warn(`what the vault has was not noted: ${error}`);
   }

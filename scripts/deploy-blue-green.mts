@@ -3,7 +3,7 @@ import { findActive } from "../lib/active.ts";
 import { buildContainer, checkDiskSpace } from "../lib/build.ts";
 import { pruneLeftovers } from "../lib/buildcache.ts";
 import { getActiveColor, getInactiveColor } from "../lib/color.ts";
-import { detectConflicts, settleLeftovers } from "../lib/conflict.ts";
+import { detectConflicts } from "../lib/conflict.ts";
 import { dockerCommands } from "../lib/docker/commands.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
 import { imageOf, pruneImages, restoreImage, taggedImage } from "../lib/docker/image.ts";
@@ -17,6 +17,7 @@ import {
 } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
+import { settleLeftovers } from "../lib/leftovers.ts";
 import { mark } from "../lib/mark.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
@@ -70,7 +71,14 @@ async function main(stack: Stack): Promise<Outcome> {
 
   const replaced = (await taggedImage(stack, next))?.id;
   await stack.look("check the disk space", () => checkDiskSpace(stack));
-  lock.note({ from: active, to: next, imageBefore: replaced ?? null }); // for the next run, should this one be killed
+  // For the next run, should this one be killed.
+  lock.note({
+    from: active,
+    to: next,
+    imageBefore: replaced ?? null,
+    started: undefined,
+    verified: undefined,
+  });
   try {
     await stack.step(`build ${next}`, () => buildContainer(stack, next), told.build);
     await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
@@ -103,6 +111,7 @@ async function main(stack: Stack): Promise<Outcome> {
   }
   try {
     await stack.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next), told.verify);
+    lock.note({ verified: true });
     await mark(stack, next);
   } catch (error) {
     await undo(stack, error, async (inner) => {

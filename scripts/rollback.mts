@@ -1,7 +1,6 @@
 #!/usr/bin/env -S npx tsx
-import { findActive } from "../lib/active.ts";
+import { findActive, forWayBack } from "../lib/active.ts";
 import { type Color, getActiveColor, getInactiveColor } from "../lib/color.ts";
-import { settleLeftovers } from "../lib/conflict.ts";
 import { dockerCommands } from "../lib/docker/commands.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
 import { imageOf, taggedImage } from "../lib/docker/image.ts";
@@ -9,16 +8,18 @@ import { findRestart, restartContainer } from "../lib/docker/start.ts";
 import { NEVER_SERVED_GRACE, STAND_DOWN, standDown, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
+import { settleLeftovers } from "../lib/leftovers.ts";
 import { mark } from "../lib/mark.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
-import { bringUpForWayBack } from "../lib/nginx/frontdoor.ts";
+import { bringUpForWayBack, loadedColor } from "../lib/nginx/frontdoor.ts";
 import { switchCommands, switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/traffic.ts";
 import { checkPortAvailable } from "../lib/port.ts";
 import { createFoldersForWayBack } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
+import { isAskedAgain } from "../lib/unfinished.ts";
 import { checkVault } from "../lib/vault.ts";
 
 const HELP = `Goes back to the other color as it was left: starts it without building, checks its health, moves nginx over,
@@ -39,11 +40,13 @@ Exit codes: 0 done · 1 failed, what served before still serves · 2 wrong optio
             129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; what was not finished is taken back
 Settings:   environment over .env.blue-green over defaults; see .env.blue-green.example`;
 
-/** The rollback before was cut off once its color served. To swap once more would return to what its owner had left. */
-async function finish(stack: Stack, color: Color): Promise<Outcome> {
-  const { verify } = nginxCommands(stack, getInactiveColor(color), color);
+/** What this run is asked for is done already, by what it found or has put right: sees that it serves well, and says so. */
+async function finish(stack: Stack, color: Color, did: string): Promise<Outcome> {
+  const from = getInactiveColor(color);
+  stack.lock.note({ from, to: color });
+  const { verify } = nginxCommands(stack, from, color);
   await stack.step(`verify ${color} through nginx`, () => verifyNginxTraffic(stack, color), verify);
-  return outcomeOf(stack, color, "Rolled back, by the run that was cut off:");
+  return outcomeOf(stack, color, did);
 }
 
 async function outcomeOf(stack: Stack, color: Color, did: string): Promise<Outcome> {
@@ -65,9 +68,15 @@ async function main(stack: Stack): Promise<Outcome> {
   await createFoldersForWayBack(stack);
   await bringUpForWayBack(stack);
   const cutOff = lock.unfinished();
-  const from = await settleLeftovers(stack, await findActive(stack));
+  const again = await isAskedAgain(stack, cutOff);
+  const loaded = await loadedColor(settings);
+  const from = await settleLeftovers(stack, forWayBack(await findActive(stack), cutOff, again));
   const { active } = from;
-  if (cutOff?.verb === "rollback" && cutOff.to === active && from.serves) return finish(stack, active);
+  if (again && cutOff?.to === active && from.serves)
+    return finish(stack, active, "Rolled back, by the run that was cut off:");
+  // The release that its owner wants to leave was cut off, and the traffic went back with it.
+  if (cutOff?.verb === "deploy" && cutOff.to === loaded && loaded !== active && from.serves)
+    return finish(stack, active, "Rolled back, from a release that was cut off:");
   const next = getInactiveColor(active);
   // What a dry run tells of each step.
   const told = { ...dockerCommands(stack, active, next), ...nginxCommands(stack, active, next) };
@@ -75,7 +84,8 @@ async function main(stack: Stack): Promise<Outcome> {
   const restart = await stack.look(`look for ${next}`, () => findRestart(stack, next));
   if (!restart.asLeft) await stack.look("look for Compose", () => checkCompose(stack));
   if (!restart.hasPort) await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
-  lock.note({ from: active, to: next, imageBefore: undefined, started: undefined }); // not those of a run before
+  // Not those of a run before.
+  lock.note({ from: active, to: next, imageBefore: undefined, started: undefined, verified: undefined });
   try {
     await stack.step(
       `start ${next} ${restart.asLeft ? "as it was left" : "anew from its image"}`,
@@ -98,6 +108,7 @@ async function main(stack: Stack): Promise<Outcome> {
   }
   try {
     await stack.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next), told.verify);
+    lock.note({ verified: true });
     await mark(stack, next);
   } catch (error) {
     await undo(stack, error, (inner) => takeTrafficBack(inner, from, next));

@@ -47,17 +47,22 @@ rules(
 
 rules("what was noted counts; a vault that is gone altogether cannot be read", async () => {
   const settings = await settingsAt();
-  const stack = { settings, log: { warn: assert.unreachable } } as unknown as Parameters<
-    typeof rememberVault
-  >[0];
+  const remember = (acceptEmptyVault = false): Promise<void> =>
+    rememberVault({
+      settings,
+      options: { acceptEmptyVault },
+      log: { warn: assert.unreachable },
+    } as unknown as Parameters<typeof rememberVault>[0]);
   const note = join(settings.vaultPath, "note.md");
   await mkdir(join(settings.vaultPath, "_build"));
   await writeFile(note, "");
-  await rememberVault(stack);
+  await remember();
   assert.is(await emptyVault(settings), undefined);
   await rm(note);
   assert.match((await emptyVault(settings)) ?? "", "is empty"); // only what a run had made in an empty mount point
-  await rememberVault(stack); // accepted
+  await remember(); // as when it was unmounted between the last look and the mark
+  assert.match((await emptyVault(settings)) ?? "", "is empty");
+  await remember(true);
   assert.is(await emptyVault(settings), undefined);
   await rm(settings.vaultPath, { recursive: true });
   assert.match((await emptyVault(settings)) ?? "", "cannot be read: ENOENT");
