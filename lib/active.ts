@@ -30,8 +30,9 @@ export type CutOff = Pick<Note, "verb" | "to" | "verified" | "result">;
  * - `verify or go back`: a rollback was, or an owner switched by hand as a failed reload told them to.
  * - `verify`: nothing explains it, or nothing was ever marked: there is nothing known to be better.
  * - `leave`: it is not to be: the run goes back from it. Only `forWayBack` says so.
+ * - `done`: this run has verified it. Only `prove` says so.
  */
-export type Proof = "nothing" | "go back" | "verify or go back" | "verify" | "leave";
+export type Proof = "nothing" | "go back" | "verify or go back" | "verify" | "leave" | "done";
 
 /** From which colour a run goes to the other, and what it sets right before. */
 export interface Truth {

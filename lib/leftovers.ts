@@ -25,7 +25,8 @@ const OTHER_SECONDS = 2;
 /**
  * Puts right what a run that was killed has left, or a restart that has woken a paused colour: what was verified gets or
  * keeps the traffic, the other is drained and stands down, and after a killed deploy its image tag goes back to the last
- * good build. No question: it is known how both came to run. Where neither is well, that stays for `detectConflicts`.
+ * good build. No question: it is known how both came to run. Where neither is well, and neither is of a release that was cut
+ * off, that stays for `detectConflicts`.
  * Gives what is true then. Throws UnverifiedError, and what its steps throw.
  */
 export async function settleLeftovers(stack: Stack, found: Truth): Promise<Truth> {
@@ -36,7 +37,8 @@ export async function settleLeftovers(stack: Stack, found: Truth): Promise<Truth
   const explained = left?.to !== undefined || settings.standby === "paused"; // else both were started by hand
   if (found.bothRun && !explained) return found;
   const rescued = found.rescue.length > 0 ? await rescue(stack, found) : found;
-  if (rescued.bothRun && !rescued.serves) return rescued;
+  const ofRelease = left?.verb === "deploy" && left.to === getInactiveColor(rescued.active);
+  if (rescued.bothRun && !rescued.serves && !ofRelease) return rescued;
   const truth = await prove(stack, rescued);
   const { active, bothRun, proof } = truth;
   const inner = calm(stack);
@@ -46,7 +48,7 @@ export async function settleLeftovers(stack: Stack, found: Truth): Promise<Truth
     log.warn(`${other} runs beside ${active}: it may have been paused, and woken by a restart`);
   if (bothRun && !leaves) await drainAndStandDown(inner, other);
   // Sick and alone: to take a build out of a rollback's reach, it must not run.
-  if (!truth.serves && found.rescue.includes(other))
+  if (!bothRun && !truth.serves && found.rescue.includes(other))
     await inner.step(`stop ${other}`, () => stopContainer(inner, other));
   // A release that was marked stands, also where it is not the one that is well now.
   if (left) await finishLeftovers(inner, left, [active, marked]);

@@ -22,6 +22,7 @@ export async function prove(stack: Stack, truth: Truth): Promise<Truth> {
   switch (proof) {
     case "nothing":
     case "leave":
+    case "done":
       return truth;
     case "go back":
       stack.log.warn(`${active} serves, but its release was not verified to the end: going back to ${other}`);
@@ -64,7 +65,7 @@ async function accept(stack: Stack, truth: Truth): Promise<Truth> {
   const { verify } = nginxCommands(stack, getInactiveColor(active), active);
   await stack.step(`verify ${active} through nginx`, () => verifyNginxTraffic(stack, active), verify);
   await mark(stack, active);
-  return { ...truth, proof: "nothing", wrong: [] };
+  return { ...truth, proof: "done", wrong: [] };
 }
 
 /** Sends the traffic back to the marked colour, started if need be, once it is healthy, and sees it serve. Throws what its steps throw. */

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S npx tsx
-import { findActive, forWayBack } from "../lib/active.ts";
+import { findActive, forWayBack, type Truth } from "../lib/active.ts";
 import { type Color, getActiveColor, getInactiveColor } from "../lib/color.ts";
 import { dockerCommands } from "../lib/docker/commands.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
@@ -41,11 +41,12 @@ Exit codes: 0 done · 1 failed, what served before still serves · 2 wrong optio
 Settings:   environment over .env.blue-green over defaults; see .env.blue-green.example`;
 
 /** What this run is asked for is done already, by what it found or has put right: sees that it serves well, and says so. */
-async function finish(stack: Stack, color: Color, did: string): Promise<Outcome> {
+async function finish(stack: Stack, { active: color, proof }: Truth, did: string): Promise<Outcome> {
   const from = getInactiveColor(color);
   stack.lock.note({ from, to: color });
   const { verify } = nginxCommands(stack, from, color);
-  await stack.step(`verify ${color} through nginx`, () => verifyNginxTraffic(stack, color), verify);
+  if (proof !== "done")
+    await stack.step(`verify ${color} through nginx`, () => verifyNginxTraffic(stack, color), verify);
   return outcomeOf(stack, color, did);
 }
 
@@ -73,10 +74,10 @@ async function main(stack: Stack): Promise<Outcome> {
   const from = await settleLeftovers(stack, forWayBack(await findActive(stack), cutOff, again));
   const { active } = from;
   if (again && cutOff?.to === active && from.serves)
-    return finish(stack, active, "Rolled back, by the run that was cut off:");
+    return finish(stack, from, "Rolled back, by the run that was cut off:");
   // The release that its owner wants to leave was cut off, and the traffic went back with it.
   if (cutOff?.verb === "deploy" && cutOff.to === loaded && loaded !== active && from.serves)
-    return finish(stack, active, "Rolled back, from a release that was cut off:");
+    return finish(stack, from, "Rolled back, from a release that was cut off:");
   const next = getInactiveColor(active);
   // What a dry run tells of each step.
   const told = { ...dockerCommands(stack, active, next), ...nginxCommands(stack, active, next) };
