@@ -43,8 +43,7 @@ wayBack("does without an auth that does not start: a warning", async ({ stack })
   const auth = `${stack.project}-auth`;
   await stack.docker("stop", "--time", "1", auth);
   const squatter = createServer().listen(Number(stack.env.AUTH_PORT), "127.0.0.1");
-  const output = await goesBack(stack);
-  squatter.close();
+  const output = await goesBack(stack).finally(() => squatter.close());
   assert.match(output, "auth could not be brought up; going back does without");
   await stack.docker("rm", "--force", auth);
   assert.match(
