@@ -1,6 +1,6 @@
 import { type CacheRecord, listBuildCache, removeFromBuildCache } from "./docker/cache.ts";
 import { pruneImages } from "./docker/image.ts";
-import { type Entry, readHistory } from "./history.ts";
+import { type Entry, readHistory, stands } from "./history.ts";
 import type { Stack } from "./stack.ts";
 
 /** More than a release leaves; a cache that has grown over a year goes away over some nights. */
@@ -15,7 +15,7 @@ type Span = readonly [from: number, to: number];
  */
 export function staleRecords(records: readonly CacheRecord[], runs: readonly Entry[]): CacheRecord[] {
   const deploys = runs.filter(({ verb }) => verb === "deploy");
-  const last = deploys.findLast(({ result }) => result === "done");
+  const last = deploys.findLast(stands);
   if (!last) return [];
   const keepSince = Date.parse(last.time);
   const spans = deploys.map(

@@ -1,5 +1,6 @@
-import { $, type ProcessOutput } from "zx/core";
+import { $, type LogEntry, type ProcessOutput } from "zx/core";
 import { DeadlineError } from "./errors.ts";
+import { visible, visibleLines } from "./visible.ts";
 
 interface How {
   /** Seconds after which it is killed; undefined for none. */
@@ -16,6 +17,14 @@ interface How {
   onLine?: (line: string) => void;
 }
 
+/** What zx shows with `verbose`: set in, and without what could act on the terminal; a container's log may be in it. */
+const show = (entry: LogEntry): void => {
+  if (!entry.verbose) return;
+  if (entry.kind === "cmd") process.stderr.write(`$ ${visibleLines(entry.cmd)}\n`);
+  if (entry.kind === "stdout" || entry.kind === "stderr")
+    process.stderr.write(visible(entry.data.toString()).replace(/^(?!$)/gm, "  "));
+};
+
 /**
  * Runs an outside command; the caller judges its exit code. It has a process group of its own: a Ctrl-C on the terminal
  * reaches the run, which knows what to take back, and not half of its commands.
@@ -28,6 +37,7 @@ export async function run(command: string, args: string[], how: How): Promise<Pr
     nothrow: true,
     quiet: !verbose,
     verbose,
+    log: show,
     detached: true,
     // With a socket as standard input, bash takes itself for a remote shell and reads ~/.bashrc, each time.
     stdio: ["ignore", "pipe", "pipe", ...(keepOpen === undefined ? [] : [keepOpen])],

@@ -19,23 +19,35 @@ export const Entry = z.object({
   /** The whole run, and each step of it, in seconds; not known of a run that was killed. */
   seconds: z.number().optional(),
   steps: z.record(z.string(), z.number()).optional(),
-  /** "done", "killed", or the name of the error. */
+  /** How many requests were cut at the drain limit, where some were. */
+  cut: z.number().optional(),
+  /** "done", "done, interrupted", "killed", or the name of the error. */
   result: z.string(),
   message: z.string(),
 });
 export type Entry = Infer<typeof Entry>;
 
+/** What a run comes to that did its work; it says so where a signal came too late to take it back. */
+export const [DONE, DONE_INTERRUPTED] = ["done", "done, interrupted"] as const;
+
+/** Does what this run did stand? */
+export const stands = ({ result }: Pick<Entry, "result">): boolean =>
+  result === DONE || result === DONE_INTERRUPTED;
+
 /** The runs so far, oldest first. What a power cut left of a line is skipped. No file is no runs. */
 export async function readHistory(file: string): Promise<Entry[]> {
-  const text = await readFile(file, "utf8").catch(() => "");
-  return text.split("\n").flatMap((line) => {
+  return parseHistory(await readFile(file, "utf8").catch(() => ""));
+}
+
+/** The runs in a text; a line that is none is skipped. */
+export const parseHistory = (text: string): Entry[] =>
+  text.split("\n").flatMap((line) => {
     try {
       return [Entry.parse(JSON.parse(line))];
     } catch {
       return [];
     }
   });
-}
 
 /** Adds a run; a torn last line does not take it along. Throws what the file system throws. */
 export async function addToHistory(file: string, entry: Entry): Promise<void> {

@@ -6,6 +6,7 @@ import { handOver, makeFolder } from "./atomic.ts";
 import { COLORS } from "./color.ts";
 import { run } from "./command.ts";
 import { LockedError, StateFileError } from "./errors.ts";
+import { awaitThat } from "./wait.ts";
 import { type Infer, z } from "./zod.ts";
 
 /** How long, in seconds, the last command of a run that was killed may go on before it is killed, too. */
@@ -16,7 +17,7 @@ const NOTE_BYTES = 512;
 
 const Color = z.enum(COLORS);
 /** What a run has written about itself into the lock file, for whoever finds it locked, and for the run after a crash. */
-const Note = z.object({
+export const Note = z.object({
   verb: z.string(),
   pid: z.number(),
   /** ISO 8601, UTC. */
@@ -31,6 +32,8 @@ const Note = z.object({
   verified: z.boolean().optional(),
   /** Whose facts these are, while a run that came after it has not put them right; its own are `verb`, `pid`, `since`. */
   left: z.object({ verb: z.string(), since: z.string(), result: z.string().optional() }).optional(),
+  /** How many requests it cut at the drain limit. */
+  cut: z.number().optional(),
   /** The error that it ended with, half done; a run that was killed could not say. */
   result: z.string().optional(),
 });
@@ -49,6 +52,8 @@ export interface Lock {
   readonly descriptor: number | undefined;
   /** What a run before wrote that never came to its end; undefined when all ended well, or once it is settled. */
   unfinished(): Note | undefined;
+  /** Takes over what a run of a version before has left to put right. */
+  adopt(note: Note): void;
   /** What the unfinished run left is put right. */
   settle(): void;
   /** Remembers, through a crash, what this run is about to do. */
@@ -80,14 +85,14 @@ export async function readLock(file: string): Promise<{ held: boolean; note: Not
   return { held, note };
 }
 
-/** Has this process the file open? Its number may be another's by now. One that may not be looked into is taken to have. */
-async function hasOpen(pid: number, file: string): Promise<boolean> {
+/** Has this process the file open? Its number may be another's by now. `unseen`: what one that may not be looked into counts as. */
+async function hasOpen(pid: number, file: string, unseen = true): Promise<boolean> {
   try {
     const [path, descriptors] = [await realpath(file), await readdir(`/proc/${pid}/fd`)];
     const opened = descriptors.map((one) => readlink(`/proc/${pid}/fd/${one}`).catch(() => ""));
     return (await Promise.all(opened)).includes(path);
   } catch (error) {
-    return error instanceof Error && "code" in error && error.code === "EACCES";
+    return unseen && error instanceof Error && "code" in error && error.code === "EACCES";
   }
 }
 
@@ -126,12 +131,47 @@ function kill(pid: number): void {
   }
 }
 
-/** The processes that a run has left and that keep its lock file open as descriptor 3. */
+/**
+ * The processes that a dead run has left and that keep its lock file open as descriptor 3. Not those of a run that lives:
+ * another one that waits for this lock as well has a `flock` of its own, with the file open in the same way.
+ */
 async function keepersOf(file: string): Promise<number[]> {
   const path = await realpath(file);
   const pids = (await readdir("/proc")).map(Number).filter((pid) => pid > 0 && pid !== process.pid);
   const opened = await Promise.all(pids.map((pid) => readlink(`/proc/${pid}/fd/3`).catch(() => "")));
-  return pids.filter((_, i) => opened[i] === path);
+  const keepers = pids.filter((_, i) => opened[i] === path);
+  const orphaned = await Promise.all(
+    keepers.map(async (pid) => (await isOfThisHost(pid)) && (await isOrphan(pid, file, keepers))),
+  );
+  return keepers.filter((_, i) => orphaned[i]);
+}
+
+/** Has it no ancestor that is a live run, which has the lock file open itself, and not as descriptor 3? */
+async function isOrphan(pid: number, file: string, keepers: readonly number[]): Promise<boolean> {
+  for (let ancestor = await parentOf(pid); ancestor > 1; ancestor = await parentOf(ancestor))
+    if (!keepers.includes(ancestor) && (await hasOpen(ancestor, file, false))) return false;
+  return true;
+}
+
+/** A process in a container has a number there as well, and is nobody that a run waits for, or ends. */
+export async function isOfThisHost(pid: number): Promise<boolean> {
+  const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+  return (status.match(/^NSpid:\s*(.*)$/m)?.[1]?.split(/\s+/) ?? []).length === 1;
+}
+
+/** Waits for the commands that a dead run has left with this lock file open, and kills them after LEFTOVER_SECONDS. */
+export async function endKeepers(file: string, warn: (message: string) => void): Promise<void> {
+  const find = async (): Promise<number[]> => await keepersOf(file).catch(() => []);
+  if ((await find()).length === 0) return;
+  warn("a run before was killed; waiting for its last command to end");
+  if (await awaitThat(LEFTOVER_SECONDS, async () => (await find()).length === 0)) return;
+  for (const pid of await find()) kill(pid);
+}
+
+/** 0 where there is none, or the process has ended. */
+async function parentOf(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+  return Number(status.match(/^PPid:\s*(\d+)/m)?.[1] ?? 0);
 }
 
 /**
@@ -175,6 +215,7 @@ function locked(holder: Note | undefined): LockedError {
 export const noLock = (verb: string, unfinished: Note | undefined): Lock => ({
   descriptor: undefined,
   unfinished: () => unfinished,
+  adopt: () => undefined,
   settle: () => undefined,
   note: () => undefined,
   noted: () => ({ verb, pid: process.pid, since: new Date().toISOString() }),
@@ -199,6 +240,10 @@ function lockOn(descriptor: number, before: Note | undefined, own: Note): Lock {
   return {
     descriptor,
     unfinished: () => unfinished,
+    adopt: (note) => {
+      unfinished = note;
+      keep();
+    },
     settle: () => {
       unfinished = undefined;
       keep();

@@ -1,5 +1,6 @@
 import { styleText } from "node:util";
 import { ToolError } from "./errors.ts";
+import { visible, visibleLines } from "./visible.ts";
 
 interface Terminal {
   isTTY?: boolean;
@@ -27,15 +28,18 @@ export interface Log {
 }
 
 const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(1)} s`;
-const indent = (text: string): string => text.trimEnd().replace(/^/gm, "  ");
+const indent = (text: string): string => text.trimEnd().replace(/^|\n/g, "$&  ");
 
-function describe(error: unknown): string {
+/** What happened, what was seen, what to do next: each begins a line. */
+function describe(error: unknown): string[] {
   if (!(error instanceof ToolError)) {
-    return `Unexpected: ${error instanceof Error ? error.stack : String(error)}\nNext: see what serves with curl -si on /health through nginx, then run this again with --verbose and report what it shows.`;
+    return [
+      `Error: Unexpected: ${error instanceof Error ? error.stack : String(error)}`,
+      "Next: see what serves with curl -si on /health through nginx, then run this again with --verbose and report what it shows.",
+    ];
   }
-  return [error.message, error.details && indent(error.details), `Next: ${error.next}`]
-    .filter(Boolean)
-    .join("\n");
+  const { message, details, next } = error;
+  return [`Error: ${message}`, details && indent(details), `Next: ${next}`].filter(Boolean);
 }
 
 /** The first word of a line tells what kind it is; only that gets a color. */
@@ -81,7 +85,9 @@ export function createLog({
     const columns = (out.columns ?? 80) - 1; // a line that wraps cannot be taken back
     if (live && current) out.write(`\r\u001b[K${current.slice(0, columns)}`);
   };
-  const say = (to: Terminal | undefined, text: string): void => {
+  /** Everything that is said goes through here; what is not the tool's own in it can neither act nor begin a line. */
+  const say = (to: Terminal | undefined, ...parts: string[]): void => {
+    const text = parts.map(visibleLines).join("\n");
     const stamped = text.replace(/^/gm, `${new Date().toISOString()} `);
     file(stamped);
     if (!to) return;
@@ -119,12 +125,12 @@ export function createLog({
       }
     },
     progress: (message) => {
-      detail = message.trim();
+      detail = visible(message.trim().replaceAll("\n", " "));
     },
     info: (message) => say(stdout, message),
     summary: (message) => say(out, message),
     warn: (message) => say(err, `Warning: ${message}`),
-    failure: (error) => say(err, `Error: ${describe(error)}`),
+    failure: (error) => say(err, ...describe(error)),
     steps: () =>
       Object.entries(done)
         .filter(([, took]) => took >= 0.05)

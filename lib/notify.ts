@@ -4,7 +4,7 @@ const TIMEOUT_SECONDS = 10;
 
 /** What a notification says: the whole JSON document. */
 export interface Notice {
-  /** "done", or the name of the error, such as "HealthError". */
+  /** "done", "done, interrupted" (with the signal's exit code), or the name of the error, such as "HealthError". */
   result: string;
   exitCode: number;
   verb: string;
@@ -13,6 +13,8 @@ export interface Notice {
   from: string | undefined;
   to: string | undefined;
   seconds: number;
+  /** How many requests were cut at the drain limit; left out where none were. */
+  cut?: number | undefined;
   message: string;
 }
 

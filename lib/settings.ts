@@ -102,6 +102,8 @@ export interface Settings {
   /** The folder that a colour is built from. */
   apiContext: string;
   activeColorFile: string;
+  /** The state file that versions before STATE_DIR used, with lock, history and log beside it. */
+  oldStateFile: string;
   oauthDataPath: string;
   health: { retries: number; interval: number; timeout: number };
   /** How long a build may take: one that hangs would hold the lock for ever. */
@@ -236,6 +238,7 @@ export function loadSettings(
     vaultPath: raw.VAULT_PATH,
     apiContext: raw.LOOP_API_CONTEXT,
     activeColorFile,
+    oldStateFile: raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color"),
     oauthDataPath: raw.OAUTH_DATA_PATH,
     health: { retries: raw.HEALTH_RETRIES, interval: raw.HEALTH_INTERVAL, timeout: raw.HEALTH_TIMEOUT },
     buildSeconds: raw.BUILD_SECONDS,

@@ -1,14 +1,15 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { beginRecord } from "./color.ts";
 import { EXIT, InterruptedError, SIGNALS, ToolError } from "./errors.ts";
-import { addToHistory, type Entry } from "./history.ts";
+import { addToHistory, DONE, DONE_INTERRUPTED, type Entry } from "./history.ts";
 import { type Leaves, type Lock, type Note, noLock, readLock, takeLock } from "./lock.ts";
 import { createLog, type Log } from "./log.ts";
 import { openLogFile } from "./logfile.ts";
+import { takeOverState } from "./migrate.ts";
 import { notify } from "./notify.ts";
 import { type Options, parseOptions } from "./options.ts";
 import { loadSettings, type Needs, type Settings } from "./settings.ts";
 import { checkStateDir, openStateDir } from "./statedir.ts";
+import { visible } from "./visible.ts";
 
 /** What every function of the spec works on: one deployment's settings, and the run that has its lock. */
 export interface Stack {
@@ -24,7 +25,7 @@ export interface Stack {
    * One act of the protocol. A dry run only tells it, with its commands. Throws InterruptedError instead when the run is
    * asked to end, and what the act throws.
    */
-  step(name: string, act: () => Promise<void>, commands?: readonly string[]): Promise<void>;
+  step(name: string, act: () => Promise<unknown>, commands?: readonly string[]): Promise<void>;
 }
 
 /** A stack to look at, without its lock. */
@@ -57,7 +58,8 @@ function stepsOf(
   };
   const tell: Stack["step"] = async (name, _, commands = []) =>
     log.info([`would ${prefix}${name}`, ...commands.map((command) => `  ${command}`)].join("\n"));
-  return { look, step: dryRun ? tell : look };
+  const step: Stack["step"] = async (name, act) => void (await look(name, act));
+  return { look, step: dryRun ? tell : step };
 }
 
 /** Waits so many milliseconds. Throws InterruptedError as soon as the run is asked to end. */
@@ -146,21 +148,23 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
   const signal = onSignals(log);
   let lock: Lock | undefined;
   let outcome: Outcome | undefined;
-  let ended = { result: "done", exitCode: EXIT.done as number, message: "" };
+  let ended = { result: DONE as string, exitCode: EXIT.done as number, message: "" };
   let leaves: Leaves = "nothing";
   try {
     lock = await takeLock(settings.lockFile, verb, log.warn);
     const stack = { settings, options, log, lock, signal, ...stepsOf(options, log, signal) };
-    await beginRecord(stack);
+    await takeOverState(stack);
     outcome = await main(stack);
-    ended.message = outcome.did;
+    const did = `${outcome.did}${cutInWords(lock.noted())}`;
+    ended.message = did;
     log.info(log.steps());
     log.info(outcome.back);
-    log.summary(outcome.did);
+    log.summary(did);
     if (signal.aborted) {
       // To run it again would be to release, or to go back, once more.
-      log.warn(`${signal.reason.message}, but what was done stands: there is nothing to run again`);
-      ended.exitCode = exitCodeOf(signal.reason);
+      const stands = `${signal.reason.message}, but what was done stands: there is nothing to run again`;
+      log.warn(stands);
+      ended = { result: DONE_INTERRUPTED, exitCode: exitCodeOf(signal.reason), message: `${did}. ${stands}` };
     }
   } catch (error) {
     log.failure(error);
@@ -171,7 +175,8 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
     leaves = halfDone ? "what it noted" : "what it found";
   }
   const seconds = Math.round((performance.now() - started) / 100) / 10;
-  const { from, to } = lock?.noted() ?? {};
+  ended.message = visible(ended.message);
+  const { from, to, cut } = lock?.noted() ?? {};
   try {
     if (lock) await addToHistory(settings.historyFile, entryOf(lock.noted(), ended, outcome, seconds, log));
   } catch (error) {
@@ -184,11 +189,15 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
     log.warn(`the lock file could not be written: ${error}`);
   }
   process.exitCode = ended.exitCode;
-  await notify(settings, { ...ended, verb, project: settings.project, from, to, seconds }, log.warn);
+  await notify(settings, { ...ended, verb, project: settings.project, from, to, seconds, cut }, log.warn);
 }
 
+/** Every request that was cut belongs to the outcome: it is the promise that was not kept. */
+const cutInWords = ({ cut = 0 }: Note): string =>
+  cut === 0 ? "" : `; ${cut} ${cut === 1 ? "request was" : "requests were"} cut at the drain limit`;
+
 const entryOf = (
-  { verb, since, from, to }: Note,
+  { verb, since, from, to, cut }: Note,
   { result, message }: { result: string; message: string },
   { image, revision }: Partial<Outcome> = {},
   seconds: number,
@@ -201,6 +210,7 @@ const entryOf = (
   image,
   revision,
   seconds,
+  cut,
   steps: log.durations(),
   result,
   message,

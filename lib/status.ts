@@ -197,8 +197,8 @@ export function describeStatus(status: Status): string {
   const working = run?.held
     ? `a ${run.verb} works on it (pid ${run.pid}, since ${run.since})`
     : "no run seen at work";
-  const line = ({ time, verb, from, to, result, seconds }: Entry): string =>
-    `  ${minute(time)}  ${verb.padEnd(8)}  ${`${from ?? "?"} → ${to ?? "?"}`.padEnd(13)}  ${result.padEnd(12)}${seconds === undefined ? "" : `  ${seconds.toFixed(1)} s`}`;
+  const line = ({ time, verb, from, to, result, seconds, cut }: Entry): string =>
+    `  ${minute(time)}  ${verb.padEnd(8)}  ${`${from ?? "?"} → ${to ?? "?"}`.padEnd(13)}  ${result.padEnd(12)}${seconds === undefined ? "" : `  ${seconds.toFixed(1)} s`}${cut ? `  ${cut} cut` : ""}`;
   return [
     serving ? `${project}: ${serving} serves, seen through nginx` : `${project}: nothing was seen to serve`,
     "",

@@ -5,6 +5,7 @@ import { createLog } from "../lib/log.ts";
 import { loadSettings } from "../lib/settings.ts";
 import { lookingAt } from "../lib/stack.ts";
 import { describeStatus, readStatus } from "../lib/status.ts";
+import { visible, visibleJson } from "../lib/visible.ts";
 
 const HELP = `Shows what runs and which color serves, asked through nginx; changes nothing.
 
@@ -34,7 +35,7 @@ try {
   else {
     const settings = loadSettings(process.env, undefined, "nothing");
     const status = await readStatus(lookingAt(settings, log));
-    console.log(json ? JSON.stringify(status, undefined, 2) : describeStatus(status));
+    console.log(json ? visibleJson(JSON.stringify(status, undefined, 2)) : visible(describeStatus(status)));
     process.exitCode = status.drift.length === 0 ? EXIT.done : EXIT.failed;
   }
 } catch (error) {

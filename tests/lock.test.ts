@@ -75,6 +75,23 @@ lock(
   },
 );
 
+lock("another run that waits for the same dead run keeps its life", async ({ file }) => {
+  await killedHolder(file, 300);
+  const waiter = `
+    import { takeLock } from ${JSON.stringify(join(ROOT, "lib/lock.ts"))};
+    const lock = await takeLock(${JSON.stringify(file)}, "rollback", () => undefined);
+    console.log("got it");
+    lock.end("nothing");
+  `;
+  const take = () =>
+    $({ quiet: true, nothrow: true, cwd: ROOT })`node --import tsx --input-type=module -e ${waiter}`;
+  const both = await Promise.all([take(), take(), take()]);
+  for (const { stdall, exitCode } of both) {
+    assert.is(exitCode, 0, stdall);
+    assert.match(stdall, "got it");
+  }
+});
+
 lock("what is not settled is found again by the run after the next", async ({ file }) => {
   await killedHolder(file);
   (await takeLock(file, "deploy", silent)).end("what it found"); // came to its end, but not so far as to settle

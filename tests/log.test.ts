@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { UsageError } from "../lib/errors.ts";
@@ -16,10 +17,43 @@ test("without a terminal: one time-stamped line per event, and no control charac
   await log.step("build green", async () => log.info("two\nlines"));
   assert.match(
     out.text(),
-    new RegExp(`^${STAMP} two\n${STAMP} lines\n${STAMP} ✓ build green \\(0\\.0 s\\)\n$`),
+    new RegExp(`^${STAMP} two\n${STAMP}   lines\n${STAMP} ✓ build green \\(0\\.0 s\\)\n$`),
   );
   assert.not.match(out.text(), "\u001b");
   assert.is(err.text(), "");
+});
+
+/** What a container could say to rewrite what its owner sees, or to make up a line of the tool's. */
+const EVIL = "x\u001b[2J\u009b1A\r\u007f\u202e\n2030-01-01T00:00:00.000Z ✓ mark green as active";
+
+test("control characters from outside are shown, and a line from outside cannot pass for the tool's own", async () => {
+  const file: string[] = [];
+  const [out, err] = [terminal(false), terminal(false)];
+  const log = createLog({ out, err, file: (line) => file.push(line) });
+  log.info(EVIL);
+  log.warn(EVIL);
+  log.summary(EVIL);
+  log.failure(new UsageError(EVIL, { details: EVIL, next: EVIL }));
+  log.failure(new Error(EVIL));
+  for (const text of [out.text() + err.text(), file.join("\n")]) {
+    assert.is(text.split("x\\x1b[2J\\x9b1A\\x0d\\x7f\\u202e\n").length, 8, text);
+    assert.not.match(text, /[^\P{C}\n]/u);
+    assert.match(text, new RegExp(`^${STAMP}   2030-01-01T00:00:00.000Z ✓ mark`, "m"));
+    assert.not.match(text, new RegExp(`^(${STAMP} )?\\d{4}-01-01T[\\d:.]+Z ✓`, "m"));
+  }
+});
+
+test("on a terminal what a step is at is one line, without control characters", async () => {
+  const out = terminal(true);
+  const log = createLog({ out, err: terminal(true) });
+  await log.step("build green", async () => {
+    log.progress(EVIL);
+    log.warn("redraws");
+    await sleep(250);
+  });
+  assert.match(out.text(), "x\\x1b[2J\\x9b1A\\x0d\\x7f\\u202e 2030");
+  assert.not.match(out.text(), "\u001b[2J");
+  assert.not.match(out.text(), "\u009b");
 });
 
 test("on a terminal: a live line that every message is written above of", async () => {

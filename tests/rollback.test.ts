@@ -1,4 +1,6 @@
+import { join } from "node:path";
 import * as assert from "uvu/assert";
+import { readHistory } from "../lib/history.ts";
 import { startRun } from "./killed.ts";
 import { createScratch, freePort, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";
@@ -98,6 +100,12 @@ rollback(
     const { exitCode, output } = await run.ended;
     assert.is(exitCode, 130, output);
     assert.match(output, "what was done stands: there is nothing to run again");
+    const last = (await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1);
+    assert.is(last?.result, "done, interrupted");
+    assert.match(
+      last?.message ?? "",
+      /^Rolled back blue → green: .*\. Interrupted by SIGINT, but what was done stands/,
+    );
     await assertServes(stack, "green", "1.1.0");
   },
 );

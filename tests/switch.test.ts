@@ -1,10 +1,14 @@
+import { once } from "node:events";
 import { readFile, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
 import { type Mix, type Shot, startLoad } from "../bench/load.ts";
 import type { Color } from "../lib/color.ts";
+import { readHistory } from "../lib/history.ts";
 import { createReleased, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";
 
@@ -139,6 +143,13 @@ lossless("processes that come and go in nginx's container do not end a drain", a
 });
 
 lossless("what is still open at the limit is counted, reported and closed", async ({ stack, url }) => {
+  const notices: string[] = [];
+  const server = createServer(async (request, response) => {
+    for await (const chunk of request) notices.push(String(chunk));
+    response.end();
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const NOTIFY_URL = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
   const open = Promise.allSettled(
     [
       call(url, "count", { n: 100, interval: 0.3 }),
@@ -147,9 +158,18 @@ lossless("what is still open at the limit is counted, reported and closed", asyn
     ].map(async (sent) => (await sent).body.text()),
   );
   await sleep(500);
-  const run = await stack.rollback([], { DRAIN_SECONDS: "2" });
+  const run = await stack.rollback(["--quiet"], { DRAIN_SECONDS: "2", NOTIFY_URL });
+  server.close();
   assert.is(run.exitCode, 0, run.stdall);
   assert.match(run.stderr, "3 requests are still with blue after 2 s: closing them");
+  assert.match(run.stdout, /Rolled back blue → green: .*; 3 requests were cut at the drain limit\n$/);
+  const notice = JSON.parse(notices.at(-1) ?? "{}");
+  const entry = (await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1);
+  for (const told of [notice, entry]) {
+    assert.equal([told?.result, told?.cut], ["done", 3]);
+    assert.match(told?.message, "3 requests were cut at the drain limit");
+  }
+  assert.match((await stack.look()).stdout, /blue → green {3}done .* 3 cut/);
   const ends = await open;
   assert.equal(
     ends.map(({ status }) => status),

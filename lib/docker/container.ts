@@ -15,7 +15,7 @@ export const containerOf = ({ project }: Settings, color: Color): string => `${p
 const INSPECTED = [
   '{"name":{{json .Name}},"image":{{json .Image}},"restarts":{{.RestartCount}},"status":{{json .State.Status}},',
   '"exitCode":{{.State.ExitCode}},"policy":{{json .HostConfig.RestartPolicy.Name}},"labels":{{json .Config.Labels}},',
-  '"networks":{{json .NetworkSettings.Networks}},"ports":{{json .HostConfig.PortBindings}}}',
+  '"networks":{{json .NetworkSettings.Networks}},"ports":{{json .HostConfig.PortBindings}},"mounts":{{json .Mounts}}}',
 ].join("");
 
 const Inspected = z.object({
@@ -28,6 +28,7 @@ const Inspected = z.object({
   labels: z.record(z.string(), z.string()).nullable(),
   networks: z.record(z.string(), z.object({ IPAddress: z.string() })),
   ports: z.record(z.string(), z.array(z.object({ HostPort: z.string() })).nullable()).nullable(),
+  mounts: z.array(z.object({ Source: z.string().optional(), Destination: z.string() })).nullable(),
 });
 
 /** A container as it is now. `absent`: there is none of this name. */
@@ -44,6 +45,8 @@ export interface Container {
   addresses: string[];
   /** The host ports that it was made with. */
   ports: number[];
+  /** The folders of this host that it has, by where it has them. */
+  folders: Readonly<Record<string, string>>;
 }
 
 const ABSENT: Container = {
@@ -54,6 +57,7 @@ const ABSENT: Container = {
   discarded: false,
   addresses: [],
   ports: [],
+  folders: {},
 };
 
 /**
@@ -99,6 +103,9 @@ function ownContainer({ settings }: Stack, name: string, seen: Infer<typeof Insp
     addresses: Object.values(seen.networks).map(({ IPAddress }) => IPAddress),
     ports: Object.values(seen.ports ?? {}).flatMap((bound) =>
       (bound ?? []).map(({ HostPort }) => Number(HostPort)),
+    ),
+    folders: Object.fromEntries(
+      (seen.mounts ?? []).flatMap(({ Source, Destination }) => (Source ? [[Destination, Source]] : [])),
     ),
   };
 }

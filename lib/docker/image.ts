@@ -26,6 +26,8 @@ export interface Image {
   bytes: number;
   /** The commit of its source, where that was a git checkout. */
   revision: string | undefined;
+  /** The Compose project that built it. */
+  project: string | undefined;
 }
 
 /** An image by its name or id; undefined when there is none. Throws DockerError. */
@@ -34,7 +36,14 @@ export async function inspectImage(stack: Stack, name: string): Promise<Image | 
   if (output.exitCode !== 0 && /no such image/i.test(output.stderr)) return undefined;
   expectSuccess(output, `looking at the image ${name}`, "See whether Docker is well: docker ps");
   const [{ Id, Created, Size, Config }] = InspectedImage.parse(JSON.parse(output.stdout));
-  return { id: Id, built: Created, bytes: Size, revision: Config.Labels?.[REVISION] || undefined };
+  const labels = Config.Labels ?? {};
+  return {
+    id: Id,
+    built: Created,
+    bytes: Size,
+    revision: labels[REVISION] || undefined,
+    project: labels["com.docker.compose.project"],
+  };
 }
 
 /** The image that a colour's tag names, undefined for none. The tag is on the last build that was not found bad. */

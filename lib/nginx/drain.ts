@@ -50,12 +50,21 @@ async function openRequests(stack: Stack, color: Color): Promise<number> {
   return rows.filter(([, , remote, state]) => state === ESTABLISHED && remotes.includes(remote ?? "")).length;
 }
 
+/** Adds to what the run tells at its end. A note that cannot be written is no reason to leave the colour running. */
+function noteCut({ lock, log }: Stack, open: number): void {
+  try {
+    if (open > 0) lock.note({ cut: (lock.noted().cut ?? 0) + open });
+  } catch (error) {
+    log.warn(`the lock file could not be written: ${error}`);
+  }
+}
+
 /**
  * Waits until nothing uses a colour any more: until no nginx worker of before the switch is left, DRAIN_SECONDS at most.
  * Then says how many requests are still open, and ends those workers, so that nginx closes before the container does.
- * Throws StopError when it cannot see.
+ * Gives how many requests it cut, and notes them: they belong to the outcome of the run. Throws StopError when it cannot see.
  */
-export async function drainNginx(stack: Stack, color: Color): Promise<void> {
+export async function drainNginx(stack: Stack, color: Color): Promise<number> {
   const { settings, log } = stack;
   try {
     const deadline = performance.now() + settings.drainSeconds * 1000;
@@ -63,13 +72,15 @@ export async function drainNginx(stack: Stack, color: Color): Promise<void> {
     // Only the limit ends it while there are some: whatever else ended the wait, they may still be serving.
     do left = await awaitOldWorkers(stack, Math.max(0, deadline - performance.now()) / 1000);
     while (left.length > 0 && performance.now() < deadline);
-    if (left.length === 0) return;
+    if (left.length === 0) return 0;
     const open = await openRequests(stack, color);
     log.warn(
       `${open} requests are still with ${color} after ${settings.drainSeconds} s: closing them and what else the old workers have open`,
     );
     await shell(stack, `kill -TERM ${left.join(" ")}; true`);
+    noteCut(stack, open);
     await awaitOldWorkers(stack, WORKERS_END_SECONDS);
+    return open;
   } catch (error) {
     if (!(error instanceof DockerError)) throw error;
     throw new StopError(`Cannot see whether ${color} is still used, so it was not stopped`, {

@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { type Color, isColor } from "../color.ts";
 import { type Container, runningColors } from "../docker/container.ts";
 import { ACT_SECONDS } from "../docker/engine.ts";
@@ -44,6 +45,7 @@ export async function loadedColor({ nginxPort, health }: Settings): Promise<stri
 export async function bringUpFrontDoor(stack: Stack): Promise<void> {
   const { nginx, auth } = await inspectFrontDoor(stack);
   expectOwnPort(stack, nginx);
+  expectOwnFolder(stack, nginx);
   const downs = [downNginx(stack, nginx), downAuth(stack, auth)].filter((down) => down !== undefined);
   for (const down of downs) await bringUp(stack, down);
   if (downs.length > 0) await stack.step("wait until nginx serves", () => awaitFrontDoor(stack));
@@ -56,6 +58,7 @@ export async function bringUpFrontDoor(stack: Stack): Promise<void> {
 export async function bringUpForWayBack(stack: Stack): Promise<void> {
   const nginx = await inspectNginx(stack);
   expectOwnPort(stack, nginx);
+  expectOwnFolder(stack, nginx);
   const down = downNginx(stack, nginx);
   if (down) {
     await bringUp(stack, down);
@@ -88,6 +91,33 @@ function expectOwnPort({ settings }: Stack, nginx: Container): void {
       next: `Set it back, or have nginx made anew at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
     },
   );
+}
+
+/** Where nginx has its configuration, in its container. */
+const CONFIGURATION = "/etc/nginx";
+
+/**
+ * The link that a run changes must be the one that nginx reads. Another checkout with this project's name also has a lock
+ * and a record of its own: the two would release over each other.
+ */
+function expectOwnFolder({ settings }: Stack, nginx: Container): void {
+  const { nginxFolder, nginxContainer, dockerCmd, project } = settings;
+  const mounted = nginx.folders[CONFIGURATION]?.replace(/^\/host_mnt(?=\/)/, ""); // as Docker Desktop has it
+  if (mounted === undefined || isSameFolder(mounted, nginxFolder)) return;
+  throw new UsageError(
+    `${nginxContainer} goes by the folder ${mounted}, but this checkout has ${nginxFolder}`,
+    {
+      details: `Two checkouts drive the project ${project}, or one was moved.`,
+      next: `Run this in the other checkout, or give this one another COMPOSE_PROJECT_NAME. If this one was moved, have nginx made anew at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
+    },
+  );
+}
+
+/** The same folder may have several names. */
+function isSameFolder(one: string, other: string): boolean {
+  if (one === other) return true;
+  const [a, b] = [one, other].map((path) => statSync(path, { throwIfNoEntry: false }));
+  return a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
 }
 
 async function awaitFrontDoor(stack: Stack): Promise<void> {
