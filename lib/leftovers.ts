@@ -48,7 +48,7 @@ export async function settleLeftovers(stack: Stack, found: Truth): Promise<Truth
     log.warn(`${other} runs beside ${active}: it may have been paused, and woken by a restart`);
   if (bothRun && !leaves) await drainAndStandDown(inner, other);
   // Sick and alone: to take a build out of a rollback's reach, it must not run.
-  if (!bothRun && !truth.serves && found.rescue.includes(other))
+  if (left && !bothRun && !truth.serves && found.rescue.includes(other))
     await inner.step(`stop ${other}`, () => stopContainer(inner, other));
   // A release that was marked stands, also where it is not the one that is well now.
   if (left) await finishLeftovers(inner, left, [active, marked]);
@@ -81,17 +81,17 @@ export async function finishLeftovers(
 async function rescue(stack: Stack, truth: Truth): Promise<Truth> {
   const [first, ...others] = truth.rescue;
   if (!first) return truth;
-  const started = await startForRescue(stack, first);
+  const start = await startForRescue(stack, first);
   const isWell = async (color: Color): Promise<boolean> =>
     (await servingColor(stack)) === color || (await nginxReaches(stack, color));
   let well: Color | undefined;
   // As after a restart of the host it may be starting still.
   await stack.look("find a color that is well", async () => {
-    if (await awaitThat(RESCUE_SECONDS, () => isWell(first))) well = first;
+    if (start !== "impossible" && (await awaitThat(RESCUE_SECONDS, () => isWell(first)))) well = first;
     for (const other of others)
       if (!well && (await awaitThat(OTHER_SECONDS, () => isWell(other)))) well = other;
   });
-  if (started && well !== first) await stopAgain(stack, first);
+  if (start === "started" && well !== first) await stopAgain(stack, first);
   if (!well) return truth;
   const color = well;
   if ((await servingColor(stack)) !== color) {
@@ -108,14 +108,14 @@ async function rescue(stack: Stack, truth: Truth): Promise<Truth> {
   return { ...truth, active: color, serves: true, proof: isMarked ? "nothing" : "verify", bothRun };
 }
 
-/** Starts a colour where it does not run, if it can be; tells whether it did. Throws InterruptedError, and bugs. */
-async function startForRescue(stack: Stack, color: Color): Promise<boolean> {
+/** Starts a colour where it does not run, and tells what came of it. Throws InterruptedError, and bugs. */
+async function startForRescue(stack: Stack, color: Color): Promise<"runs" | "started" | "impossible"> {
   try {
-    return await startAgain(stack, color);
+    return (await startAgain(stack, color)) ? "started" : "runs";
   } catch (error) {
     if (!(error instanceof ToolError) || error instanceof InterruptedError) throw error;
     stack.log.warn(`${color} cannot be started: ${error.message}`);
-    return false;
+    return "impossible";
   }
 }
 
