@@ -169,6 +169,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
   const vault = dirname(dirname(stack.stateFile));
   const disk = join(stack.folder, "vault-disk");
   stack.env.DRAIN_SECONDS = "20";
+  stack.env.HEALTH_RETRIES = "60"; // how fast this machine boots a container is not what is looked at
   const verified = new Set<string>();
   let load: Load | undefined;
   try {
