@@ -25,13 +25,14 @@ const Done = z.object({ time: z.string(), from: z.string(), removed: z.boolean()
 /** Where versions before STATE_DIR kept their files: beside the state file, where containers can write. */
 interface Old {
   folder: string;
-  names: { lock: string; history: string; log: string };
+  names: { color: string; lock: string; history: string; log: string };
   /** Another project may have used the same files: they are copied, and stay. */
   shared: boolean;
 }
 
 function oldPlace({ oldStateFile, activeColorFile }: Settings): Old {
-  const names = { lock: `${basename(oldStateFile)}.lock`, history: "history.jsonl", log: "blue-green.log" };
+  const color = basename(oldStateFile);
+  const names = { color, lock: `${color}.lock`, history: "history.jsonl", log: "blue-green.log" };
   return { folder: dirname(oldStateFile), names, shared: oldStateFile !== activeColorFile };
 }
 
@@ -100,6 +101,7 @@ async function takeOver(stack: Stack, old: Old): Promise<void> {
   const found = inOldFolder(stack, old, (here) => ({
     lock: attempt(names.lock, () => here.read(names.lock, LOCK_BYTES)),
     history: attempt(names.history, () => here.readEnd(names.history, HISTORY_BYTES)),
+    color: attempt(names.color, () => here.read(names.color, LOCK_BYTES)),
     log: attempt(names.log, () => here.readEnd(names.log, LOG_BYTES)),
   }));
   if (!found) return;
@@ -126,6 +128,10 @@ async function takeOver(stack: Stack, old: Old): Promise<void> {
     ...(found.log && isDefaultLog ? ["the log, as blue-green.log.1"] : []),
     ...(left ? [`what the ${left.verb} of ${left.since} left to be put right`] : []),
   ];
+  if (old.shared && found.color) {
+    const { project, activeColorFile, oldStateFile } = settings;
+    log.info(`the state file of ${project} is ${activeColorFile} from now on, not ${oldStateFile}`);
+  }
   if (what.length > 0)
     log.info(`taken over from ${old.folder} into ${settings.stateDir}: ${what.join(", ")}`);
 }

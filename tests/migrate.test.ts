@@ -11,7 +11,7 @@ import { suite } from "./suite.ts";
 /** Blue serves at the start of each, and green stands by. */
 const migration = suite<{ stack: Scratch; old: string }>("taking over the state of an older version");
 migration.before(async (context) => {
-  context.stack = await createReleased("migrate", {});
+  context.stack = await createReleased("migrate", { HEALTH_RETRIES: "60" });
   context.old = dirname(context.stack.stateFile);
 });
 migration.after(({ stack }) => stack.remove());
@@ -185,6 +185,23 @@ migration(
     await backToBlue(stack);
   },
 );
+
+migration("files that another project may have used are copied, and stay", async ({ stack, old }) => {
+  await age(stack, old);
+  const before = (await readdir(old)).toSorted();
+  const run = await stack.rollback([], { ACTIVE_COLOR_FILE: "" }); // the default, of a project other than loop
+  assert.is(run.exitCode, 0, run.stdall);
+  const own = `.active-color.${stack.project}`;
+  assert.match(
+    run.stdout,
+    `the state file of ${stack.project} is ${join(old, own)} from now on, not ${stack.stateFile}`,
+  );
+  assert.equal((await readdir(old)).toSorted(), [...before, own].toSorted());
+  assert.is(await readFile(join(old, own), "utf8"), "green\n");
+  assert.is(await stack.marked(), "blue\n", "another project's state file was written");
+  for (const name of [own, ...Object.values(OLD_NAMES)]) await rm(join(old, name));
+  await backToBlue(stack);
+});
 
 migration("killed at any instant of it, nothing is lost", async ({ stack, old }) => {
   await age(stack, old);

@@ -78,7 +78,7 @@ folders.run();
 /** Blue serves; its container has been broken into. */
 const attacks = suite<{ stack: Scratch; outside: string }>("a compromised API");
 attacks.before(async (context) => {
-  context.stack = await createReleased("attack", {});
+  context.stack = await createReleased("attack", { HEALTH_RETRIES: "60" });
   context.outside = join(context.stack.folder, "outside");
   await mkdir(context.outside);
   for (const name of [".active-color", "victim"]) await writeFile(join(context.outside, name), "precious\n");
@@ -188,8 +188,7 @@ attacks("writes to its log what looks like the tool's, with control characters",
     const run = await stack.deploy(args, {
       ...evil,
       LOOP_FAULT: "unhealthy",
-      HEALTH_RETRIES: "3",
-      PYTHONIOENCODING: "utf8",
+      HEALTH_RETRIES: "15", // it has to come so far as to write its log
     });
     assert.is(run.exitCode, 1, run.stdall);
     const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
@@ -246,12 +245,12 @@ users("each finds the state that the other left, and can go on", async () => {
       });
     await symlink(join(ROOT, "node_modules"), join(checkout, "node_modules"));
     await chmod(join(stack.folder, ".."), 0o755);
-    await mkdir(join(stack.folder, "home"));
+    for (const home of ["root", "owner"]) await mkdir(join(stack.folder, home)); // Docker keeps files there
     await $({ quiet: true })`chown -R -h ${uid}:${uid} ${stack.folder}`;
     const { STATE_DIR: _, ...settings } = stack.env;
     const env = {
       ...settings,
-      HOME: join(stack.folder, "home"),
+      HEALTH_RETRIES: "60",
       COMPOSE_FILE: join(checkout, "docker-compose.blue-green.yml"),
     };
     const group = (await stat("/var/run/docker.sock")).gid;
@@ -262,7 +261,7 @@ users("each finds the state that the other left, and can go on", async () => {
       const output = await $({
         quiet: true,
         nothrow: true,
-        env,
+        env: { ...env, HOME: join(stack.folder, who) },
         cwd: "/",
         stdio: ["ignore", "pipe", "pipe"],
       })`${command}`;
