@@ -134,6 +134,31 @@ unmounted("that goes during a run stops it before the switch", async ({ stack, v
   await blueServes(stack);
 });
 
+unmounted(
+  "that goes after the switch: the mark counts, and nothing is made in the mount point",
+  async (context) => {
+    const { stack, vault } = context;
+    const build = `${vault}-build`;
+    const docker = join(stack.folder, "docker-unmounts-late");
+    await writeFile(
+      docker,
+      `#!/bin/sh\ncase "$*" in "exec "*"kill -HUP 1"*) mv ${vault}/_build ${build} ;; esac\nexec docker "$@"\n`,
+      { mode: 0o755 },
+    );
+    const run = await stack.rollback([], { DOCKER_CMD: docker });
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(
+      run.stderr,
+      `the state file ${stack.stateFile} was not written: The vault ${vault} is empty`,
+    );
+    assert.equal([await readdir(vault), (await stack.front()).color], [[], "green"]);
+    await rename(build, join(vault, "_build"));
+    const back = await stack.rollback();
+    assert.is(back.exitCode, 0, back.stdall);
+    await blueServes(stack);
+  },
+);
+
 unmounted("that is meant to be empty is accepted when it is said", async ({ stack, vault }) => {
   await rm(join(vault, "_build"), { recursive: true });
   const refused = await stack.rollback();
