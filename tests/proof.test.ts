@@ -37,7 +37,8 @@ async function goBack(stack: Scratch): Promise<string> {
 
 /** Blue with 2.0.0, and green with 1.0.0 beside it. */
 async function asAtTheStart(stack: Scratch): Promise<void> {
-  if ((await stack.front()).color === "blue") await release(stack, "1.0.0");
+  if ((await stack.front()).color === "green") await release(stack, "2.0.0");
+  await release(stack, "1.0.0");
   await release(stack, "2.0.0");
   await serves(stack, "blue", "2.0.0");
 }
