@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { $ } from "zx/core";
 import { ROOT } from "../lib/settings.ts";
@@ -13,16 +13,23 @@ const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] 
 
 /** What happens to a run, with how often of a hundred. */
 const FAULTS = {
-  SIGKILL: 45,
-  SIGTERM: 15,
-  SIGINT: 15,
+  SIGKILL: 35,
+  SIGTERM: 12,
+  SIGINT: 12,
   SIGHUP: 5,
-  "a stopped nginx": 5,
-  "a restarted daemon": 5,
-  "a full disk": 5,
-  nothing: 5,
+  "a sick build, killed between reload and mark": 8,
+  "a vault that is gone, and comes back": 5,
+  "a clock that jumps": 4,
+  "a full vault": 4,
+  "a full state folder": 4,
+  "a stopped nginx": 4,
+  "a restarted daemon": 4,
+  nothing: 3,
 } as const;
 type Fault = keyof typeof FAULTS;
+
+/** It is well for a few seconds: who looks once takes it for a good one. */
+const SICK = { LOOP_FAULT: "sick-after=5", VERIFY_SECONDS: "20" };
 
 /** After these nginx is away for a while. */
 const OUTAGES: readonly Fault[] = ["a stopped nginx", "a restarted daemon"];
@@ -56,11 +63,16 @@ export interface Report {
   repairs: Record<string, number>;
   /** What a plain run did not put right, with its output. */
   hands: string[];
+  /** Builds that a plain run left marked as active and that no run had verified in full, each with that run's output. */
+  unverified: string[];
 }
 
 const count = (counts: Record<string, number>, key: string): void => {
   counts[key] = (counts[key] ?? 0) + 1;
 };
+
+/** What fills a disk. */
+const FILLER = "filler";
 
 /** Numbers from 0 to 1 that a seed decides. */
 function dice(seed: number): () => number {
@@ -85,6 +97,10 @@ const REPAIRS: [RegExp, string][] = [
   [/waiting for its last command/, "waited for the last command of a killed run"],
   [/the active link points .* set right/, "link set right"],
   [/the state file means .* set right/, "state file set right"],
+  [/was not verified to the end: going back/, "an unverified release taken back"],
+  [/serves, .*: verifying it|so \w+ is verified/, "what served verified before it was marked"],
+  [/is marked as active, but .* was verified: set right/, "a verified color marked"],
+  [/is not what is asked for now/, "an old rollback not taken for the one of now"],
   [/it gets the traffic/, "traffic given to the only color that was well"],
   [/does not run: bringing it up/, "nginx or auth brought up"],
   [/✓ stop (blue|green)[\s\S]*✓ note that it is put right/, "a color that was left running stopped"],
@@ -106,9 +122,19 @@ async function mayRestartDaemon(stack: Scratch): Promise<boolean> {
     .every((name) => name.startsWith(stack.project));
 }
 
+/** Writes another time into the recovery record, as a clock that jumped would have. */
+async function jump(stack: Scratch, days: number): Promise<void> {
+  const file = join(stack.stateDir, "lock");
+  const text = await readFile(file, "utf8").catch(() => "");
+  if (text.trim() === "") return;
+  const since = new Date(Date.now() + days * 86_400_000).toISOString();
+  await writeFile(file, text.replaceAll(/"since":"[^"]+"/g, `"since":"${since}"`));
+}
+
 /** Does to a run what is to happen to it at that moment. */
 async function strike(stack: Scratch, run: Run, fault: Fault): Promise<void> {
   if (fault.startsWith("SIG")) run.kill(fault as NodeJS.Signals);
+  if (fault.startsWith("a sick build") || fault === "a clock that jumps") run.kill("SIGKILL");
   if (fault === "a stopped nginx") await stack.docker("stop", "--time", "1", stack.nginxContainer);
   if (fault === "a restarted daemon") await restartDaemon();
 }
@@ -137,16 +163,23 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
     plainRuns: 0,
     repairs: {},
     hands: [],
+    unverified: [],
   };
   const stack = await createScratch("chaos");
-  const { stateDir } = stack;
-  const filler = join(stateDir, "filler");
+  const vault = dirname(dirname(stack.stateFile));
+  const disk = join(stack.folder, "vault-disk");
   stack.env.DRAIN_SECONDS = "20";
+  stack.env.HEALTH_RETRIES = "60"; // how fast this machine boots a container is not what is looked at
+  const verified = new Set<string>();
   let load: Load | undefined;
   try {
-    // A disk of its own, so that it can be full.
-    await mkdir(stateDir);
-    await quiet`mount -t tmpfs -o size=8m,mode=700 tmpfs ${stateDir}`;
+    // Disks of their own, so that they can be full.
+    for (const path of [disk, stack.stateDir]) {
+      await mkdir(path, { mode: 0o700 });
+      await quiet`mount -t tmpfs -o size=8m,mode=700 tmpfs ${path}`;
+    }
+    await writeFile(join(disk, "note.md"), "of its owner\n");
+    await mountVault();
     for (let i = 0; i < 2; i++) await plain("deploy");
     const since = performance.now();
     await plain("deploy");
@@ -159,22 +192,36 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
     const outages: [number, number][] = [];
 
     for (let i = 1; i <= runs; i++) {
-      const verb: Verb = roll() < 0.6 ? "deploy" : "rollback";
+      const picked: Verb = roll() < 0.6 ? "deploy" : "rollback";
       const fault = pickFault(roll(), daemon && (await mayRestartDaemon(stack)));
+      const sick = fault.startsWith("a sick build");
+      const verb = sick ? "deploy" : picked;
       const moment = roll() * 1.1 * typical;
-      const context = verb === "deploy" && roll() < 0.5 ? await stack.apiVersion(`${i}.0.0`) : {};
+      const context = verb === "deploy" && (roll() < 0.5 || sick) ? await stack.apiVersion(`${i}.0.0`) : {};
+      const chance = roll();
       count(report.faults, fault);
 
-      if (fault === "a full disk") {
-        await writeFile(filler, Buffer.alloc(16 * 1024 * 1024)).catch(() => undefined);
-      }
-      const run = startRun(stack, verb, context);
-      await Promise.race([sleep(moment), run.ended]);
+      if (fault === "a full vault") await fill(disk);
+      if (fault === "a full state folder") await fill(stack.stateDir);
+      // Half of the times before the run, else in its midst.
+      const gone = fault.startsWith("a vault that is gone");
+      if (gone && chance < 0.5) await quiet`umount -l ${vault}`;
+      const below = await readdir(vault);
+      const run = startRun(stack, verb, { ...context, ...(sick ? SICK : {}) });
+      if (sick) {
+        await run.passed("switch nginx").catch(() => undefined);
+        await Promise.race([sleep(chance * 3000), run.ended]);
+      } else await Promise.race([sleep(moment), run.ended]);
+      if (gone && chance >= 0.5) await quiet`umount -l ${vault}`;
       const [struck, at] = [load.now(), run.steps.at(-1)]; // what is done after the strike may be its taking back
       await strike(stack, run, fault);
       const back = OUTAGES.includes(fault) ? firstAnswer(load) : undefined;
       const { exitCode, signal, output } = await run.ended;
-      await rm(filler, { force: true });
+      await learn(run.steps);
+      for (const path of [disk, stack.stateDir]) await rm(join(path, FILLER), { force: true });
+      if (gone && chance < 0.5) await expectUntouched(below, exitCode, output);
+      if (gone) await mountVault();
+      if (fault === "a clock that jumps") await jump(stack, chance < 0.5 ? 30 : -30);
       const last = at?.replace(/ (blue|green)/g, "") ?? "its start";
       if (signal || exitCode !== 0) count(report.steps, `${verb}, after: ${last}`);
       noteRepairs(output);
@@ -197,8 +244,32 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
     return report;
   } finally {
     await load?.stop();
-    await quiet`umount -l ${stateDir}`;
+    for (const path of [vault, disk, stack.stateDir]) await quiet`umount -l ${path}`;
+    await mkdir(vault, { recursive: true });
     await stack.remove();
+  }
+
+  async function mountVault(): Promise<void> {
+    await quiet`mount --bind ${disk} ${vault}`;
+  }
+
+  async function fill(path: string): Promise<void> {
+    await writeFile(join(path, FILLER), Buffer.alloc(16 * 1024 * 1024)).catch(() => undefined);
+  }
+
+  /** Remembers the builds that a run has verified in full. */
+  async function learn(steps: readonly string[]): Promise<void> {
+    for (const step of steps) {
+      const [, color] = step.match(/^verify (blue|green) through nginx/) ?? [];
+      if (color) verified.add(await stack.field(`${stack.project}-api-${color}`, "{{.Image}}"));
+    }
+  }
+
+  /** A run that finds the vault empty must say so, and must not write into what it is mounted on. */
+  async function expectUntouched(below: string[], exitCode: number | null, output: string): Promise<void> {
+    const left = await readdir(vault);
+    if (exitCode === 1 && output.includes("is empty, but was used") && left.join() === below.join()) return;
+    report.hands.push(`an unmounted vault was used: exit code ${exitCode}, in it ${left.join()}\n${output}`);
   }
 
   /** When nginx answers well again, by the load's clock: from then on nothing may be lost. */
@@ -224,13 +295,21 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
 
   /** A run that nothing happens to. What it does not put right needs a hand, and is written down. */
   async function plain(verb: Verb): Promise<void> {
-    const { exitCode, output } = await startRun(stack, verb).ended;
+    const run = startRun(stack, verb);
+    const { exitCode, output } = await run.ended;
     report.plainRuns++;
+    await learn(run.steps);
+    const active = (await stack.marked()).trim();
+    if (!verified.has(await stack.field(`${stack.project}-api-${active}`, "{{.Image}}"))) {
+      report.unverified.push(`${active} after a ${verb}:\n${output}`);
+      say(`an unverified build was kept: ${active}\n${output}`);
+    }
     noteRepairs(output);
     const wrong = exitCode === 0 ? await disagreement(stack) : `exit code ${exitCode}`;
     if (!wrong) return;
     report.hands.push(`${verb}: ${wrong}\n${output}`);
     say(`needs a hand: ${wrong}\n${output}`);
-    await stack.deploy(["--keep", "serving"]);
+    const mended = await stack.deploy(["--keep", "serving"]);
+    await learn([...mended.stdout.matchAll(/✓ (.+) \(/g)].map(([, step]) => step ?? ""));
   }
 }

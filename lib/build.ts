@@ -2,7 +2,7 @@ import { statfs } from "node:fs/promises";
 import { COLORS, type Color } from "./color.ts";
 import { dataFolder } from "./docker/engine.ts";
 import { buildImage, taggedImage } from "./docker/image.ts";
-import { BuildError, DiskSpaceError } from "./errors.ts";
+import { BuildError, DeadlineError, DiskSpaceError } from "./errors.ts";
 import { sourceRevision } from "./revision.ts";
 import type { Stack } from "./stack.ts";
 
@@ -36,12 +36,18 @@ export async function checkDiskSpace(stack: Stack): Promise<void> {
 }
 
 /**
- * Spec `build_container`: builds the image of one colour and labels it with its source revision, for as long as that takes, or until the run is interrupted.
+ * Spec `build_container`: builds the image of one colour and labels it with its source revision, in BUILD_SECONDS at most, or until the run is interrupted.
  * Throws BuildError with the output and the free disk space, InterruptedError.
  */
 export async function buildContainer(stack: Stack, color: Color): Promise<void> {
   const revision = await sourceRevision(stack.settings.apiContext);
-  const { succeeded, output } = await buildImage(stack, color, revision);
+  const { succeeded, output } = await buildImage(stack, color, revision).catch(async (error) => {
+    if (!(error instanceof DeadlineError)) throw error;
+    throw new BuildError(`The build did not end within ${stack.settings.buildSeconds} s and was ended`, {
+      details: `${error.details}\n${(await freeSpace(stack)).words}`,
+      next: "See in the output what it waits for, or set BUILD_SECONDS higher, then deploy again; nothing that serves was touched.",
+    });
+  });
   stack.signal.throwIfAborted();
   if (succeeded) return;
   throw new BuildError("Build failed, check disk space on NAS", {

@@ -119,11 +119,17 @@ export const getInactiveColor = (active: Color): Color => (active === "blue" ? "
 /**
  * Spec `mark_active`: writes the colour into the record, atomically and durably, and then into the state file. Only the
  * record is gone by: a state file that cannot be written is a warning, or a container could block its own rollback.
+ * With `vaultLost`, why the vault is not there, no state file is made in the empty folder that is left in its place.
  * Throws StateFileError when the record cannot be written.
  */
-export async function markActive(stack: Pick<Stack, "settings" | "log">, color: Color): Promise<void> {
+export async function markActive(
+  stack: Pick<Stack, "settings" | "log">,
+  color: Color,
+  vaultLost?: string,
+): Promise<void> {
   await writeRecord(stack.settings, color);
-  publish(stack, color);
+  if (vaultLost === undefined) publish(stack, color);
+  else stack.log.warn(`the state file ${stack.settings.activeColorFile} was not written: ${vaultLost}`);
 }
 
 /** Writes the state file for others to read, and makes its folder when only that is missing. Never throws. */

@@ -3,7 +3,7 @@ import { DeadlineError } from "./errors.ts";
 import { visible, visibleLines } from "./visible.ts";
 
 interface How {
-  /** Seconds after which it is killed; undefined for a build, which may take as long as it takes. */
+  /** Seconds after which it is killed; undefined for none. */
   deadline: number | undefined;
   /** What it is started with, all of it. */
   environment?: Record<string, string>;
@@ -68,7 +68,7 @@ export async function run(command: string, args: string[], how: How): Promise<Pr
     const output = await running;
     if (!late) return output;
     throw new DeadlineError(`${[command, ...args].join(" ")} did not end within ${deadline} s`, {
-      details: output.stderr.trim(),
+      details: output.stdall.trim().split("\n").slice(-40).join("\n"),
       next: "See whether Docker is well (docker ps; on the NAS: Container Manager, Log), then run this again.",
     });
   } finally {

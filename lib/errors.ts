@@ -30,6 +30,9 @@ export class UsageError extends ToolError {
 /** The state file cannot be read or written, or says neither blue nor green. */
 export class StateFileError extends ToolError {}
 
+/** The vault is empty although releases used it before: most likely it is not mounted. Nothing was touched. */
+export class EmptyVaultError extends ToolError {}
+
 /** Docker or Compose is missing, does not answer or refused a command. */
 export class DockerError extends ToolError {}
 
@@ -86,6 +89,11 @@ export class HealthError extends ToolError {}
 
 /** Traffic through nginx was not what it should be after the switch. */
 export class VerifyError extends ToolError {}
+
+/** What serves was not verified, and cannot be, and the marked colour cannot take over. Nothing was marked, built or removed. */
+export class UnverifiedError extends ToolError {
+  override readonly exitCode = EXIT.manual;
+}
 
 /** A colour that is to stop was not stopped. The release itself stands. */
 export class StopError extends ToolError {

@@ -28,6 +28,10 @@ export const Note = z.object({
   imageBefore: z.string().nullable().optional(),
   /** The container of `to` was, or was about to be, made anew. */
   started: z.boolean().optional(),
+  /** `to` was verified in full through nginx: it may be marked as active. */
+  verified: z.boolean().optional(),
+  /** Whose facts these are, while a run that came after it has not put them right; its own are `verb`, `pid`, `since`. */
+  left: z.object({ verb: z.string(), since: z.string(), result: z.string().optional() }).optional(),
   /** How many requests it cut at the drain limit. */
   cut: z.number().optional(),
   /** The error that it ended with, half done; a run that was killed could not say. */
@@ -97,6 +101,10 @@ const flock = async (descriptor: number, args: string[], deadline: number): Prom
   if (exitCode === 0 || exitCode === 1) return exitCode;
   throw new Error(`flock: ${stderr.trim() || `exit code ${exitCode}`}`);
 };
+
+/** What a run left, as it noted it itself: a run since then that came to no end either is not what it was about. */
+const asLeft = (note: Note | undefined): Note | undefined =>
+  note?.left ? { ...note, result: undefined, ...note.left, left: undefined } : note;
 
 /** Tries to get the lock; waits only for the commands of a run that is dead itself. Throws LockedError. */
 async function acquire(descriptor: number, file: string, warn: (message: string) => void): Promise<void> {
@@ -178,7 +186,7 @@ export async function takeLock(file: string, verb: string, warn: (message: strin
     descriptor = openSync(file, constants.O_RDWR | constants.O_CREAT, 0o644);
     handOver(descriptor, file);
     await acquire(descriptor, file, warn);
-    return lockOn(descriptor, read(file), {
+    return lockOn(descriptor, asLeft(read(file)), {
       verb,
       pid: process.pid,
       since: new Date().toISOString(),
@@ -221,8 +229,13 @@ function lockOn(descriptor: number, before: Note | undefined, own: Note): Lock {
     writeSync(descriptor, (note ? JSON.stringify(note) : "").padEnd(NOTE_BYTES), 0);
     fsyncSync(descriptor);
   };
-  // Until the leftovers of a run before are settled, the end of this one must not make them forgotten.
-  const keep = (): void => write({ ...unfinished, ...noted });
+  // Until the leftovers of a run before are settled, the end of this one must not make them forgotten, nor look its own.
+  const kept = (): Note => {
+    if (!unfinished) return noted;
+    const { verb, since, result } = unfinished;
+    return { ...unfinished, ...noted, left: { verb, since, result } };
+  };
+  const keep = (): void => write(kept());
   keep();
   return {
     descriptor,
@@ -244,7 +257,7 @@ function lockOn(descriptor: number, before: Note | undefined, own: Note): Lock {
       const left = {
         nothing: undefined,
         "what it found": unfinished,
-        "what it noted": { ...unfinished, ...noted },
+        "what it noted": kept(),
       };
       write(left[leaves]);
       closeSync(descriptor);

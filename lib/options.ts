@@ -16,7 +16,16 @@ export interface Options {
   quiet: boolean;
   /** Only look, and tell what would be done. */
   dryRun: boolean;
+  /** Go on with a vault that is empty although it was used before. */
+  acceptEmptyVault: boolean;
   keep?: Keep;
+}
+
+/** The same as parseArgs gives it. */
+interface Given extends Omit<Options, "keep" | "dryRun" | "acceptEmptyVault"> {
+  keep?: string;
+  "dry-run": boolean;
+  "accept-empty-vault": boolean;
 }
 
 /** Reads the command line; `withKeep` is whether the script knows `--keep`. Throws UsageError on anything it does not know. */
@@ -26,6 +35,7 @@ export function parseOptions(args: string[], withKeep: boolean): Options {
     verbose: { type: "boolean", default: false },
     quiet: { type: "boolean", default: false },
     "dry-run": { type: "boolean", default: false },
+    "accept-empty-vault": { type: "boolean", default: false },
     ...(withKeep ? { keep: { type: "string" } as const } : {}),
   } as const;
   try {
@@ -33,12 +43,8 @@ export function parseOptions(args: string[], withKeep: boolean): Options {
     const names = tokens.flatMap((token) => (token.kind === "option" ? [token.name] : []));
     const repeated = names.find((name, i) => names.indexOf(name) !== i);
     if (repeated) throw new Error(`--${repeated} is given twice`);
-    const {
-      keep,
-      "dry-run": dryRun,
-      ...flags
-    } = values as Omit<Options, "keep" | "dryRun"> & { keep?: string; "dry-run": boolean };
-    const rest = { ...flags, dryRun };
+    const { keep, "dry-run": dryRun, "accept-empty-vault": acceptEmptyVault, ...flags } = values as Given;
+    const rest = { ...flags, dryRun, acceptEmptyVault };
     if (rest.quiet && rest.verbose) throw new Error("--quiet and --verbose exclude each other");
     if (keep === undefined) return rest;
     if (!isKeep(keep)) throw new Error(`--keep takes ${KEEP.join(", ")}, not ${JSON.stringify(keep)}`);

@@ -71,7 +71,10 @@ const existingFolder = path.refine(isFolder, "must be a folder that is there; is
 const findDocker = (): string =>
   which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
 
-/** The folders that must be there: the way back does without sources, and what only looks has to say so, not to fail. */
+/**
+ * What must be there: only a release needs sources and compose files. The way back starts what is there already, and what
+ * only looks must say what is missing, not fail.
+ */
 export type Needs = "vault and sources" | "vault" | "nothing";
 
 /** Every setting and its default, as it stands outside. */
@@ -108,6 +111,7 @@ export const rawSettings = (needs: Needs) => {
     HEALTH_RETRIES: count.default(30),
     HEALTH_INTERVAL: someSeconds.default(10),
     HEALTH_TIMEOUT: someSeconds.default(5),
+    BUILD_SECONDS: someSeconds.default(3600),
     VERIFY_SECONDS: seconds.default(30),
     DRAIN_SECONDS: seconds.default(30),
     STANDBY: z.enum(["stopped", "paused"], "must be stopped or paused").default("stopped"),
@@ -160,6 +164,8 @@ export interface Settings {
   oldStateFile: string;
   oauthDataPath: string;
   health: { retries: number; interval: number; timeout: number };
+  /** How long a build may take: one that hangs would hold the lock for ever. */
+  buildSeconds: number;
   verifySeconds: number;
   drainSeconds: number;
   /** What becomes of the colour that is left: paused, it keeps its memory and is back at once. */
@@ -268,7 +274,8 @@ export function loadSettings(
   if (clashes.length > 0) return refuse(clashes);
 
   const composeFiles = raw.COMPOSE_FILE.split(":").map((file) => resolve(ROOT, file));
-  const missing = composeFiles.filter((file) => !existsSync(file));
+  // The way back starts containers that are there: where Compose is needed after all, it says itself what it misses.
+  const missing = needs === "vault and sources" ? composeFiles.filter((file) => !existsSync(file)) : [];
   if (missing.length > 0)
     return refuse(missing.map((file) => `COMPOSE_FILE names ${file}, which does not exist`));
 
@@ -302,6 +309,7 @@ export function loadSettings(
     oldStateFile: raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color"),
     oauthDataPath: raw.OAUTH_DATA_PATH,
     health: { retries: raw.HEALTH_RETRIES, interval: raw.HEALTH_INTERVAL, timeout: raw.HEALTH_TIMEOUT },
+    buildSeconds: raw.BUILD_SECONDS,
     verifySeconds: raw.VERIFY_SECONDS,
     drainSeconds: raw.DRAIN_SECONDS,
     standby: raw.STANDBY,
@@ -328,6 +336,14 @@ export async function createFolders({ settings: { oauthDataPath }, step }: Stack
   await step("make the folder of auth", () => makeOauthFolder(oauthDataPath), [
     `mkdir -m 700 ${oauthDataPath}`,
   ]);
+}
+
+/** The same for the way back, which does without: the folder is only missed where a container is made anew. */
+export async function createFoldersForWayBack(stack: Stack): Promise<void> {
+  await createFolders(stack).catch((error) => {
+    if (!(error instanceof UsageError)) throw error;
+    stack.log.warn(`${error.message}; going back does without: ${error.details}`);
+  });
 }
 
 async function makeOauthFolder(path: string): Promise<void> {

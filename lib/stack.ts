@@ -31,7 +31,7 @@ export interface Stack {
 /** A stack to look at, without its lock. */
 export const lookingAt = (settings: Settings, log: Log): Stack => ({
   settings,
-  options: { help: false, verbose: false, quiet: false, dryRun: true },
+  options: { help: false, verbose: false, quiet: false, dryRun: true, acceptEmptyVault: false },
   log,
   lock: noLock("status", undefined),
   signal: new AbortController().signal,

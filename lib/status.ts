@@ -11,6 +11,7 @@ import { askFrontDoor } from "./nginx/frontdoor.ts";
 import { readLink } from "./nginx/link.ts";
 import { getHostPort, isFolder } from "./settings.ts";
 import type { Stack } from "./stack.ts";
+import { emptyVault } from "./vault.ts";
 import { type Infer, z } from "./zod.ts";
 
 const RUNS_SHOWN = 5;
@@ -92,7 +93,8 @@ async function lookAtPlaces(
 ): Promise<Omit<Partial<Seen>, "nginx"> & { published: Color | undefined; problems: readonly string[] }> {
   const { settings } = stack;
   const { vaultPath } = settings;
-  const problems = isFolder(vaultPath) ? [] : [`the vault ${vaultPath} is not there`];
+  const lost = isFolder(vaultPath) ? await emptyVault(settings) : `the vault ${vaultPath} is not there`;
+  const problems = lost ? [lost] : [];
   const attempt = async <T>(look: Promise<T>): Promise<T | undefined> => {
     try {
       return await look;

@@ -56,7 +56,7 @@ export async function undo(
 export async function takeTrafficBack(stack: Stack, from: Truth, other: Color): Promise<void> {
   if (!from.serves && (await servingColor(stack)) === other) {
     throw new NotBackError(`Nothing served before, and ${other} serves now: it goes on, not marked`, {
-      next: "Mend what failed, then run this again: it goes on from what serves.",
+      next: "Mend what failed, then run this again: what serves is marked once it is verified in full.",
     });
   }
   await stack.step(`switch nginx back to ${from.active}`, () => switchBack(stack, from));

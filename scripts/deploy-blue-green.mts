@@ -2,8 +2,8 @@
 import { findActive } from "../lib/active.ts";
 import { buildContainer, checkDiskSpace } from "../lib/build.ts";
 import { pruneLeftovers } from "../lib/buildcache.ts";
-import { getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
-import { detectConflicts, settleLeftovers } from "../lib/conflict.ts";
+import { getActiveColor, getInactiveColor } from "../lib/color.ts";
+import { detectConflicts } from "../lib/conflict.ts";
 import { dockerCommands } from "../lib/docker/commands.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
 import { imageOf, pruneImages, restoreImage, taggedImage } from "../lib/docker/image.ts";
@@ -18,6 +18,8 @@ import {
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
 import { checkIdleConnections, idleCommands } from "../lib/idle.ts";
+import { settleLeftovers } from "../lib/leftovers.ts";
+import { mark } from "../lib/mark.ts";
 import { checkMemory } from "../lib/memory.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
@@ -29,6 +31,7 @@ import { checkPortAvailable } from "../lib/port.ts";
 import { createFolders } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
+import { checkVault } from "../lib/vault.ts";
 
 const HELP = `Releases the API to the color that is idle: builds and starts it, checks its health and moves nginx over.
 Then asks GET /health through nginx every second for VERIFY_SECONDS: each answer must be healthy and by the new
@@ -40,6 +43,9 @@ Usage: npx tsx scripts/deploy-blue-green.mts [options]
                when both colors run: which one stays (asked on a terminal otherwise; serving: the one
                that nginx serves); the release then goes on to the other
   --dry-run    only look, and say what would be done and with which commands
+  --accept-empty-vault
+               go on with a vault that is empty although releases used it before; without this, the run takes
+               it for a volume that is not mounted, and stops
   --quiet      nothing on stdout but one line when it is done
   --verbose    show every docker command and its output
   -h, --help   show this
@@ -54,6 +60,7 @@ Another source, once: LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-g
 
 async function main(stack: Stack): Promise<Outcome> {
   const { settings, lock } = stack;
+  await checkVault(stack);
   await stack.look("read the state file", () => getActiveColor(settings));
   await stack.look("look for Docker", () => checkEngine(stack));
   await stack.look("look for Compose", () => checkCompose(stack));
@@ -69,7 +76,14 @@ async function main(stack: Stack): Promise<Outcome> {
 
   const replaced = (await taggedImage(stack, next))?.id;
   await stack.look("check the disk space", () => checkDiskSpace(stack));
-  lock.note({ from: active, to: next, imageBefore: replaced ?? null }); // for the next run, should this one be killed
+  // For the next run, should this one be killed.
+  lock.note({
+    from: active,
+    to: next,
+    imageBefore: replaced ?? null,
+    started: undefined,
+    verified: undefined,
+  });
   try {
     await stack.step(`build ${next}`, () => buildContainer(stack, next), told.build);
     await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
@@ -96,6 +110,7 @@ async function main(stack: Stack): Promise<Outcome> {
       () => checkIdleConnections(stack, next),
       idleCommands(stack, next),
     );
+    await checkVault(stack);
     // Takes itself back when it fails.
     await stack.step(`switch nginx to ${next}`, () => switchNginx(stack, next), switchCommands(stack, next));
   } catch (error) {
@@ -107,7 +122,8 @@ async function main(stack: Stack): Promise<Outcome> {
   }
   try {
     await stack.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next), told.verify);
-    await stack.step(`mark ${next} as active`, () => markActive(stack, next), markCommands(stack, next));
+    lock.note({ verified: true });
+    await mark(stack, next);
   } catch (error) {
     await undo(stack, error, async (inner) => {
       await takeTrafficBack(inner, from, next);

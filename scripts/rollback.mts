@@ -1,7 +1,6 @@
 #!/usr/bin/env -S npx tsx
-import { findActive } from "../lib/active.ts";
-import { type Color, getActiveColor, getInactiveColor, markActive, markCommands } from "../lib/color.ts";
-import { settleLeftovers } from "../lib/conflict.ts";
+import { findActive, forWayBack, type Truth } from "../lib/active.ts";
+import { type Color, getActiveColor, getInactiveColor } from "../lib/color.ts";
 import { dockerCommands } from "../lib/docker/commands.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
 import { imageOf, taggedImage } from "../lib/docker/image.ts";
@@ -9,17 +8,21 @@ import { findRestart, restartContainer } from "../lib/docker/start.ts";
 import { NEVER_SERVED_GRACE, STAND_DOWN, standDown, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
+import { settleLeftovers } from "../lib/leftovers.ts";
+import { mark } from "../lib/mark.ts";
 import { warnOfMemory } from "../lib/memory.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
-import { bringUpFrontDoor } from "../lib/nginx/frontdoor.ts";
+import { bringUpForWayBack, loadedColor } from "../lib/nginx/frontdoor.ts";
 import { loadKey } from "../lib/nginx/loadkey.ts";
 import { switchCommands, switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/traffic.ts";
 import { checkPortAvailable } from "../lib/port.ts";
-import { createFolders } from "../lib/settings.ts";
+import { createFoldersForWayBack } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
+import { isAskedAgain } from "../lib/unfinished.ts";
+import { checkVault } from "../lib/vault.ts";
 
 const HELP = `Goes back to the other color as it was left: starts it without building, checks its health and moves nginx over.
 Then asks GET /health through nginx every second for VERIFY_SECONDS: each answer must be healthy and by that color.
@@ -28,6 +31,9 @@ Last, drains and stops the color it came from. Running it twice returns to where
 Usage: npx tsx scripts/rollback.mts [options]
 
   --dry-run   only look, and say what would be done and with which commands
+  --accept-empty-vault
+              go on with a vault that is empty although releases used it before; without this, the run takes
+              it for a volume that is not mounted, and stops
   --quiet     nothing on stdout but one line when it is done
   --verbose   show every docker command and its output
   -h, --help  show this
@@ -37,11 +43,14 @@ Exit codes: 0 done · 1 failed, what served before still serves · 2 wrong optio
             129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; what was not finished is taken back
 Settings:   environment over .env.blue-green over defaults; see .env.blue-green.example`;
 
-/** The rollback before was cut off once its color served. To swap once more would return to what its owner had left. */
-async function finish(stack: Stack, color: Color): Promise<Outcome> {
-  const { verify } = nginxCommands(stack, getInactiveColor(color), color);
-  await stack.step(`verify ${color} through nginx`, () => verifyNginxTraffic(stack, color), verify);
-  return outcomeOf(stack, color, "Rolled back, by the run that was cut off:");
+/** What this run is asked for is done already, by what it found or has put right: sees that it serves well, and says so. */
+async function finish(stack: Stack, { active: color, proof }: Truth, did: string): Promise<Outcome> {
+  const from = getInactiveColor(color);
+  stack.lock.note({ from, to: color });
+  const { verify } = nginxCommands(stack, from, color);
+  if (proof !== "done")
+    await stack.step(`verify ${color} through nginx`, () => verifyNginxTraffic(stack, color), verify);
+  return outcomeOf(stack, color, did);
 }
 
 async function outcomeOf(stack: Stack, color: Color, did: string): Promise<Outcome> {
@@ -57,15 +66,22 @@ async function outcomeOf(stack: Stack, color: Color, did: string): Promise<Outco
 
 async function main(stack: Stack): Promise<Outcome> {
   const { settings, lock } = stack;
+  await checkVault(stack);
   await stack.look("read the state file", () => getActiveColor(settings));
   await stack.look("look for Docker", () => checkEngine(stack));
-  await createFolders(stack);
-  await bringUpFrontDoor(stack);
+  await createFoldersForWayBack(stack);
+  await bringUpForWayBack(stack);
   await loadKey(stack);
   const cutOff = lock.unfinished();
-  const from = await settleLeftovers(stack, await findActive(stack));
+  const again = await isAskedAgain(stack, cutOff);
+  const loaded = await loadedColor(settings);
+  const from = await settleLeftovers(stack, forWayBack(await findActive(stack), cutOff, again));
   const { active } = from;
-  if (cutOff?.verb === "rollback" && cutOff.to === active && from.serves) return finish(stack, active);
+  if (again && cutOff?.to === active && from.serves)
+    return finish(stack, from, "Rolled back, by the run that was cut off:");
+  // The release that its owner wants to leave was cut off, and the traffic went back with it.
+  if (cutOff?.verb === "deploy" && cutOff.to === loaded && loaded !== active && from.serves)
+    return finish(stack, from, "Rolled back, from a release that was cut off:");
   const next = getInactiveColor(active);
   // What a dry run tells of each step.
   const told = { ...dockerCommands(stack, active, next), ...nginxCommands(stack, active, next) };
@@ -76,7 +92,8 @@ async function main(stack: Stack): Promise<Outcome> {
     await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
     await stack.look(`look at the memory for ${next}`, () => warnOfMemory(stack, active));
   }
-  lock.note({ from: active, to: next, imageBefore: undefined, started: undefined }); // not those of a run before
+  // Not those of a run before.
+  lock.note({ from: active, to: next, imageBefore: undefined, started: undefined, verified: undefined });
   try {
     await stack.step(
       `start ${next} ${restart.asLeft ? "as it was left" : "anew from its image"}`,
@@ -88,6 +105,7 @@ async function main(stack: Stack): Promise<Outcome> {
       () => healthCheck(stack, next),
       healthCommands(stack, next),
     );
+    await checkVault(stack);
     // Takes itself back when it fails.
     await stack.step(`switch nginx to ${next}`, () => switchNginx(stack, next), switchCommands(stack, next));
   } catch (error) {
@@ -98,7 +116,8 @@ async function main(stack: Stack): Promise<Outcome> {
   }
   try {
     await stack.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next), told.verify);
-    await stack.step(`mark ${next} as active`, () => markActive(stack, next), markCommands(stack, next));
+    lock.note({ verified: true });
+    await mark(stack, next);
   } catch (error) {
     await undo(stack, error, (inner) => takeTrafficBack(inner, from, next));
   }

@@ -1,92 +1,145 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { decide, type Seen, type Truth } from "../lib/active.ts";
+import { type CutOff, decide, forWayBack, type Proof, type Seen, type Truth } from "../lib/active.ts";
 import { COLORS, type Color, getInactiveColor } from "../lib/color.ts";
 import type { State } from "../lib/docker/container.ts";
 
 const STATES: State[] = ["running", "stopped", "absent"];
+const RECORDS: (CutOff | undefined)[] = [
+  undefined,
+  { verb: "deploy" },
+  ...COLORS.flatMap((to): CutOff[] => [
+    { verb: "deploy", to },
+    { verb: "deploy", to, verified: true },
+    { verb: "deploy", to, result: "NginxReloadError" },
+    { verb: "rollback", to },
+    { verb: "rollback", to, verified: true },
+  ]),
+];
 const every: Seen[] = [undefined, ...COLORS].flatMap((nginx) =>
   STATES.flatMap((blue) =>
     STATES.flatMap((green) =>
       [undefined, ...COLORS, "third.conf"].flatMap((link) =>
-        [undefined, ...COLORS].map((file) => ({ nginx, containers: { blue, green }, link, file })),
+        [undefined, ...COLORS].flatMap((file) =>
+          RECORDS.map((cutOff) => ({ nginx, containers: { blue, green }, link, file, cutOff })),
+        ),
       ),
     ),
   ),
 );
 
-/** The rows of the table in `decide`'s docstring, for X; the first that fits one of the colours counts. */
+/** The rows of the table in `decide`'s docstring; the first that fits one of the colours, as X, counts. */
 type Row = [
   name: string,
   fits: (seen: Seen, x: Color, y: Color) => boolean,
-  then: (seen: Seen, x: Color) => Truth,
+  then: (seen: Seen, x: Color, y: Color) => Partial<Truth> & Pick<Truth, "active">,
 ];
 const runs = ({ containers }: Seen, color: Color) => containers[color] === "running";
-const serving =
-  (bothRun: boolean) =>
-  (seen: Seen, x: Color): Truth => ({
-    active: x,
-    serves: true,
-    bothRun,
-    rescue: false,
-    wrong: (["link", "file"] as const).filter((place) => seen[place] !== x),
-  });
-const idle =
-  (more: Partial<Truth> = {}) =>
-  (_: Seen, active: Color): Truth => ({
-    active,
-    serves: false,
-    bothRun: false,
-    rescue: false,
-    wrong: [],
-    ...more,
-  });
 const none = ({ nginx }: Seen) => nginx === undefined;
+const recorded = ({ cutOff }: Seen) => (cutOff?.verified ? cutOff.to : undefined);
+/** X is the one to prefer: it was marked, and nothing newer was verified. */
+const marked = (seen: Seen, x: Color) => (recorded(seen) ?? seen.file) === x;
+const serves =
+  (proof: Proof) =>
+  (seen: Seen, active: Color): Truth => ({
+    active,
+    serves: true,
+    marked: recorded(seen) ?? seen.file,
+    proof,
+    bothRun: runs(seen, getInactiveColor(active)),
+    rescue: [],
+    wrong: (["link", "file"] as const).filter((place) => seen[place] !== active),
+  });
 const ROWS: Row[] = [
-  ["X serves, Y runs", (seen, x, y) => seen.nginx === x && runs(seen, y), serving(true)],
-  ["X serves", (seen, x) => seen.nginx === x, serving(false)],
-  ["X runs", (seen, x, y) => none(seen) && runs(seen, x) && !runs(seen, y), idle({ rescue: true })],
+  ["X serves, marked, Y runs", (s, x, y) => s.nginx === x && s.file === x && runs(s, y), serves("nothing")],
+  ["X serves, marked", (s, x) => s.nginx === x && (s.file === x || recorded(s) === x), serves("nothing")],
   [
-    "both run, file",
-    (seen, x, y) => runs(seen, x) && runs(seen, y) && seen.file === x,
-    idle({ bothRun: true }),
+    "Y serves, of a deploy that was cut off",
+    (s, x, y) =>
+      s.nginx === y && s.file === x && s.cutOff?.verb === "deploy" && s.cutOff.to === y && !s.cutOff.result,
+    (s, _, y) => serves("go back")(s, y),
   ],
   [
-    "both run, link",
-    (seen, x, y) => runs(seen, x) && runs(seen, y) && !seen.file && seen.link === x,
-    idle({ bothRun: true }),
+    "Y serves, of a rollback that was cut off, or switched to after a failed reload",
+    (s, x, y) => s.nginx === y && s.file === x && s.cutOff?.to === y,
+    (s, _, y) => serves("verify or go back")(s, y),
   ],
-  ["none runs, file", (seen, x, y) => !runs(seen, x) && !runs(seen, y) && seen.file === x, idle()],
+  ["Y serves, unexplained", (s, _, y) => s.nginx === y, (s, _, y) => serves("verify")(s, y)],
   [
-    "none runs, link",
-    (seen, x, y) => !runs(seen, x) && !runs(seen, y) && !seen.file && seen.link === x,
-    idle(),
+    "nobody serves, X marked, X runs",
+    (s, x) => none(s) && marked(s, x) && runs(s, x),
+    (s, x, y) => ({ active: x, rescue: runs(s, y) ? [x, y] : [x] }),
+  ],
+  [
+    "nobody serves, X marked, only Y runs",
+    (s, x, y) => none(s) && marked(s, x) && runs(s, y),
+    (_, x, y) => ({ active: x, rescue: [x, y] }),
+  ],
+  ["none runs, X marked", (s, x) => none(s) && marked(s, x), (_, active) => ({ active })],
+  [
+    "nothing marked, only X runs",
+    (s, x, y) => none(s) && runs(s, x) && !runs(s, y),
+    (_, active) => ({ active, rescue: [active] }),
+  ],
+  [
+    "nothing marked, link",
+    (s, x) => none(s) && s.link === x,
+    (s, x, y) => ({ active: x, rescue: runs(s, x) ? [x, y] : [] }),
   ],
   [
     "nothing is known",
-    (seen, x) => x === "blue" && !seen.file,
-    (seen, x) => idle({ bothRun: runs(seen, "blue") && runs(seen, "green") })(seen, x),
+    (s, x) => none(s) && x === "blue",
+    (s, x, y) => ({ active: x, rescue: runs(s, x) ? [x, y] : [] }),
   ],
 ];
 
-test("each of the 324 combinations is one row of the table, and each row is met", () => {
+test("each combination is one row of the table, and each row is met", () => {
   const met = new Set<string>();
   for (const seen of every) {
-    const matches = ROWS.flatMap(([name, fits, then]) =>
-      COLORS.filter((x) => fits(seen, x, getInactiveColor(x))).map((x) => ({ name, truth: then(seen, x) })),
+    const [first] = ROWS.flatMap(([name, fits, then]) =>
+      COLORS.filter((x) => fits(seen, x, getInactiveColor(x))).map((x) => ({
+        name,
+        truth: then(seen, x, getInactiveColor(x)),
+      })),
     );
-    const [first] = matches;
     assert.ok(first, `no row for ${JSON.stringify(seen)}`);
     met.add(first.name);
-    assert.equal(decide(seen), first.truth, `${first.name}: ${JSON.stringify(seen)}`);
+    const idle: Omit<Truth, "active"> = {
+      serves: false,
+      marked: recorded(seen) ?? seen.file,
+      proof: "nothing",
+      bothRun: COLORS.every((color) => runs(seen, color)),
+      rescue: [],
+      wrong: [],
+    };
+    assert.equal(decide(seen), { ...idle, ...first.truth }, `${first.name}: ${JSON.stringify(seen)}`);
   }
-  assert.is(every.length, 324);
+  assert.is(every.length, 3 * 9 * 4 * 3 * RECORDS.length);
   assert.equal([...met].toSorted(), ROWS.map(([name]) => name).toSorted());
 });
 
-test("what serves is never the one that is released to", () => {
+test("what serves is never the one that is released to, and neither is the marked one while nobody serves", () => {
   for (const seen of every) {
-    if (seen.nginx) assert.is(decide(seen).active, seen.nginx);
+    const { active, marked } = decide(seen);
+    assert.is(active, seen.nginx ?? marked ?? active);
+  }
+});
+
+test("no color is taken for the active one that was not marked, and of which no full verification is recorded", () => {
+  for (const seen of every) {
+    const { active, serves, proof } = decide(seen);
+    if (serves && proof === "nothing") assert.ok([seen.file, recorded(seen)].includes(active));
+  }
+});
+
+test("a rollback leaves what serves without proving it, takes back a release, and proves what it only finishes", () => {
+  for (const seen of every) {
+    const truth = decide(seen);
+    const ofRelease =
+      seen.cutOff?.verb === "deploy" && seen.cutOff.to === seen.nginx && seen.file !== undefined;
+    const wanted: Proof = truth.proof === "nothing" ? "nothing" : ofRelease ? "go back" : "leave";
+    assert.is(forWayBack(truth, seen.cutOff, false).proof, wanted, JSON.stringify(seen));
+    assert.equal(forWayBack(truth, seen.cutOff, true), truth);
   }
 });
 test.run();

@@ -64,10 +64,11 @@ async function killAt(stack: Scratch, load: Load, verb: Verb, done: number, kill
 async function killInEveryStep(verb: Verb): Promise<void> {
   const stack = await createScratch(`kill-${verb}`);
   stack.env.VERIFY_SECONDS = "0.5";
+  let load: Load | undefined;
   try {
     for (let i = 0; i < 2; i++) await plainRun(stack, "deploy");
     const steps = await plainRun(stack, verb);
-    const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {
+    load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {
       clients: { post: 5, get: 5 },
       thinkMs: 50,
       patientMs: [0, 0],
@@ -77,6 +78,7 @@ async function killInEveryStep(verb: Verb): Promise<void> {
     }
     assert.equal(lost(await load.stop()), []);
   } finally {
+    await load?.stop(); // else it would go on for ever, against nothing
     await stack.remove();
   }
 }

@@ -4,7 +4,18 @@ import { UsageError } from "../lib/errors.ts";
 import { parseOptions } from "../lib/options.ts";
 
 test("no options is the plain run", () => {
-  assert.equal(parseOptions([], true), { help: false, verbose: false, quiet: false, dryRun: false });
+  assert.equal(parseOptions([], true), {
+    help: false,
+    verbose: false,
+    quiet: false,
+    dryRun: false,
+    acceptEmptyVault: false,
+  });
+});
+
+test("--accept-empty-vault is known to both scripts", () => {
+  for (const withKeep of [true, false])
+    assert.is(parseOptions(["--accept-empty-vault"], withKeep).acceptEmptyVault, true);
 });
 
 test("--keep takes its four answers", () => {

@@ -73,18 +73,18 @@ export async function restoreImage(stack: Stack, color: Color, before: string | 
 export const buildArgs = (stack: Stack, color: Color): string[] => compose(stack, "build", serviceOf(color));
 
 /**
- * Builds the image of one colour, labelled with its source revision, without a deadline; ends when the run is interrupted.
- * Gives the last lines of its output.
+ * Builds the image of one colour, labelled with its source revision; ends when the run is interrupted.
+ * Gives the last lines of its output. Throws DeadlineError after BUILD_SECONDS.
  */
 export async function buildImage(
   stack: Stack,
   color: Color,
   revision: string | undefined,
 ): Promise<{ succeeded: boolean; output: string }> {
-  const { signal, log } = stack;
+  const { settings, signal, log } = stack;
   const environment = { LOOP_API_REVISION: revision ?? "" };
   const output = await docker(stack, buildArgs(stack, color), {
-    deadline: undefined,
+    deadline: settings.buildSeconds,
     signal,
     onLine: log.progress,
     environment,

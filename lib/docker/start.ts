@@ -67,7 +67,17 @@ export async function findRestart(stack: Stack, color: Color): Promise<Restart> 
   return { asLeft, hasPort: asLeft && paused, args, command: typed(stack, args) };
 }
 
-/** Spec `start_container` as a rollback needs it: the container that was left, or a new one. Throws DockerError. */
+/**
+ * Spec `start_container` as a rollback needs it: the container that was left, or a new one, also where the network that it
+ * was made for is gone, as after a `docker network prune`. Throws DockerError.
+ */
 export async function restartContainer(stack: Stack, color: Color, { asLeft, args }: Restart): Promise<void> {
-  expectStarted(color, asLeft ? await act(stack, args) : await upAnew(stack, color));
+  let output = asLeft ? await act(stack, args) : await upAnew(stack, color);
+  if (asLeft && output.exitCode !== 0 && /network \S+ not found/i.test(output.stderr)) {
+    stack.log.warn(
+      `the network that ${containerOf(stack.settings, color)} was made for is gone: making it anew`,
+    );
+    output = await upAnew(stack, color);
+  }
+  expectStarted(color, output);
 }

@@ -1,8 +1,17 @@
 import { statSync } from "node:fs";
 import { type Color, isColor } from "../color.ts";
-import { runningColors } from "../docker/container.ts";
-import { downServices, type FrontDoor, inspectFrontDoor, startService } from "../docker/frontdoor.ts";
-import { DockerError, UsageError } from "../errors.ts";
+import { type Container, runningColors } from "../docker/container.ts";
+import { ACT_SECONDS } from "../docker/engine.ts";
+import {
+  type Down,
+  downAuth,
+  downNginx,
+  inspectAuth,
+  inspectFrontDoor,
+  inspectNginx,
+  startService,
+} from "../docker/frontdoor.ts";
+import { DockerError, InterruptedError, ToolError, UsageError } from "../errors.ts";
 import { type Answer, probeHealth } from "../health.ts";
 import { checkServicePort } from "../port.ts";
 import type { Settings } from "../settings.ts";
@@ -40,21 +49,51 @@ export const loadedColor = async (settings: Settings): Promise<string | undefine
  * asked too early what serves, it would seem that nothing does. Throws DockerError, UsageError, PortConflictError, ConfigurationError.
  */
 export async function bringUpFrontDoor(stack: Stack): Promise<void> {
-  const frontDoor = await inspectFrontDoor(stack);
-  expectOwnPort(stack, frontDoor);
-  expectOwnFolder(stack, frontDoor);
-  const down = downServices(stack, frontDoor);
-  for (const service of down) await checkServicePort(stack, service);
-  await writeConfiguration(stack, frontDoor.nginx.status === "running");
-  for (const service of down) {
-    stack.log.info(`${service.name} does not run: bringing it up`);
-    await stack.step(`bring up ${service.name}`, () => startService(stack, service), [service.command]);
+  const { nginx, auth } = await inspectFrontDoor(stack);
+  expectOwnPort(stack, nginx);
+  expectOwnFolder(stack, nginx);
+  const downs = [downNginx(stack, nginx), downAuth(stack, auth)].filter((down) => down !== undefined);
+  for (const down of downs) await checkServicePort(stack, down);
+  await writeConfiguration(stack, nginx.status === "running");
+  for (const down of downs) await bringUp(stack, down);
+  if (downs.length > 0) await stack.step("wait until nginx serves", () => awaitFrontDoor(stack));
+}
+
+/**
+ * The same for the way back, which needs nginx only: an auth that does not start is a warning, and is not built.
+ * Throws DockerError, UsageError, PortConflictError, ConfigurationError for nginx.
+ */
+export async function bringUpForWayBack(stack: Stack): Promise<void> {
+  const nginx = await inspectNginx(stack);
+  expectOwnPort(stack, nginx);
+  expectOwnFolder(stack, nginx);
+  const down = downNginx(stack, nginx);
+  if (down) await checkServicePort(stack, down);
+  await writeConfiguration(stack, nginx.status === "running");
+  if (down) {
+    await bringUp(stack, down);
+    await stack.step("wait until nginx serves", () => awaitFrontDoor(stack));
   }
-  if (down.length > 0) await stack.step("wait until nginx serves", () => awaitFrontDoor(stack));
+  try {
+    const auth = downAuth(stack, await inspectAuth(stack), ["--no-build", "--pull", "never"]);
+    if (auth) await checkServicePort(stack, auth);
+    if (auth) await bringUp(stack, auth, ACT_SECONDS);
+  } catch (error) {
+    if (!(error instanceof ToolError) || error instanceof InterruptedError) throw error;
+    const { message, details } = error;
+    stack.log.warn(
+      [`auth could not be brought up; going back does without: ${message}`, details].join("\n").trim(),
+    );
+  }
+}
+
+async function bringUp(stack: Stack, down: Down, deadline?: number): Promise<void> {
+  stack.log.info(`${down.name} does not run: bringing it up`);
+  await stack.step(`bring up ${down.name}`, () => startService(stack, down, deadline), [down.command]);
 }
 
 /** All that is asked of nginx must come from this stack's own: another's answers would make it stop what serves here. */
-function expectOwnPort({ settings, log }: Stack, { nginx }: FrontDoor): void {
+function expectOwnPort({ settings, log }: Stack, nginx: Container): void {
   const { nginxPort, nginxBind, nginxUrl, nginxContainer, dockerCmd } = settings;
   if (nginx.status === "absent") return;
   const anew = `have nginx made anew at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again`;
@@ -83,7 +122,7 @@ const CONFIGURATION = "/etc/nginx";
  * The link that a run changes must be the one that nginx reads. Another checkout with this project's name also has a lock
  * and a record of its own: the two would release over each other.
  */
-function expectOwnFolder({ settings }: Stack, { nginx }: FrontDoor): void {
+function expectOwnFolder({ settings }: Stack, nginx: Container): void {
   const { nginxFolder, nginxContainer, dockerCmd, project } = settings;
   const mounted = nginx.folders[CONFIGURATION]?.replace(/^\/host_mnt(?=\/)/, ""); // as Docker Desktop has it
   if (mounted === undefined || isSameFolder(mounted, nginxFolder)) return;
