@@ -31,7 +31,7 @@ Usage: npm run bench -- [--only SECTION] [--switches N] [--others N] [--steady S
   --others N           releases: switches by each of the other two (default 10)
   --steady S           releases: seconds of load before the first switch (default 60)
   --seconds S          saturation: seconds for each way and method (default 60)
-  --release-seconds S  saturation: seconds of load with ten releases, for each method (default 300)`;
+  --release-seconds S  saturation: seconds of load with ten releases (default 300)`;
 
 const MIX: Mix = { clients: { post: 25, get: 25, slow: 5, stream: 5 }, thinkMs: 100, patientMs: [0, 0] };
 const QUIET_RUNS = 5;
@@ -358,7 +358,7 @@ async function timeOwn(): Promise<void> {
 async function compareWays(seconds: number, releaseSeconds: number): Promise<void> {
   const { tables, reach } = await saturate(seconds, releaseSeconds);
   const measured = `Measured ${await place()}, load generator (wrk, ${CONNECTIONS} connections, no think time) on the same machine,
-${seconds} s for each way and method, ${releaseSeconds} s with ten releases. Each way logs its requests, but for the API itself.
+${seconds} s for each way and method, ${releaseSeconds} s with ten releases (half of the connections GET, half POST). Each way logs its requests, but for the API itself.
 By \`npm run bench -- --only saturation --seconds ${seconds} --release-seconds ${releaseSeconds}\`.`;
   await publish("README.md", "saturation", `${saturationTable(tables[0] as Saturation)}\n\n${measured}`);
   const all = tables.map((one) => `In front of ${one.api}:\n\n${saturationTable(one)}`).join("\n\n");
