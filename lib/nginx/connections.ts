@@ -6,17 +6,31 @@ import type { Written } from "./written.ts";
 const IDLE_CONNECTIONS = 512;
 
 /**
- * What nginx reads of API_IDLE_SECONDS. It closes an idle connection after half of that, before the API does: a POST that is sent
- * just as the API closes would be lost. With 0 no connection is reused.
+ * How long, in seconds, nginx keeps one at most. More would save few connections, and would be wrong for a color of before that
+ * closes sooner than the newest: the setting is one, the colors are two.
  */
-export const renderConnections = ({ apiIdleSeconds }: Pick<Settings, "apiIdleSeconds">): string =>
-  [
+const LONGEST_SECONDS = 1;
+
+type Idle = Pick<Settings, "apiIdleSeconds">;
+
+/**
+ * How long, in seconds, nginx keeps an idle connection to the API: half as long as the API does, so that nginx is the one to close
+ * it. A POST that is sent just as the API closes would be lost. 0: no connection is reused.
+ */
+export const reusedIdleSeconds = ({ apiIdleSeconds }: Idle): number =>
+  Math.min(apiIdleSeconds / 2, LONGEST_SECONDS);
+
+/** What nginx reads of API_IDLE_SECONDS. */
+export function renderConnections(settings: Idle): string {
+  const seconds = reusedIdleSeconds(settings);
+  return [
     "# Written by each run from API_IDLE_SECONDS; what is changed here by hand is replaced.",
-    ...(apiIdleSeconds === 0
+    ...(seconds === 0
       ? ["keepalive 0;"]
-      : [`keepalive ${IDLE_CONNECTIONS};`, `keepalive_timeout ${Math.round(apiIdleSeconds * 500)}ms;`]),
+      : [`keepalive ${IDLE_CONNECTIONS};`, `keepalive_timeout ${Math.round(seconds * 1000)}ms;`]),
     "",
   ].join("\n");
+}
 
 /** `nginx/api-connections.conf` as the settings want it. */
 export const connectionsFile = (settings: Settings): Written => ({

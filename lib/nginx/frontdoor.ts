@@ -36,9 +36,16 @@ export async function servingColor({ settings }: Stack): Promise<Color | undefin
   return healthy && isColor(color) ? color : undefined;
 }
 
-/** Asks nginx itself, not the API, with the key of this run: 204 where it knows the key, 404 where it does not. Never throws. */
-export const askLoaded = async (settings: Settings): Promise<Answer> =>
-  probeHealth(`${settings.nginxUrl}/_loop/color`, settings.health.timeout, await keyHeaders(settings));
+/**
+ * Asks nginx itself, not the API, with the key of this run unless told otherwise: 204 where it knows the key, or knows no keys
+ * at all; 404 where it does not know this one. Its color is in each. Never throws.
+ */
+export const askLoaded = async (settings: Settings, headers?: Record<string, string>): Promise<Answer> =>
+  probeHealth(
+    `${settings.nginxUrl}/_loop/color`,
+    settings.health.timeout,
+    headers ?? (await keyHeaders(settings)),
+  );
 
 /** Which colour nginx has loaded, as it says itself; undefined when it does not answer. Never throws. */
 export const loadedColor = async (settings: Settings): Promise<string | undefined> =>
