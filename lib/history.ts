@@ -27,6 +27,9 @@ export const Entry = z.object({
 });
 export type Entry = Infer<typeof Entry>;
 
+/** What a run comes to that was cut off: the next one says so for it. */
+export const KILLED = "killed";
+
 /** What a run comes to that did its work; it says so where a signal came too late to take it back. */
 export const [DONE, DONE_INTERRUPTED] = ["done", "done, interrupted"] as const;
 

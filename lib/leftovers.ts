@@ -5,7 +5,7 @@ import { restoreImage } from "./docker/image.ts";
 import { discardRelease, STAND_DOWN, standDown, stopContainer } from "./docker/stop.ts";
 import { InterruptedError, ToolError } from "./errors.ts";
 import { nginxReaches } from "./health.ts";
-import { addToHistory } from "./history.ts";
+import { addToHistory, KILLED } from "./history.ts";
 import { howItEnded, type Note } from "./lock.ts";
 import { mark } from "./mark.ts";
 import { nginxCommands } from "./nginx/commands.ts";
@@ -69,7 +69,7 @@ export async function finishLeftovers(
   await stack.step("note that it is put right", async () => {
     lock.settle();
     if (result) return; // it could still tell the history itself
-    const killed = { time: since, verb, from, to, result: "killed", message: "Cut off before its end" };
+    const killed = { time: since, verb, from, to, result: KILLED, message: "Cut off before its end" };
     await addToHistory(settings.historyFile, killed).catch((error) => log.warn(`no history: ${error}`));
   });
 }

@@ -22,6 +22,8 @@ export const Note = z.object({
   pid: z.number(),
   /** ISO 8601, UTC. */
   since: z.string(),
+  /** When this was written last: a run that is killed was alive then. */
+  updated: z.string().optional(),
   from: Color.optional(),
   to: Color.optional(),
   /** The image that `to` had before this run built another; null for none. */
@@ -226,7 +228,8 @@ function lockOn(descriptor: number, before: Note | undefined, own: Note): Lock {
   let unfinished = before;
   let noted = own;
   const write = (note: Note | undefined): void => {
-    writeSync(descriptor, (note ? JSON.stringify(note) : "").padEnd(NOTE_BYTES), 0);
+    const text = note ? JSON.stringify({ ...note, updated: new Date().toISOString() }) : "";
+    writeSync(descriptor, text.padEnd(NOTE_BYTES), 0);
     fsyncSync(descriptor);
   };
   // Until the leftovers of a run before are settled, the end of this one must not make them forgotten, nor look its own.

@@ -1,6 +1,6 @@
 import { type Color, markActive, markCommands } from "./color.ts";
 import type { Stack } from "./stack.ts";
-import { emptyVault, rememberVault } from "./vault.ts";
+import { rememberVault, vaultLoss } from "./vault.ts";
 
 /** Marks a colour as active, once it was verified through nginx, and notes what the vault has. Throws StateFileError. */
 export const mark = (stack: Stack, color: Color): Promise<void> =>
@@ -8,11 +8,8 @@ export const mark = (stack: Stack, color: Color): Promise<void> =>
     `mark ${color} as active`,
     async () => {
       // A vault that went since the switch: a folder made in its mount point would pass for a vault that is in use.
-      await markActive(
-        stack,
-        color,
-        stack.options.acceptEmptyVault ? undefined : await emptyVault(stack.settings),
-      );
+      const loss = stack.options.acceptEmptyVault ? undefined : await vaultLoss(stack.settings);
+      await markActive(stack, color, loss?.mounted ? undefined : loss?.finding);
       await rememberVault(stack);
     },
     markCommands(stack, color),

@@ -66,3 +66,20 @@ export async function warnOfMemory(stack: Stack, active: Color): Promise<void> {
     stack.log.warn(`${error.message}. ${error.details} Going on: it is the way back`);
   }
 }
+
+/** Above this part of its limit, a color has little left before the kernel ends it. */
+const NEAR = 0.8;
+
+/**
+ * Warns where the color that serves holds so much memory that the next one may not fit into API_MEMORY: it may have been
+ * started with another limit, or with none. Throws DockerError.
+ */
+export async function warnOfApiMemory(stack: Stack, active: Color): Promise<void> {
+  const { set, bytes } = stack.settings.apiMemory;
+  const container = await inspectColor(stack, active);
+  const held = container.status === "running" ? await heldBy(container) : undefined;
+  if (bytes === 0 || held === undefined || held <= NEAR * bytes) return;
+  stack.log.warn(
+    `${containerOf(stack.settings, active)}, which serves, holds ${mib(held)} of memory; API_MEMORY is ${set}, and the kernel ends a color that takes more than that. If yours needs it, set API_MEMORY higher`,
+  );
+}

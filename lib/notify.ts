@@ -1,3 +1,4 @@
+import { DONE } from "./history.ts";
 import type { Settings } from "./settings.ts";
 
 const TIMEOUT_SECONDS = 10;
@@ -19,7 +20,7 @@ export interface Notice {
 }
 
 /**
- * POSTs a notice to NOTIFY_URL, of each run or, with NOTIFY_ON=failure, of those that failed. 10 s at most.
+ * POSTs a notice to NOTIFY_URL, of each run or, with NOTIFY_ON=failure, of those that failed or cut requests. 10 s at most.
  * Never throws: what went wrong goes to `warn`, without the address, which may carry a secret.
  */
 export async function notify(
@@ -27,7 +28,8 @@ export async function notify(
   notice: Notice,
   warn: (message: string) => void,
 ): Promise<void> {
-  if (!notifyUrl || (notifyOn === "failure" && notice.result === "done")) return;
+  const good = notice.result === DONE && !notice.cut;
+  if (!notifyUrl || (notifyOn === "failure" && good)) return;
   try {
     const { request } = await import("undici"); // late: see lib/health.ts
     const { statusCode, body } = await request(notifyUrl, {

@@ -159,6 +159,8 @@ export interface Settings {
   apiContext: string;
   /** How long, in seconds, the API keeps a connection open that no request uses; 0: it closes each after its response. */
   apiIdleSeconds: number;
+  /** The most memory that a colour may take: as it is set, and in bytes; 0 for no limit. */
+  apiMemory: { set: string; bytes: number };
   activeColorFile: string;
   /** The state file that versions before STATE_DIR used, with lock, history and log beside it. */
   oldStateFile: string;
@@ -183,6 +185,8 @@ export interface Settings {
   notifyOn: "always" | "failure";
   /** What Compose fills its file with: the process environment over the settings file over the defaults. */
   environment: Record<string, string>;
+  /** What was set and is not gone by, in words. */
+  warnings: readonly string[];
 }
 
 /** An address to ask where nginx is published on this one. */
@@ -229,23 +233,71 @@ function realPath(path: string): string {
   }
 }
 
-const isInside = (path: string, folder: string): boolean => path === folder || path.startsWith(`${folder}/`);
+const isInside = (path: string, folder: string): boolean =>
+  path === folder || path.startsWith(folder === "/" ? folder : `${folder}/`);
 
-/** What root writes where a container can put a symbolic link, it writes to any file of this host. */
-function reachableByContainers(
-  paths: Record<string, string>,
-  { VAULT_PATH, OAUTH_DATA_PATH }: { VAULT_PATH: string; OAUTH_DATA_PATH: string },
-): string[] {
-  const mounts = Object.entries({ VAULT_PATH, OAUTH_DATA_PATH });
-  return Object.entries(paths).flatMap(([name, path]) =>
-    mounts
-      .filter(([, folder]) => isInside(path, folder) || isInside(realPath(path), realPath(folder)))
-      .map(
-        ([mount, folder]) =>
-          `${name} is ${JSON.stringify(path)}: containers can write there, it is inside ${mount} (${folder}); set ${name} to a place outside`,
-      )
-      .slice(0, 1),
+/** The folders that containers can write to. */
+type Mounts = Pick<Settings, "vaultPath" | "oauthDataPath">;
+
+/** In which of these folders a path is, by whatever name, in words; undefined when in none. */
+function reachable(path: string, { vaultPath, oauthDataPath }: Mounts): string | undefined {
+  const mounts = Object.entries({ VAULT_PATH: vaultPath, OAUTH_DATA_PATH: oauthDataPath });
+  const found = mounts.find(
+    ([, folder]) => isInside(path, folder) || isInside(realPath(path), realPath(folder)),
   );
+  return found && `containers can write there, it is inside ${found[0]} (${found[1]})`;
+}
+
+/** Something that decides what root runs or writes. */
+interface Place {
+  name: string;
+  path: string;
+  remedy: string;
+}
+
+const placeOf = (name: string, path: string): Place => ({
+  name,
+  path,
+  remedy: `set ${name} to a place outside`,
+});
+
+/** What root writes where a container can put a symbolic link, it writes to any file of this host; what it runs from there is the container's. */
+const reachableOf = (places: readonly Place[], mounts: Mounts): string[] =>
+  places.flatMap(({ name, path, remedy }) => {
+    const why = reachable(path, mounts);
+    return why ? [`${name} is ${JSON.stringify(path)}: ${why}; ${remedy}`] : [];
+  });
+
+const composePlaces = (files: readonly string[]): Place[] =>
+  files.map((file) => placeOf("COMPOSE_FILE", file));
+
+/** What a run uses that no container may be able to write to. A rollback meets compose files later, if at all, and no sources. */
+function placesOf(needs: Needs, settings: Settings, authContext: string): Place[] {
+  const { stateDir, nginxFolder, composeFiles, apiContext } = settings;
+  const state = placeOf("STATE_DIR", stateDir);
+  if (needs === "nothing") return [state];
+  const checkout = { name: "The checkout", path: resolve(ROOT), remedy: "move it to a place outside" };
+  const nginx = {
+    name: "The folder of nginx's configuration",
+    path: nginxFolder,
+    remedy: "set COMPOSE_FILE, which it lies beside, to a place outside",
+  };
+  const sources = [
+    ...composePlaces(composeFiles),
+    placeOf("LOOP_API_CONTEXT", apiContext),
+    placeOf("LOOP_AUTH_CONTEXT", authContext),
+  ];
+  const all = [state, nginx, ...(needs === "vault and sources" ? sources : [])];
+  // Where all of the checkout is inside, one line says it.
+  if (reachable(checkout.path, settings))
+    return [checkout, ...all.filter(({ path }) => !isInside(path, checkout.path))];
+  return all;
+}
+
+/** Refuses compose files that containers can write to, before Compose makes a container by them. Throws UsageError. */
+export function checkComposeFiles(settings: Settings): void {
+  const exposed = reachableOf(composePlaces(settings.composeFiles), settings);
+  if (exposed.length > 0) refuse(exposed);
 }
 
 /**
@@ -284,12 +336,18 @@ export function loadSettings(
   const colorFile = project === "loop" ? ".active-color" : `.active-color.${project}`;
   const activeColorFile = raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build", colorFile);
   const stateDir = raw.STATE_DIR ?? join(ROOT, ".state", project);
-  const logFile = raw.LOG_FILE ?? join(stateDir, "blue-green.log");
-  const exposed = reachableByContainers({ STATE_DIR: stateDir, LOG_FILE: logFile }, raw);
-  if (exposed.length > 0) return refuse(exposed);
+  const ownLog = join(stateDir, "blue-green.log");
+  const mounts = { vaultPath: raw.VAULT_PATH, oauthDataPath: raw.OAUTH_DATA_PATH };
+  // The example file once had it there: no reason for a night without a release.
+  const whyNotLog = raw.LOG_FILE && reachable(raw.LOG_FILE, mounts);
+  const warnings = whyNotLog
+    ? [
+        `LOG_FILE is not used: ${raw.LOG_FILE}: ${whyNotLog}. The log is ${ownLog}; remove LOG_FILE, or set it to a place outside`,
+      ]
+    : [];
   const nginxContainer = raw.NGINX_CONTAINER ?? `${raw.COMPOSE_PROJECT_NAME}-nginx`;
   const resolved = { ...raw, NGINX_CONTAINER: nginxContainer };
-  return {
+  const settings: Settings = {
     dockerCmd: raw.DOCKER_CMD,
     composeFiles,
     project,
@@ -305,6 +363,7 @@ export function loadSettings(
     vaultPath: raw.VAULT_PATH,
     apiContext: raw.LOOP_API_CONTEXT,
     apiIdleSeconds: raw.API_IDLE_SECONDS,
+    apiMemory: { set: raw.API_MEMORY, bytes: bytesIn(raw.API_MEMORY) },
     activeColorFile,
     oldStateFile: raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color"),
     oauthDataPath: raw.OAUTH_DATA_PATH,
@@ -317,14 +376,17 @@ export function loadSettings(
     lockFile: join(stateDir, "lock"),
     recordFile: join(stateDir, "active-color"),
     historyFile: join(stateDir, "history.jsonl"),
-    logFile,
+    logFile: whyNotLog ? ownLog : (raw.LOG_FILE ?? ownLog),
     notifyUrl: raw.NOTIFY_URL,
     notifyOn: raw.NOTIFY_ON,
     environment: {
       ...merged,
       ...Object.fromEntries(Object.entries(resolved).map(([name, value]) => [name, String(value ?? "")])),
     },
+    warnings,
   };
+  const exposed = reachableOf(placesOf(needs, settings, raw.LOOP_AUTH_CONTEXT), settings);
+  return exposed.length > 0 ? refuse(exposed) : settings;
 }
 
 /** Spec `get_host_port`: the port on this host behind which a colour's container listens. */

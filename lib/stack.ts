@@ -128,6 +128,7 @@ const exitCodeOf = (error: unknown): number => (error instanceof ToolError ? err
 /** Looks at everything and tells what would be done: no lock, no log file, no history, no notification. */
 async function tellRun({ verb, main }: Script, settings: Settings, options: Options): Promise<void> {
   const log = createLog(options);
+  settings.warnings.forEach(log.warn);
   checkStateDir(settings);
   const found = await readLock(settings.lockFile);
   if (found?.held)
@@ -145,6 +146,7 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
   const stderr = createLog();
   openStateDir(settings);
   const log = createLog({ ...options, file: openLogFile(settings.logFile, stderr.warn) });
+  settings.warnings.forEach(log.warn);
   const signal = onSignals(log);
   let lock: Lock | undefined;
   let outcome: Outcome | undefined;

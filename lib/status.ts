@@ -11,7 +11,7 @@ import { askFrontDoor } from "./nginx/frontdoor.ts";
 import { readLink } from "./nginx/link.ts";
 import { getHostPort, isFolder } from "./settings.ts";
 import type { Stack } from "./stack.ts";
-import { emptyVault } from "./vault.ts";
+import { vaultLoss } from "./vault.ts";
 import { type Infer, z } from "./zod.ts";
 
 const RUNS_SHOWN = 5;
@@ -93,7 +93,9 @@ async function lookAtPlaces(
 ): Promise<Omit<Partial<Seen>, "nginx"> & { published: Color | undefined; problems: readonly string[] }> {
   const { settings } = stack;
   const { vaultPath } = settings;
-  const lost = isFolder(vaultPath) ? await emptyVault(settings) : `the vault ${vaultPath} is not there`;
+  const lost = isFolder(vaultPath)
+    ? (await vaultLoss(settings))?.finding
+    : `the vault ${vaultPath} is not there`;
   const problems = lost ? [lost] : [];
   const attempt = async <T>(look: Promise<T>): Promise<T | undefined> => {
     try {

@@ -20,7 +20,7 @@ import { healthCheck, healthCommands } from "../lib/health.ts";
 import { checkIdleConnections, idleCommands } from "../lib/idle.ts";
 import { settleLeftovers } from "../lib/leftovers.ts";
 import { mark } from "../lib/mark.ts";
-import { checkMemory } from "../lib/memory.ts";
+import { checkMemory, warnOfApiMemory } from "../lib/memory.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
 import { bringUpFrontDoor } from "../lib/nginx/frontdoor.ts";
@@ -76,6 +76,7 @@ async function main(stack: Stack): Promise<Outcome> {
 
   const replaced = (await taggedImage(stack, next))?.id;
   await stack.look("check the disk space", () => checkDiskSpace(stack));
+  await stack.look(`look at the memory of ${active}`, () => warnOfApiMemory(stack, active));
   // For the next run, should this one be killed.
   lock.note({
     from: active,

@@ -9,6 +9,7 @@ import { NEVER_SERVED_GRACE, STAND_DOWN, standDown, stopContainer } from "../lib
 import { NginxReloadError } from "../lib/errors.ts";
 import { healthCheck, healthCommands } from "../lib/health.ts";
 import { settleLeftovers } from "../lib/leftovers.ts";
+import type { Note } from "../lib/lock.ts";
 import { mark } from "../lib/mark.ts";
 import { warnOfMemory } from "../lib/memory.ts";
 import { nginxCommands } from "../lib/nginx/commands.ts";
@@ -21,7 +22,7 @@ import { checkPortAvailable } from "../lib/port.ts";
 import { createFoldersForWayBack } from "../lib/settings.ts";
 import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
 import { takeTrafficBack, undo } from "../lib/undo.ts";
-import { isAskedAgain } from "../lib/unfinished.ts";
+import { finishing, isAskedAgain } from "../lib/unfinished.ts";
 import { checkVault } from "../lib/vault.ts";
 
 const HELP = `Goes back to the other color as it was left: starts it without building, checks its health and moves nginx over.
@@ -44,12 +45,14 @@ Exit codes: 0 done · 1 failed, what served before still serves · 2 wrong optio
 Settings:   environment over .env.blue-green over defaults; see .env.blue-green.example`;
 
 /** What this run is asked for is done already, by what it found or has put right: sees that it serves well, and says so. */
-async function finish(stack: Stack, { active: color, proof }: Truth, did: string): Promise<Outcome> {
+async function finish(stack: Stack, truth: Truth, did: string, cutOff: Note): Promise<Outcome> {
+  const { active: color, proof } = truth;
   const from = getInactiveColor(color);
   stack.lock.note({ from, to: color });
   const { verify } = nginxCommands(stack, from, color);
-  if (proof !== "done")
-    await stack.step(`verify ${color} through nginx`, () => verifyNginxTraffic(stack, color), verify);
+  const verified = () =>
+    stack.step(`verify ${color} through nginx`, () => verifyNginxTraffic(stack, color), verify);
+  if (proof !== "done") await (cutOff.verb === "rollback" ? finishing(stack, cutOff, verified) : verified());
   return outcomeOf(stack, color, did);
 }
 
@@ -78,10 +81,10 @@ async function main(stack: Stack): Promise<Outcome> {
   const from = await settleLeftovers(stack, forWayBack(await findActive(stack), cutOff, again));
   const { active } = from;
   if (again && cutOff?.to === active && from.serves)
-    return finish(stack, from, "Rolled back, by the run that was cut off:");
+    return finish(stack, from, "Rolled back, by the run that was cut off:", cutOff);
   // The release that its owner wants to leave was cut off, and the traffic went back with it.
   if (cutOff?.verb === "deploy" && cutOff.to === loaded && loaded !== active && from.serves)
-    return finish(stack, from, "Rolled back, from a release that was cut off:");
+    return finish(stack, from, "Rolled back, from a release that was cut off:", cutOff);
   const next = getInactiveColor(active);
   // What a dry run tells of each step.
   const told = { ...dockerCommands(stack, active, next), ...nginxCommands(stack, active, next) };

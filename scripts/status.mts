@@ -34,6 +34,7 @@ try {
   if (help) console.log(HELP);
   else {
     const settings = loadSettings(process.env, undefined, "nothing");
+    settings.warnings.forEach(log.warn);
     const status = await readStatus(lookingAt(settings, log));
     console.log(json ? visibleJson(JSON.stringify(status, undefined, 2)) : visible(describeStatus(status)));
     process.exitCode = status.drift.length === 0 ? EXIT.done : EXIT.failed;

@@ -26,6 +26,25 @@ syncBuiltinESMExports();
   return { NODE_OPTIONS: `--import ${pathToFileURL(file)}` };
 }
 
+memory(
+  "a release warns, before it builds, of an API_MEMORY that is too small for what serves",
+  async ({ stack }) => {
+    const small = await stack.deploy(["--dry-run"], { API_MEMORY: "8m" });
+    assert.is(small.exitCode, 0, small.stdall);
+    assert.match(
+      small.stderr,
+      /-api-blue, which serves, holds \d\d+ MiB of memory; API_MEMORY is 8m, .* set API_MEMORY higher/,
+    );
+    const done = small.stdout.split("\n").map((line) => line.replace(/^\S+ /, ""));
+    const [look, build] = ["✓ look at the memory of blue", "would build green"].map((text) =>
+      done.findIndex((line) => line.startsWith(text)),
+    );
+    assert.ok(look !== undefined && build !== undefined && look >= 0 && look < build, small.stdout);
+    for (const API_MEMORY of ["1g", "0"])
+      assert.not.match((await stack.deploy(["--dry-run"], { API_MEMORY })).stderr, "API_MEMORY");
+  },
+);
+
 memory("a second color that does not fit is not started by a release", async ({ stack }) => {
   const before = await stack.field(`${stack.project}-api-green`, "{{.Id}} {{.State.StartedAt}}");
   const little = await withMeminfo(stack, "MemTotal: 4000000 kB\nMemAvailable: 2000 kB\nSwapFree: 1000 kB\n");

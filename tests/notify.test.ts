@@ -48,6 +48,11 @@ test("with NOTIFY_ON=failure only what failed is told", async () => {
   assert.is((await received({ NOTIFY_ON: "failure" }, failed)).bodies.length, 1);
 });
 
+test("with NOTIFY_ON=failure a run that cut requests is told as well", async () => {
+  assert.is((await received({ NOTIFY_ON: "failure" }, { ...NOTICE, cut: 1 })).bodies.length, 1);
+  assert.is((await received({ NOTIFY_ON: "failure" }, { ...NOTICE, cut: 0 })).bodies.length, 0);
+});
+
 test("an answer that is no success, and no answer, are warnings without the address", async () => {
   const refused = await received({}, NOTICE, 500);
   assert.equal(refused.warnings, ["NOTIFY_URL answered HTTP 500"]);

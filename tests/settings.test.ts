@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { UsageError } from "../lib/errors.ts";
-import { getHostPort, loadSettings, ROOT } from "../lib/settings.ts";
+import { checkComposeFiles, getHostPort, loadSettings, type Needs, ROOT } from "../lib/settings.ts";
 
 const NO_FILE = "/nonexistent/.env.blue-green";
 
@@ -70,13 +70,65 @@ test("what a run trusts may not lie where containers can write, by whatever name
   ) as [string, string, string];
   await mkdir(VAULT_PATH);
   await symlink(VAULT_PATH, alias);
-  for (const name of ["STATE_DIR", "LOG_FILE"])
-    for (const place of [VAULT_PATH, join(VAULT_PATH, "a/b"), join(OAUTH_DATA_PATH, "x"), join(alias, "x")])
-      assert.match(
-        refused({ VAULT_PATH, OAUTH_DATA_PATH, [name]: place }),
-        new RegExp(`^${name} is .*: containers can write there, it is inside (VAULT|OAUTH_DATA)_PATH`),
-      );
+  const places = [VAULT_PATH, join(VAULT_PATH, "a/b"), join(OAUTH_DATA_PATH, "x"), join(alias, "x")];
+  for (const STATE_DIR of places)
+    assert.match(
+      refused({ VAULT_PATH, OAUTH_DATA_PATH, STATE_DIR }),
+      /^STATE_DIR is .*: containers can write there, it is inside (VAULT|OAUTH_DATA)_PATH/,
+    );
   loadSettings({ VAULT_PATH, OAUTH_DATA_PATH, STATE_DIR: `${VAULT_PATH}-beside` }, NO_FILE);
+  // The example file once had it there: a night without a release would be worse than a log elsewhere.
+  for (const LOG_FILE of places) {
+    const { logFile, stateDir, warnings } = loadSettings({ VAULT_PATH, OAUTH_DATA_PATH, LOG_FILE }, NO_FILE);
+    assert.is(logFile, join(stateDir, "blue-green.log"));
+    assert.is(warnings.length, 1);
+    assert.match(
+      warnings[0] ?? "",
+      `LOG_FILE is not used: ${LOG_FILE}: containers can write there, it is inside`,
+    );
+  }
+  const beside = loadSettings({ VAULT_PATH, OAUTH_DATA_PATH, LOG_FILE: join(folder, "log") }, NO_FILE);
+  assert.equal([beside.logFile, beside.warnings], [join(folder, "log"), []]);
+});
+
+/** What is refused for lying where containers can write, by its first word or two. */
+function exposed(environment: Record<string, string>, needs?: Needs): string[] {
+  try {
+    loadSettings(environment, NO_FILE, needs);
+    return [];
+  } catch (error) {
+    const lines = (error as UsageError).details.split("\n");
+    for (const line of lines) assert.match(line, "containers can write there, it is inside");
+    return lines.map((line) => line.replace(/ is ".*$/, ""));
+  }
+}
+
+test("what root runs or changes may not lie there either; a rollback is refused only what it needs", async () => {
+  const vault = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const [sources, composeFile] = [join(vault, "api"), join(vault, "compose.yml")];
+  await mkdir(sources);
+  await writeFile(composeFile, "");
+  const NGINX = "The folder of nginx's configuration";
+  for (const mount of ["VAULT_PATH", "OAUTH_DATA_PATH"]) {
+    const at = (path: string) => ({ [mount]: path });
+    for (const name of ["LOOP_API_CONTEXT", "LOOP_AUTH_CONTEXT"]) {
+      assert.equal(exposed({ ...at(vault), [name]: sources }), [name]);
+      assert.equal(exposed({ ...at(vault), [name]: sources }, "vault"), []);
+    }
+    assert.equal(exposed({ ...at(vault), COMPOSE_FILE: composeFile }), [NGINX, "COMPOSE_FILE"]);
+    assert.equal(exposed({ ...at(vault), COMPOSE_FILE: composeFile }, "vault"), [NGINX]);
+    const laidOver = { ...at(vault), COMPOSE_FILE: `docker-compose.blue-green.yml:${composeFile}` };
+    assert.equal(exposed(laidOver), ["COMPOSE_FILE"]);
+    assert.equal(exposed(laidOver, "vault"), []);
+    assert.throws(
+      () => checkComposeFiles(loadSettings(laidOver, NO_FILE, "vault")),
+      (error: unknown) => error instanceof UsageError,
+    );
+    for (const folder of [ROOT, join(ROOT, ".."), "/"])
+      for (const needs of ["vault", "vault and sources"] as const)
+        assert.equal(exposed(at(folder), needs), ["The checkout"], folder);
+  }
+  checkComposeFiles(loadSettings({}, NO_FILE)); // its vault is inside the checkout
 });
 
 test("each wrong value is refused by its name, and all of them at once", () => {

@@ -1,5 +1,5 @@
 import { appendFile, readFile, rm, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { replaceLink } from "../lib/atomic.ts";
@@ -81,7 +81,7 @@ status("what disagrees is said, exit 1, and left as it is", async ({ stack }) =>
   ]);
   assert.equal([await stack.running(), await stack.marked()], [["blue", "green"], "green\n"]);
   await stack.docker("stop", `${stack.project}-api-green`);
-  assert.is((await stack.deploy([], { LOOP_API_CONTEXT: dirname(stack.stateFile) })).exitCode, 1); // sets right, then has nothing to build
+  assert.is((await stack.deploy([], { LOOP_API_CONTEXT: join(stack.folder, "nginx") })).exitCode, 1); // sets right, then has nothing to build
   assert.equal((await json(stack)).drift, []);
 });
 

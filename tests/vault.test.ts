@@ -1,10 +1,10 @@
-import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import type { Settings } from "../lib/settings.ts";
-import { emptyVault, isLost, rememberVault } from "../lib/vault.ts";
+import { isLost, rememberVault, vaultLoss } from "../lib/vault.ts";
 import { createReleased, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";
 
@@ -14,6 +14,8 @@ rules("it has lost what it had: files, or all; what was never there is not misse
   const lost = has.map((had) => has.filter((now) => isLost(had, now)));
   assert.equal(lost, [["our folder", "nothing"], ["nothing"], []]);
 });
+
+const finding = async (settings: Settings): Promise<string> => (await vaultLoss(settings))?.finding ?? "none";
 
 /** A vault and a state folder without any stack. */
 async function settingsAt(): Promise<Settings> {
@@ -33,15 +35,15 @@ rules(
   "with no note yet, a history of good releases and no folder of ours is a vault that is lost",
   async () => {
     const settings = await settingsAt();
-    assert.is(await emptyVault(settings), undefined, "the first release of all");
+    assert.is(await finding(settings), "none", "the first release of all");
     const entry = (result: string) =>
       `${JSON.stringify({ time: "2026-01-01T03:00:00Z", verb: "deploy", result, message: "" })}\n`;
     await writeFile(settings.historyFile, entry("HealthError"));
-    assert.is(await emptyVault(settings), undefined, "nothing was released yet");
+    assert.is(await finding(settings), "none", "nothing was released yet");
     await writeFile(settings.historyFile, entry("done"));
-    assert.match((await emptyVault(settings)) ?? "", "is empty, but was used for releases before");
+    assert.match(await finding(settings), "is empty, but was used for releases before");
     await mkdir(join(settings.vaultPath, "_build"));
-    assert.is(await emptyVault(settings), undefined);
+    assert.is(await finding(settings), "none");
   },
 );
 
@@ -57,16 +59,41 @@ rules("what was noted counts; a vault that is gone altogether cannot be read", a
   await mkdir(join(settings.vaultPath, "_build"));
   await writeFile(note, "");
   await remember();
-  assert.is(await emptyVault(settings), undefined);
+  assert.is(await finding(settings), "none");
   await rm(note);
-  assert.match((await emptyVault(settings)) ?? "", "is empty"); // only what a run had made in an empty mount point
+  assert.match(await finding(settings), "is empty"); // only what a run had made in an empty mount point
   await remember(); // as when it was unmounted between the last look and the mark
-  assert.match((await emptyVault(settings)) ?? "", "is empty");
+  assert.match(await finding(settings), "is empty");
   await remember(true);
-  assert.is(await emptyVault(settings), undefined);
+  assert.is(await finding(settings), "none");
   await rm(settings.vaultPath, { recursive: true });
-  assert.match((await emptyVault(settings)) ?? "", "cannot be read: ENOENT");
+  assert.match(await finding(settings), "cannot be read: ENOENT");
 });
+
+rules(
+  "a vault that is the very folder of the last mark was emptied; another one may be unmounted",
+  async () => {
+    const settings = await settingsAt();
+    const note = join(settings.stateDir, "vault.json");
+    const mounted = async (): Promise<boolean | undefined> => (await vaultLoss(settings))?.mounted;
+    await writeFile(note, '{"vault":"files"}');
+    assert.is(await mounted(), false, "a note of before has no place");
+    const { dev, ino } = await stat(settings.vaultPath, { bigint: true });
+    const noted = (place: object) => writeFile(note, JSON.stringify({ vault: "files", place }));
+    await noted({ dev: String(dev), ino: String(ino) });
+    assert.is(await mounted(), true);
+    await noted({ dev: String(dev), ino: String(ino + 1n) });
+    assert.is(await mounted(), false, "the folder below a mount point");
+    await noted({ dev: String(dev + 1n), ino: String(ino) });
+    assert.is(await mounted(), false);
+    await writeFile(join(settings.vaultPath, "note.md"), "");
+    assert.is(
+      await mounted(),
+      undefined,
+      "another number alone, as after a restart of the host, is no error",
+    );
+  },
+);
 rules.run();
 
 /** Blue serves at the start of each of these, and at the end; the vault has a file of its owner. */
@@ -114,45 +141,39 @@ unmounted(
   },
 );
 
+/** A docker command that unmounts the vault, as whileUnmounted does, before it does what it is asked for. */
+async function unmountingDocker({ folder }: Scratch, vault: string, at: string): Promise<string> {
+  const docker = join(folder, "docker-unmounts");
+  const script = `#!/bin/sh\ncase "$*" in ${at}) mount -t tmpfs tmpfs ${vault} ;; esac\nexec docker "$@"\n`;
+  await writeFile(docker, script, { mode: 0o755 });
+  return docker;
+}
+
 unmounted("that goes during a run stops it before the switch", async ({ stack, vault }) => {
-  const aside = `${vault}-aside`;
-  await mkdir(aside);
-  const build = join(aside, "_build");
   // The sources of a release are looked at after the vault was: here they take it away.
-  const docker = join(stack.folder, "docker-unmounts");
-  await writeFile(
-    docker,
-    `#!/bin/sh\ncase "$*" in *" up -d "*) mv ${vault}/_build ${build} ;; esac\nexec docker "$@"\n`,
-    { mode: 0o755 },
-  );
-  const run = await stack.deploy([], { DOCKER_CMD: docker });
+  const run = await stack.deploy([], { DOCKER_CMD: await unmountingDocker(stack, vault, '*" up -d "*') });
+  const names = await readdir(vault);
+  await $({ quiet: true })`umount ${vault}`;
   assert.is(run.exitCode, 1, run.stdall);
   assert.match(run.stderr, "is empty, but was used for releases before");
   assert.match(run.stderr, "Taken back: stop green, keep the build of green before.");
-  assert.equal([await readdir(vault), run.stdout.includes("switch nginx")], [[], false]);
-  await rename(build, join(vault, "_build"));
+  assert.equal([names, run.stdout.includes("switch nginx")], [[], false]);
   await blueServes(stack);
 });
 
 unmounted(
   "that goes after the switch: the mark counts, and nothing is made in the mount point",
-  async (context) => {
-    const { stack, vault } = context;
-    const build = `${vault}-build`;
-    const docker = join(stack.folder, "docker-unmounts-late");
-    await writeFile(
-      docker,
-      `#!/bin/sh\ncase "$*" in "exec "*"kill -HUP 1"*) mv ${vault}/_build ${build} ;; esac\nexec docker "$@"\n`,
-      { mode: 0o755 },
-    );
-    const run = await stack.rollback([], { DOCKER_CMD: docker });
+  async ({ stack, vault }) => {
+    const at = '"exec "*"kill -HUP 1"*';
+    const run = await stack.rollback([], { DOCKER_CMD: await unmountingDocker(stack, vault, at) });
+    const names = await readdir(vault);
+    await $({ quiet: true })`umount ${vault}`;
     assert.is(run.exitCode, 0, run.stdall);
     assert.match(
       run.stderr,
       `the state file ${stack.stateFile} was not written: The vault ${vault} is empty`,
     );
-    assert.equal([await readdir(vault), (await stack.front()).color], [[], "green"]);
-    await rename(build, join(vault, "_build"));
+    assert.equal([names, (await stack.front()).color], [[], "green"]);
     const back = await stack.rollback();
     assert.is(back.exitCode, 0, back.stdall);
     await blueServes(stack);
@@ -160,12 +181,36 @@ unmounted(
 );
 
 unmounted("that is meant to be empty is accepted when it is said", async ({ stack, vault }) => {
-  await rm(join(vault, "_build"), { recursive: true });
-  const refused = await stack.rollback();
-  assert.is(refused.exitCode, 1, refused.stdall);
-  const run = await stack.rollback(["--accept-empty-vault"]);
+  const note = await readFile(join(stack.stateDir, "vault.json"), "utf8");
+  await whileUnmounted(vault, async () => {
+    assert.is((await stack.rollback()).exitCode, 1);
+    const run = await stack.rollback(["--accept-empty-vault"]);
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(run.stderr, "is empty, but was used for releases before: accepted");
+    const back = await stack.rollback();
+    assert.is(back.exitCode, 0, back.stdall);
+    assert.is.not(await readFile(join(stack.stateDir, "vault.json"), "utf8"), note, "the folder of now");
+  });
+  await blueServes(stack);
+});
+
+unmounted("is not one that a container has emptied: neither verb is stopped", async ({ stack, vault }) => {
+  // Started with the vault that is mounted now, and marked with it.
+  for (const color of ["green", "blue"]) {
+    const run = await stack.rollback();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.is((await stack.front()).color, color);
+  }
+  await stack.docker("exec", `${stack.project}-api-blue`, "sh", "-c", "rm -r /vault/_build");
+  assert.equal(await readdir(vault), []);
+  const emptied = "is empty, but was used for releases before: it is mounted as before";
+  const told = await stack.deploy(["--dry-run"]);
+  assert.is(told.exitCode, 0, told.stdall);
+  assert.match(told.stderr, emptied);
+  const run = await stack.rollback();
   assert.is(run.exitCode, 0, run.stdall);
-  assert.match(run.stderr, "is empty, but was used for releases before: accepted");
+  assert.match(run.stderr, emptied);
+  assert.equal([(await stack.front()).color, await stack.marked()], ["green", "green\n"]);
   const back = await stack.rollback();
   assert.is(back.exitCode, 0, back.stdall);
   await blueServes(stack);

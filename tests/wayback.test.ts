@@ -2,6 +2,8 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
+import { getInactiveColor, isColor } from "../lib/color.ts";
+import { startRun } from "./killed.ts";
 import { createReleased, type Scratch, waitFor } from "./scratch.ts";
 import { suite } from "./suite.ts";
 
@@ -67,6 +69,43 @@ wayBack("does without a network that was removed: the container is made anew", a
   await stack.docker("network", "connect", extra, standby);
   await stack.docker("network", "rm", extra);
   assert.match(await goesBack(stack), `the network that ${standby} was made for is gone: making it anew`);
+});
+
+/** Kills a rollback once it has passed a step with this name; gives where it came from and where it went to. */
+async function cutOff(stack: Scratch, step: string, env: Record<string, string> = {}) {
+  const { color: from } = await stack.front();
+  if (!isColor(from)) return assert.unreachable(from) as never;
+  const to = getInactiveColor(from);
+  const run = startRun(stack, "rollback", env);
+  await run.passed(step.replace("TO", to));
+  run.kill("SIGKILL");
+  await run.ended;
+  return { from, to };
+}
+
+async function finishes(stack: Scratch, { from, to }: { from: string; to: string }): Promise<void> {
+  const run = await stack.rollback();
+  assert.is(run.exitCode, 0, run.stdall);
+  assert.match(run.stdout, `Rolled back, by the run that was cut off: ${from} → ${to}`);
+  assert.equal([(await stack.front()).color, await stack.running()], [to, [to]]);
+}
+
+wayBack("that was cut off is still finished after a retry that failed early", async ({ stack }) => {
+  const way = await cutOff(stack, "switch nginx to TO", { VERIFY_SECONDS: "30" });
+  const retry = await stack.rollback([], { DOCKER_CMD: "/bin/false" });
+  assert.is(retry.exitCode, 1, retry.stdall);
+  assert.match(retry.stderr, "Docker is not reachable");
+  await finishes(stack, way);
+});
+
+wayBack("that was cut off is still finished after a retry that was interrupted", async ({ stack }) => {
+  const way = await cutOff(stack, "mark TO as active");
+  const retry = startRun(stack, "rollback", { VERIFY_SECONDS: "60" });
+  await retry.passed("note that it is put right");
+  retry.kill("SIGINT");
+  const { exitCode, output } = await retry.ended;
+  assert.is(exitCode, 130, output);
+  await finishes(stack, way);
 });
 
 /** The processes of this machine that have this text in their command line. */

@@ -2,6 +2,7 @@ import { type ProcessOutput, quote } from "zx/core";
 import type { Color } from "../color.ts";
 import { run } from "../command.ts";
 import { ComposeFileError, DockerError } from "../errors.ts";
+import { checkComposeFiles } from "../settings.ts";
 import type { Stack } from "../stack.ts";
 
 /** How long, in seconds, the engine may take: to tell or note something, and to start or stop a container. */
@@ -87,9 +88,10 @@ export async function checkEngine(stack: Stack): Promise<void> {
 
 /**
  * Is there Compose v2.20 or newer, and a compose file that it can read? What is started as it was left does without.
- * Throws DockerError that says what is missing, ComposeFileError.
+ * Throws DockerError that says what is missing, ComposeFileError, UsageError where containers can write to that file.
  */
 export async function checkCompose(stack: Stack): Promise<void> {
+  checkComposeFiles(stack.settings);
   const [plugin, config] = await Promise.all([
     docker(stack, ["compose", "version", "--short"]),
     docker(stack, compose(stack, "config", "--quiet")),

@@ -1,7 +1,7 @@
 import type { ProcessOutput } from "zx/core";
 import type { Color } from "../color.ts";
 import { NothingToRollBackToError } from "../errors.ts";
-import { getHostPort } from "../settings.ts";
+import { checkComposeFiles, getHostPort } from "../settings.ts";
 import type { Stack } from "../stack.ts";
 import { containerOf, inspectColor } from "./container.ts";
 import { act, compose, expectSuccess, serviceOf, typed } from "./engine.ts";
@@ -16,8 +16,9 @@ export const upArgs = (stack: Stack, color: Color): string[] =>
     serviceOf(color),
   );
 
-/** Makes a colour's container anew from its image, and starts it and nothing else. */
+/** Makes a colour's container anew from its image, and starts it and nothing else. Throws UsageError, DeadlineError. */
 async function upAnew(stack: Stack, color: Color): Promise<ProcessOutput> {
+  checkComposeFiles(stack.settings);
   // A paused one does not hear that it is to stop: replacing it would take its whole grace period.
   if ((await inspectColor(stack, color)).status === "paused")
     await act(stack, ["unpause", containerOf(stack.settings, color)]);
