@@ -6,6 +6,7 @@ import { parseEnv } from "node:util";
 import { which } from "zx/core";
 import { makeFolder } from "./atomic.ts";
 import type { Color } from "./color.ts";
+import { isInside } from "./confined.ts";
 import { UsageError } from "./errors.ts";
 import type { Stack } from "./stack.ts";
 import { z } from "./zod.ts";
@@ -228,8 +229,6 @@ function realPath(path: string): string {
     return parent === path ? path : join(realPath(parent), basename(path));
   }
 }
-
-const isInside = (path: string, folder: string): boolean => path === folder || path.startsWith(`${folder}/`);
 
 /** What root writes where a container can put a symbolic link, it writes to any file of this host. */
 function reachableByContainers(

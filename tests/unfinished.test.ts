@@ -5,7 +5,7 @@ import { stillMeant } from "../lib/unfinished.ts";
 
 const NOW = Date.parse("2026-11-24T03:00:00Z");
 const at = (minutes: number): string => new Date(NOW + minutes * 60_000).toISOString();
-const note = (since: string) => ({ verb: "rollback", pid: 1, since });
+const note = (since: string) => ({ verb: "rollback" as const, pid: 1, since });
 const entry = (time: string): Entry => ({ time, verb: "deploy", result: "HealthError", message: "" });
 
 test("a rollback that was cut off is meant again for ten minutes; weeks later, or in the future, it is not", () => {
