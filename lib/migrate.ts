@@ -176,10 +176,12 @@ function noteIn(text: string): Note | undefined {
   }
 }
 
+const IMAGE_ID = /^sha256:[0-9a-f]{64}$/;
+
 /**
  * What of an old note is gone by: that a release was cut off, and the image that its color had before. A container could
- * have written all of it, so it counts only with an image that this project has built for that color: nothing else could be
- * put in its place, and nothing be made of it that serves. Throws DockerError.
+ * have written all of it, so it counts only with an image that this project built for that color: the tag can move to no
+ * other. Throws DockerError.
  */
 async function trusted(stack: Stack, note: Note): Promise<Note | undefined> {
   const { verb, pid, since, from, to, imageBefore, started } = note;
@@ -187,7 +189,8 @@ async function trusted(stack: Stack, note: Note): Promise<Note | undefined> {
   if (verb !== "deploy" || !from || !to || from === to || !imageBefore || Number.isNaN(begun))
     return undefined;
   await checkEngine(stack);
-  const image = await inspectImage(stack, imageBefore);
+  // Another text could be an option of docker's.
+  const image = IMAGE_ID.test(imageBefore) ? await inspectImage(stack, imageBefore) : undefined;
   const isOwn = image?.project === stack.settings.project && image.service === serviceOf(to);
   if (isOwn && image.id === imageBefore)
     return { verb, pid, since: new Date(begun).toISOString(), from, to, imageBefore, started };
