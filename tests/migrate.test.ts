@@ -16,7 +16,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { readHistory } from "../lib/history.ts";
-import { ROOT } from "../lib/settings.ts";
 import { locked, startRun } from "./killed.ts";
 import { createReleased, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";
@@ -119,81 +118,97 @@ migration("a release that the old version was killed in is put right", async ({ 
   await backToBlue(stack);
 });
 
-migration("a note that a container has forged is not gone by", async ({ stack, old }) => {
-  const [blue, green] = ["blue", "green"].map((color) => `${stack.project}-api:${color}`);
-  const idsOf = () => Promise.all([imageId(stack, blue ?? ""), imageId(stack, green ?? "")]);
-  const ids = await idsOf();
-  const note = { verb: "deploy", pid: 1, since: "2030-01-01T00:00:00Z", from: "blue", to: "green" };
-  const forged = {
-    "a rollback to the color that serves": {
-      ...note,
-      verb: "rollback",
-      since: new Date().toISOString(),
-      from: "green",
-      to: "blue",
-    },
-    "no image before": { ...note, imageBefore: null, started: true },
-    "a stranger's image": { ...note, imageBefore: await imageId(stack, "nginx:1.30"), started: true },
-    "the image of auth": {
-      ...note,
-      imageBefore: await imageId(stack, `${stack.project}-auth`),
-      started: true,
-    },
-    "the image of the other color": { ...note, imageBefore: ids[0], started: true },
-    "an option for an image": { ...note, imageBefore: "--help", started: true },
-    "a long verb": { ...note, verb: "deploy ".repeat(300), imageBefore: ids[1] },
-  };
-  for (const [what, content] of Object.entries(forged)) {
+const NOTE = {
+  verb: "deploy",
+  pid: 1,
+  since: "2030-01-01T00:00:00Z",
+  from: "blue",
+  to: "green",
+  started: true,
+};
+const NOT_OURS = "noted is none that this project built for green: not gone by";
+
+/** What a container could have written as the note, and what is said of it; `image` gives an image's id. */
+const FORGED: Record<string, [note: (image: (name: string) => Promise<string>) => object, said?: string]> = {
+  "a rollback to what serves": [
+    () => ({ ...NOTE, verb: "rollback", since: new Date().toISOString(), from: "green", to: "blue" }),
+  ],
+  "a long verb": [() => ({ ...NOTE, verb: "deploy ".repeat(300) })],
+  "an option of docker's as the image before": [() => ({ ...NOTE, imageBefore: "--help" }), NOT_OURS],
+  "a stranger's image": [async (image) => ({ ...NOTE, imageBefore: await image("nginx:1.30") }), NOT_OURS],
+  "the image of auth": [async (image) => ({ ...NOTE, imageBefore: await image("-auth") }), NOT_OURS],
+  "the other color's image": [
+    async (image) => ({ ...NOTE, imageBefore: await image("-api:blue") }),
+    NOT_OURS,
+  ],
+  "no image before": [() => ({ ...NOTE, imageBefore: null })],
+};
+
+for (const [what, [forge, said]] of Object.entries(FORGED)) {
+  migration(`a container has forged the note, ${what}: it is not gone by`, async ({ stack, old }) => {
+    const image = (name: string) => imageId(stack, name.startsWith("-") ? `${stack.project}${name}` : name);
+    const tags = () => Promise.all(["-api:blue", "-api:green"].map(image));
+    const before = await tags();
     await age(stack, old);
-    await inside(stack, `echo '${JSON.stringify(content)}' > /vault/_build/.active-color.lock`);
+    const note = JSON.stringify(await forge(image));
+    await inside(stack, `echo '${note}' > /vault/_build/.active-color.lock`);
     const run = await stack.rollback();
-    assert.is(run.exitCode, 0, `${what}: ${run.stdall}`);
-    assert.not.match(run.stdout, "left to be put right", what);
-    if (what.includes("image") && what !== "no image before")
-      assert.match(run.stderr, "noted is none that this project built for green: not gone by");
-    assert.equal([(await stack.front()).color, await stack.running()], ["green", ["green"]], what);
-    assert.equal(await idsOf(), ids, what);
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.not.match(run.stdout, "left to be put right");
+    if (said) assert.match(run.stderr, said);
+    assert.equal([(await stack.front()).color, await stack.running()], ["green", ["green"]]);
+    assert.equal(await tags(), before);
     await backToBlue(stack);
-  }
-});
+  });
+}
 
 migration(
   "a run of the old version that is at work holds the lock; nobody else can",
   async ({ stack, old }) => {
-    await age(stack, old);
     const file = join(old, ".active-color.lock");
-    const note = (pid = 0) => JSON.stringify({ verb: "deploy", pid, since: "2030-01-01T00:00:00Z" });
+    const note = (pid = 0) => JSON.stringify({ ...NOTE, pid });
+    /** A process of this host that has the old lock open. */
+    const withLock = async (command: string, args: string[]) => {
+      const lock = await open(file, "w+");
+      const stdio = ["ignore", "ignore", "ignore", "ignore", lock.fd] as const;
+      const child = spawn(command, args, { stdio: [...stdio] });
+      await lock.close();
+      await writeFile(file, note(child.pid));
+      return child;
+    };
+    const goesOn = async () => {
+      const run = await stack.rollback();
+      assert.is(run.exitCode, 0, run.stdall);
+      assert.match(run.stdout, "the history of");
+      await backToBlue(stack);
+    };
+    await age(stack, old);
     const script = join(stack.folder, "deploy-blue-green.mts");
-    await writeFile(script, "setTimeout(() => undefined, 300_000);\n");
-    const lock = await open(file, "w+");
-    const stdio = ["ignore", "ignore", "ignore", "ignore", lock.fd] as const;
-    const atWork = spawn(process.execPath, ["--import", "tsx", script], { cwd: ROOT, stdio: [...stdio] });
-    const server = spawn("sleep", ["300"], { stdio: [...stdio] }); // as one of this host that has a file of the vault open
-    await lock.close();
-    await writeFile(file, note(atWork.pid));
+    const atWork = await withLock("sh", ["-c", "sleep 300; :", script]);
     const second = await stack.rollback();
     atWork.kill("SIGKILL");
     assert.is(second.exitCode, 4, second.stdall);
     assert.match(
       second.stderr,
-      `Another run holds the lock: the deploy with pid ${atWork.pid}, since 2030-01-01T00:00:00Z, of an older version`,
+      `Another run holds the lock: the deploy with pid ${atWork.pid}, since ${NOTE.since}, of an older version`,
     );
     assert.ok((await readdir(old)).includes("history.jsonl"), "nothing was taken over yet");
 
+    // The same, and the kernel's lock, in a container.
     const api = `${stack.project}-api-blue`;
-    await inside(stack, "exec 3<>/vault/_build/.active-color.lock; flock 3; exec sleep 300", "-d");
+    const hold = "exec 3<>/vault/_build/.active-color.lock; flock 3; sleep 301; :";
+    await stack.docker("exec", "-d", api, "sh", "-c", hold, "deploy-blue-green.mts");
     await sleep(500);
     const pids = (await stack.docker("top", api, "-o", "pid,args")).stdout;
-    const holder = Number(pids.match(/(\d+)\s+sleep 300/)?.[1]);
+    const holder = Number(pids.match(/(\d+)\s+sh -c/)?.[1]);
     assert.ok(holder > 0, pids);
-    for (const pid of [server.pid, holder]) {
-      await writeFile(file, note(pid));
-      const run = await stack.rollback();
-      assert.is(run.exitCode, 0, run.stdall);
-      assert.match(run.stdout, "the history of");
-      await backToBlue(stack);
-      await age(stack, old);
-    }
+    await writeFile(file, note(holder));
+    await goesOn();
+
+    // As a file server of this host has a file of the vault open.
+    await age(stack, old);
+    const server = await withLock("sleep", ["300"]);
+    await goesOn();
     server.kill("SIGKILL");
   },
 );
