@@ -200,7 +200,7 @@ migration(
     await stack.docker("exec", "-d", api, "sh", "-c", hold, "deploy-blue-green.mts");
     await sleep(500);
     const pids = (await stack.docker("top", api, "-o", "pid,args")).stdout;
-    const holder = Number(pids.match(/(\d+)\s+sh -c/)?.[1]);
+    const holder = Number(pids.match(/(\d+)\s+sh -c exec 3/)?.[1]);
     assert.ok(holder > 0, pids);
     await writeFile(file, note(holder));
     await goesOn();
