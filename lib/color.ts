@@ -90,16 +90,21 @@ export const readMarked = async (places: Places): Promise<Color | undefined> =>
 export const getActiveColor = async (places: Places): Promise<Color> => (await readMarked(places)) ?? "blue";
 
 /**
- * Begins the record with what the state file says, where there is none yet: from then on no container decides what was
- * marked. A state file that says nothing sensible counts as none, and is warned about. Throws StateFileError.
+ * Begins the record with what the state file says, or `otherwise` where it says nothing, if there is no record yet: from
+ * then on no container decides what was marked. A state file that makes no sense counts as none, and is warned about.
+ * Throws StateFileError.
  */
-export async function beginRecord({ settings, log }: Pick<Stack, "settings" | "log">): Promise<void> {
+export async function beginRecord(
+  { settings, log }: Pick<Stack, "settings" | "log">,
+  otherwise?: Color,
+): Promise<void> {
   if ((await readRecord(settings)) !== undefined) return;
   const published = await readStateFile(settings).catch((error) => {
     log.warn(reasonOf(error));
     return undefined;
   });
-  if (published) await writeRecord(settings, published);
+  const color = published ?? otherwise;
+  if (color) await writeRecord(settings, color);
 }
 
 async function writeRecord({ recordFile }: Places, color: Color): Promise<void> {

@@ -13,6 +13,7 @@ import {
   realpathSync,
   renameSync,
   rmdirSync,
+  type Stats,
   statSync,
   unlinkSync,
   writeSync,
@@ -22,12 +23,17 @@ import { basename, dirname, join, resolve, sep } from "node:path";
 /** How many entries of a folder are looked through for leftovers: a container may have made millions. */
 const ENTRIES_LOOKED_AT = 1000;
 
+/** What a file keeps under every name. */
+export type Identity = Pick<Stats, "dev" | "ino">;
+
 /** A file's folder, as the current one: bare names only, no symbolic link followed, nothing waited for. */
 export interface Here {
   /** A regular file of `limit` bytes at most; undefined when there is none. Throws what the file system throws. */
   read(name: string, limit: number): Buffer | undefined;
   /** The last `limit` bytes of a regular file; undefined when there is none. Throws what the file system throws. */
   readEnd(name: string, limit: number): Buffer | undefined;
+  /** Which regular file has this name, among all of this host; undefined when there is none. Throws what the file system throws. */
+  identity(name: string): Identity | undefined;
   /** Replaces a file so that readers see the old or the new content, also after a power cut. Throws what the file system throws. */
   replace(name: string, content: string): void;
   /** Removes a regular file, if that is what it is; whatever else lies there stays. Throws what the file system throws. */
@@ -50,7 +56,7 @@ export function confined<T>(
   const back = currentFolder();
   try {
     enter(resolve(folder), exposed.map(real), make);
-    return act({ read, readEnd, replace, remove });
+    return act({ read, readEnd, identity, replace, remove });
   } finally {
     leaveTo(back);
   }
@@ -81,7 +87,8 @@ function real(path: string): string {
   }
 }
 
-const isInside = (path: string, folder: string): boolean =>
+/** Is a path a folder, or in it? */
+export const isInside = (path: string, folder: string): boolean =>
   path === folder || path.startsWith(folder.endsWith(sep) ? folder : `${folder}${sep}`);
 
 function enter(folder: string, exposed: readonly string[], make: boolean): void {
@@ -135,7 +142,7 @@ function giveToOwnerOf(folder: string, descriptor: number): void {
 /** Without O_NONBLOCK a FIFO, or a lease on a file, would keep the run waiting as long as a container likes. */
 const LOOK = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-function withFile<T>(name: string, act: (descriptor: number, size: number) => T): T | undefined {
+function withFile<T>(name: string, act: (descriptor: number, found: Stats) => T): T | undefined {
   let descriptor: number;
   try {
     descriptor = openSync(bare(name), LOOK);
@@ -146,22 +153,24 @@ function withFile<T>(name: string, act: (descriptor: number, size: number) => T)
   try {
     const found = fstatSync(descriptor);
     if (!found.isFile()) throw new Error(`${name} is no regular file`);
-    return act(descriptor, found.size);
+    return act(descriptor, found);
   } finally {
     closeSync(descriptor);
   }
 }
 
 function read(name: string, limit: number): Buffer | undefined {
-  return withFile(name, (descriptor, size) => {
+  return withFile(name, (descriptor, { size }) => {
     if (size > limit) throw new Error(`${name} has ${size} bytes, more than ${limit}`);
     return readAt(descriptor, 0, limit);
   });
 }
 
 function readEnd(name: string, limit: number): Buffer | undefined {
-  return withFile(name, (descriptor, size) => readAt(descriptor, Math.max(0, size - limit), limit));
+  return withFile(name, (descriptor, { size }) => readAt(descriptor, Math.max(0, size - limit), limit));
 }
+
+const identity = (name: string): Identity | undefined => withFile(name, (_, { dev, ino }) => ({ dev, ino }));
 
 function readAt(descriptor: number, from: number, limit: number): Buffer {
   const content = Buffer.alloc(limit);

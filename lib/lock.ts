@@ -1,4 +1,4 @@
-import { closeSync, constants, fsyncSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, constants, fsyncSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
 import { readdir, readFile, readlink, realpath, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -6,7 +6,6 @@ import { handOver, makeFolder } from "./atomic.ts";
 import { COLORS } from "./color.ts";
 import { run } from "./command.ts";
 import { LockedError, StateFileError } from "./errors.ts";
-import { awaitThat } from "./wait.ts";
 import { type Infer, z } from "./zod.ts";
 
 /** How long, in seconds, the last command of a run that was killed may go on before it is killed, too. */
@@ -16,9 +15,13 @@ const LEFTOVER_SECONDS = 30;
 const NOTE_BYTES = 512;
 
 const Color = z.enum(COLORS);
+/** The scripts that take the lock. */
+const Verb = z.enum(["deploy", "rollback"]);
+export type Verb = Infer<typeof Verb>;
+
 /** What a run has written about itself into the lock file, for whoever finds it locked, and for the run after a crash. */
 export const Note = z.object({
-  verb: z.string(),
+  verb: Verb,
   pid: z.number(),
   /** ISO 8601, UTC. */
   since: z.string(),
@@ -33,7 +36,7 @@ export const Note = z.object({
   /** `to` was verified in full through nginx: it may be marked as active. */
   verified: z.boolean().optional(),
   /** Whose facts these are, while a run that came after it has not put them right; its own are `verb`, `pid`, `since`. */
-  left: z.object({ verb: z.string(), since: z.string(), result: z.string().optional() }).optional(),
+  left: z.object({ verb: Verb, since: z.string(), result: z.string().optional() }).optional(),
   /** How many requests it cut at the drain limit. */
   cut: z.number().optional(),
   /** The error that it ended with, half done; a run that was killed could not say. */
@@ -54,7 +57,7 @@ export interface Lock {
   readonly descriptor: number | undefined;
   /** What a run before wrote that never came to its end; undefined when all ended well, or once it is settled. */
   unfinished(): Note | undefined;
-  /** Takes over what a run of a version before has left to put right. */
+  /** Takes over what a run of an older version has left to put right. */
   adopt(note: Note): void;
   /** What the unfinished run left is put right. */
   settle(): void;
@@ -161,15 +164,6 @@ export async function isOfThisHost(pid: number): Promise<boolean> {
   return (status.match(/^NSpid:\s*(.*)$/m)?.[1]?.split(/\s+/) ?? []).length === 1;
 }
 
-/** Waits for the commands that a dead run has left with this lock file open, and kills them after LEFTOVER_SECONDS. */
-export async function endKeepers(file: string, warn: (message: string) => void): Promise<void> {
-  const find = async (): Promise<number[]> => await keepersOf(file).catch(() => []);
-  if ((await find()).length === 0) return;
-  warn("a run before was killed; waiting for its last command to end");
-  if (await awaitThat(LEFTOVER_SECONDS, async () => (await find()).length === 0)) return;
-  for (const pid of await find()) kill(pid);
-}
-
 /** 0 where there is none, or the process has ended. */
 async function parentOf(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
@@ -181,7 +175,7 @@ async function parentOf(pid: number): Promise<number> {
  * `warn` is told when it has to wait for the last command of a run that was killed.
  * Throws LockedError when a live run holds it, StateFileError when the file cannot be written.
  */
-export async function takeLock(file: string, verb: string, warn: (message: string) => void): Promise<Lock> {
+export async function takeLock(file: string, verb: Verb, warn: (message: string) => void): Promise<Lock> {
   let descriptor: number | undefined;
   try {
     await makeFolder(dirname(file));
@@ -214,7 +208,7 @@ function locked(holder: Note | undefined): LockedError {
 }
 
 /** For what only looks: it waits for nobody, keeps nobody waiting, and writes nothing. */
-export const noLock = (verb: string, unfinished: Note | undefined): Lock => ({
+export const noLock = (verb: Verb, unfinished: Note | undefined): Lock => ({
   descriptor: undefined,
   unfinished: () => unfinished,
   adopt: () => undefined,
@@ -229,7 +223,8 @@ function lockOn(descriptor: number, before: Note | undefined, own: Note): Lock {
   let noted = own;
   const write = (note: Note | undefined): void => {
     const text = note ? JSON.stringify({ ...note, updated: new Date().toISOString() }) : "";
-    writeSync(descriptor, text.padEnd(NOTE_BYTES), 0);
+    const written = writeSync(descriptor, text.padEnd(NOTE_BYTES), 0);
+    ftruncateSync(descriptor, written); // the rest of a longer one would make this one unreadable
     fsyncSync(descriptor);
   };
   // Until the leftovers of a run before are settled, the end of this one must not make them forgotten, nor look its own.

@@ -6,6 +6,7 @@ import { parseEnv } from "node:util";
 import { which } from "zx/core";
 import { makeFolder } from "./atomic.ts";
 import type { Color } from "./color.ts";
+import { isInside } from "./confined.ts";
 import { UsageError } from "./errors.ts";
 import type { Stack } from "./stack.ts";
 import { z } from "./zod.ts";
@@ -232,9 +233,6 @@ function realPath(path: string): string {
     return parent === path ? path : join(realPath(parent), basename(path));
   }
 }
-
-const isInside = (path: string, folder: string): boolean =>
-  path === folder || path.startsWith(folder === "/" ? folder : `${folder}/`);
 
 /** The folders that containers can write to. */
 type Mounts = Pick<Settings, "vaultPath" | "oauthDataPath">;

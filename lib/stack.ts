@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { EXIT, InterruptedError, SIGNALS, ToolError } from "./errors.ts";
 import { addToHistory, DONE, DONE_INTERRUPTED, type Entry } from "./history.ts";
-import { type Leaves, type Lock, type Note, noLock, readLock, takeLock } from "./lock.ts";
+import { type Leaves, type Lock, type Note, noLock, readLock, takeLock, type Verb } from "./lock.ts";
 import { createLog, type Log } from "./log.ts";
 import { openLogFile } from "./logfile.ts";
 import { takeOverState } from "./migrate.ts";
@@ -33,7 +33,7 @@ export const lookingAt = (settings: Settings, log: Log): Stack => ({
   settings,
   options: { help: false, verbose: false, quiet: false, dryRun: true, acceptEmptyVault: false },
   log,
-  lock: noLock("status", undefined),
+  lock: noLock("deploy", undefined),
   signal: new AbortController().signal,
   look: (_, look) => look(),
   step: async () => undefined,
@@ -97,7 +97,7 @@ export interface Outcome {
 
 interface Script {
   /** What it is called in the lock, the log and notifications. */
-  verb: string;
+  verb: Verb;
   /** Printed for `--help`. */
   help: string;
   /** Whether it knows `--keep`. */

@@ -126,3 +126,12 @@ export async function rememberVault({ settings, options, log }: Stack): Promise<
     log.warn(`what the vault has was not noted: ${error}`);
   }
 }
+
+/**
+ * Notes, where nothing was noted yet, that releases used the vault before: they have left their folder in it. Throws what
+ * the file system throws.
+ */
+export async function assumeVaultUsed(settings: Settings): Promise<void> {
+  if (await noted(settings)) return;
+  await replaceFile(noteFile(settings), `${JSON.stringify({ vault: "our folder" })}\n`);
+}

@@ -20,7 +20,7 @@ interface Marks {
   places: Places;
   warnings: string[];
   mark(color: "blue" | "green"): Promise<void>;
-  begin(): Promise<void>;
+  begin(otherwise?: "blue" | "green"): Promise<void>;
 }
 
 const colors = suite<Marks>("color");
@@ -40,7 +40,7 @@ colors.before.each(async (context) => {
     places,
     warnings,
     mark: (color: "blue" | "green") => markActive(stack, color),
-    begin: () => beginRecord(stack),
+    begin: (otherwise?: "blue" | "green") => beginRecord(stack, otherwise),
   });
 });
 
@@ -105,6 +105,18 @@ colors("where there is none yet, it begins with what the state file says", async
   await writeFile(places.activeColorFile, "blue\n");
   await begin();
   assert.is(await getActiveColor(places), "green");
+});
+
+colors("the mark of another state file counts only where its own says nothing", async ({ places, begin }) => {
+  await begin("green");
+  assert.is(await getActiveColor(places), "green");
+  await begin("blue");
+  assert.is(await getActiveColor(places), "green", "the record was there");
+  await rm(places.recordFile);
+  await mkdir(join(places.vaultPath, "_build"));
+  await writeFile(places.activeColorFile, "blue\n");
+  await begin("green");
+  assert.is(await getActiveColor(places), "blue");
 });
 
 colors("a record that cannot be written is an error; a state file, a warning", async (context) => {

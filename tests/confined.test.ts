@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdir, mkdtemp, readdir, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, realpath, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
@@ -94,6 +94,21 @@ confinement(
     );
   },
 );
+
+confinement("a file is known by its inode, and never by what a link leads to", async (context) => {
+  const { vault, outside, folder } = context;
+  const identity = () => confined(folder, [vault], false, (here) => here.identity("lock"));
+  assert.is(identity(), undefined);
+  await writeFile(join(folder, "lock"), "");
+  const { dev, ino } = await stat(join(folder, "lock"));
+  assert.equal(identity(), { dev, ino });
+  await writeFile(join(outside, "file"), "");
+  for (const target of [join(outside, "file"), "/dev/null"]) {
+    await rm(join(folder, "lock"));
+    await symlink(target, join(folder, "lock"));
+    assert.throws(identity, /ELOOP/);
+  }
+});
 
 confinement("names that lead elsewhere are refused", ({ vault, folder }) => {
   for (const name of ["../state", "a/b", "..", "/etc/passwd"])

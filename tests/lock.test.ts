@@ -1,6 +1,6 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { LockedError, StateFileError } from "../lib/errors.ts";
@@ -104,6 +104,27 @@ lock("what is not settled is found again by the run after the next", async ({ fi
   const fourth = await takeLock(file, "deploy", silent);
   assert.is(fourth.unfinished(), undefined);
   fourth.end("nothing");
+});
+
+lock("a note can be read also where something longer was there before", async ({ file }) => {
+  await mkdir(dirname(file));
+  await writeFile(file, "x".repeat(5000));
+  const first = await takeLock(file, "deploy", silent);
+  first.note({ to: "green" });
+  assert.is(JSON.parse(await readFile(file, "utf8")).to, "green");
+  first.end("what it noted");
+  const second = await takeLock(file, "deploy", silent);
+  assert.is(second.unfinished()?.to, "green");
+  second.end("nothing");
+});
+
+lock("what no script has noted counts as nothing", async ({ file }) => {
+  await mkdir(dirname(file));
+  const note = { pid: 1, since: "2026-01-01T00:00:00Z", to: "green" };
+  await writeFile(file, JSON.stringify({ ...note, verb: "deploy".repeat(500) }));
+  const next = await takeLock(file, "deploy", silent);
+  assert.is(next.unfinished(), undefined);
+  next.end("nothing");
 });
 
 lock("a lock that cannot be written is an error that names the file", async () => {

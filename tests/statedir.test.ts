@@ -61,6 +61,48 @@ folders("one that others could have written to is refused, with what to do", asy
   refused(/belongs to the user 54321, who is neither root, nor you, nor the owner of the checkout.*chown -R/);
 });
 
+folders(
+  "one that is used for something else is refused, and stays as it is",
+  async ({ folder, settings }) => {
+    await mkdir(folder, { recursive: true, mode: 0o755 });
+    await writeFile(join(folder, "precious"), "");
+    for (const path of [folder, join(folder, "precious")]) await chown(path, 0, NOBODY_ELSES);
+    for (const act of [checkStateDir, openStateDir])
+      assert.throws(
+        () => act(settings),
+        (error: unknown) => error instanceof UsageError && /something else, precious is/.test(error.message),
+      );
+    const { mode, gid } = await stat(folder);
+    assert.equal([mode & 0o777, gid], [0o755, NOBODY_ELSES]);
+    assert.is((await stat(join(folder, "precious"))).gid, NOBODY_ELSES);
+  },
+);
+
+folders("a link is refused: it may lead anywhere", async ({ folder, settings }) => {
+  await mkdir(`${folder}-elsewhere`, { recursive: true, mode: 0o755 });
+  await symlink(`${folder}-elsewhere`, folder);
+  for (const act of [checkStateDir, openStateDir])
+    assert.throws(
+      () => act(settings),
+      (error: unknown) => error instanceof UsageError && error.message.includes("it is a symbolic link"),
+    );
+  assert.is((await stat(`${folder}-elsewhere`)).mode & 0o777, 0o755);
+});
+
+folders("of one that is in use, only the tool's own files are handed over", async ({ folder, settings }) => {
+  openStateDir(settings);
+  const owned = ["lock", "blue-green.log", ".history.jsonl.tmp"];
+  for (const name of [...owned, "@eaDir"]) {
+    await writeFile(join(folder, name), "");
+    await chown(join(folder, name), NOBODY_ELSES, NOBODY_ELSES);
+  }
+  await symlink(join(folder, "@eaDir"), join(folder, "vault.json"));
+  openStateDir(settings);
+  const { uid } = await stat(ROOT);
+  for (const name of owned) assert.is((await stat(join(folder, name))).uid, uid, name);
+  assert.is((await stat(join(folder, "@eaDir"))).uid, NOBODY_ELSES);
+});
+
 folders("what is no folder, or in none, is refused", async ({ folder, settings }) => {
   await mkdir(join(folder, ".."));
   await writeFile(folder, "");

@@ -10,7 +10,7 @@ import { stillMeant } from "../lib/unfinished.ts";
 
 const NOW = Date.parse("2026-11-24T03:00:00Z");
 const at = (minutes: number): string => new Date(NOW + minutes * 60_000).toISOString();
-const note = (since: string) => ({ verb: "rollback", pid: 1, since });
+const note = (since: string) => ({ verb: "rollback" as const, pid: 1, since });
 const entry = (time: string, rest: Partial<Entry> = {}): Entry => ({
   time,
   verb: "deploy",

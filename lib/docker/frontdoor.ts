@@ -8,7 +8,7 @@ import { ACT_SECONDS, checkCompose, compose, docker, expectSuccess, TELL_SECONDS
 const FIRST_START_SECONDS = 1800;
 
 /** The containers of nginx and auth. */
-export interface FrontDoor {
+interface FrontDoor {
   nginx: Container;
   auth: Container;
 }

@@ -28,6 +28,8 @@ export interface Image {
   revision: string | undefined;
   /** The Compose project that built it. */
   project: string | undefined;
+  /** The service that it was built for: see `serviceOf`. */
+  service: string | undefined;
 }
 
 /** An image by its name or id; undefined when there is none. Throws DockerError. */
@@ -43,6 +45,7 @@ export async function inspectImage(stack: Stack, name: string): Promise<Image | 
     bytes: Size,
     revision: labels[REVISION] || undefined,
     project: labels["com.docker.compose.project"],
+    service: labels["com.docker.compose.service"],
   };
 }
 

@@ -18,6 +18,7 @@ import type { Settings } from "../settings.ts";
 import type { Stack } from "../stack.ts";
 import { awaitThat } from "../wait.ts";
 import { keyHeaders } from "./key.ts";
+import { CONFIGURATION_FOLDER } from "./workers.ts";
 import { writeConfiguration } from "./written.ts";
 
 /** How long, in seconds, the first look-up of the colours' addresses may take after a start. */
@@ -122,16 +123,13 @@ function expectOwnPort({ settings, log }: Stack, nginx: Container): void {
     log.warn(`NGINX_BIND is ${nginxBind}, but ${nginxContainer} still listens on all addresses: ${anew}`);
 }
 
-/** Where nginx has its configuration, in its container. */
-const CONFIGURATION = "/etc/nginx";
-
 /**
  * The link that a run changes must be the one that nginx reads. Another checkout with this project's name also has a lock
  * and a record of its own: the two would release over each other.
  */
 function expectOwnFolder({ settings }: Stack, nginx: Container): void {
   const { nginxFolder, nginxContainer, dockerCmd, project } = settings;
-  const mounted = nginx.folders[CONFIGURATION]?.replace(/^\/host_mnt(?=\/)/, ""); // as Docker Desktop has it
+  const mounted = nginx.folders[CONFIGURATION_FOLDER]?.replace(/^\/host_mnt(?=\/)/, ""); // as Docker Desktop has it
   if (mounted === undefined || isSameFolder(mounted, nginxFolder)) return;
   throw new UsageError(
     `${nginxContainer} goes by the folder ${mounted}, but this checkout has ${nginxFolder}`,

@@ -1,5 +1,8 @@
+/** Where nginx has the folder of its configuration, in its container. */
+export const CONFIGURATION_FOLDER = "/etc/nginx";
+
 /** nginx's configuration, in its container. */
-export const CONFIGURATION = "/etc/nginx/nginx-blue-green.conf";
+export const CONFIGURATION = `${CONFIGURATION_FOLDER}/nginx-blue-green.conf`;
 
 /** The title that nginx gives to a worker, as a pattern that the command which looks for it does not match itself. */
 export const WORKER = "'[w]orker process'";
