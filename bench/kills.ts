@@ -100,7 +100,7 @@ const REPAIRS: [RegExp, string][] = [
   [/was not verified to the end: going back/, "an unverified release taken back"],
   [/serves, .*: verifying it|so \w+ is verified/, "what served verified before it was marked"],
   [/is marked as active, but .* was verified: set right/, "a verified color marked"],
-  [/is not what is asked for now/, "an old rollback not taken for the one of now"],
+  [/will not be finished now/, "an old rollback not taken for the one of now"],
   [/it gets the traffic/, "traffic given to the only color that was well"],
   [/does not run: bringing it up/, "nginx or auth brought up"],
   [/✓ stop (blue|green)[\s\S]*✓ note that it is put right/, "a color that was left running stopped"],

@@ -50,7 +50,7 @@ export async function checkMemory(stack: Stack, active: Color): Promise<void> {
   const name = containerOf(stack.settings, active);
   throw new MemoryError(`Not enough memory for a second color: ${mib(free)} free, swap included`, {
     details: `${name}, which serves, holds ${mib(held)}; ${getInactiveColor(active)} would need about as much.`,
-    next: `End something else or add swap, then run this again; docker stats shows what containers take. Where ${active} holds more than it should, restart it at a quiet time: ${stack.settings.dockerCmd} restart ${name}. Nothing was started.`,
+    next: `Stop other programs or add swap, then run this again; docker stats shows what containers take. Where ${active} holds more than it should, restart it at a quiet time: ${stack.settings.dockerCmd} restart ${name}. Nothing was started.`,
   });
 }
 
@@ -63,7 +63,7 @@ export async function warnOfMemory(stack: Stack, active: Color): Promise<void> {
     await checkMemory(stack, active);
   } catch (error) {
     if (!(error instanceof MemoryError)) throw error;
-    stack.log.warn(`${error.message}. ${error.details} Going on: it is the way back`);
+    stack.log.warn(`${error.message}. ${error.details} Continuing, because this is a rollback`);
   }
 }
 

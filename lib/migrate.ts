@@ -63,7 +63,7 @@ export async function takeOverState(stack: Stack): Promise<void> {
     }
   } catch (error) {
     if (error instanceof ToolError) throw error;
-    throw new StateFileError(`Cannot begin the state folder ${settings.stateDir}`, {
+    throw new StateFileError(`Cannot set up the state folder ${settings.stateDir}`, {
       details: String(error),
       next: "Make room on its disk, or point STATE_DIR elsewhere, then run this again; what is there from before stays as it is.",
     });

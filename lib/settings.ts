@@ -402,7 +402,7 @@ export async function createFolders({ settings: { oauthDataPath }, step }: Stack
 export async function createFoldersForWayBack(stack: Stack): Promise<void> {
   await createFolders(stack).catch((error) => {
     if (!(error instanceof UsageError)) throw error;
-    stack.log.warn(`${error.message}; going back does without: ${error.details}`);
+    stack.log.warn(`${error.message}; the rollback continues without it: ${error.details}`);
   });
 }
 

@@ -47,7 +47,7 @@ export async function isAskedAgain({ settings, log }: Stack, cutOff: Note | unde
   if (cutOff?.verb !== "rollback") return false;
   const meant = stillMeant(cutOff, await readHistory(settings.historyFile), Date.now(), silence(settings));
   if (!meant)
-    log.warn(`${howItEnded(cutOff)}, and is not what is asked for now: going back from what serves`);
+    log.warn(`${howItEnded(cutOff)}, and will not be finished now: rolling back from the serving color`);
   return meant;
 }
 

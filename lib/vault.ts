@@ -123,7 +123,7 @@ export async function rememberVault({ settings, options, log }: Stack): Promise<
     const place = await placeOf(settings);
     await replaceFile(noteFile(settings), `${JSON.stringify({ vault, place })}\n`);
   } catch (error) {
-    log.warn(`what the vault has was not noted: ${error}`);
+    log.warn(`could not record what the vault contains: ${error}`);
   }
 }
 

@@ -65,7 +65,7 @@ memory(
     assert.is(run.exitCode, 0, run.stdall);
     assert.match(
       run.stderr,
-      /Not enough memory for a second color: 3 MiB free.* Going on: it is the way back/,
+      /Not enough memory for a second color: 3 MiB free.* Continuing, because this is a rollback/,
     );
     assert.is((await stack.front()).color, "green");
   },

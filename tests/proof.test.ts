@@ -184,7 +184,7 @@ proof(
       await cutOff(stack, "rollback");
       await rewrite(stack, { since });
       const output = await goBack(stack);
-      assert.match(output, "and is not what is asked for now: going back from what serves");
+      assert.match(output, "and will not be finished now: rolling back from the serving color");
       assert.match(output, "Rolled back green → blue");
       await serves(stack, "blue", "2.0.0");
     }

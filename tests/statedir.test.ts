@@ -256,7 +256,7 @@ attacks("two checkouts of one project: the second is told where the first is, ex
     assert.is(run.exitCode, 2, run.stdall);
     assert.match(
       run.stderr,
-      `${stack.nginxContainer} goes by the folder ${stack.folder}/nginx, but this checkout has ${other}/nginx`,
+      `${stack.nginxContainer} mounts the folder ${stack.folder}/nginx, but this checkout has ${other}/nginx`,
     );
   }
   await symlink(stack.folder, join(stack.folder, "alias"));

@@ -46,11 +46,11 @@ wayBack("does without an auth that does not start: a warning", async ({ stack })
   await stack.docker("stop", "--time", "1", auth);
   const squatter = createServer().listen(Number(stack.env.AUTH_PORT), "127.0.0.1");
   const output = await goesBack(stack).finally(() => squatter.close());
-  assert.match(output, "auth could not be brought up; going back does without");
+  assert.match(output, "auth could not be started; the rollback continues without it");
   await stack.docker("rm", "--force", auth);
   assert.match(
     await goesBack(stack, noCompose(stack)),
-    "auth could not be brought up; going back does without: Compose cannot read",
+    "auth could not be started; the rollback continues without it: Compose cannot read",
   );
   await goesBack(stack);
   assert.is(await stack.field(auth, "{{.State.Status}}"), "running");
@@ -58,7 +58,10 @@ wayBack("does without an auth that does not start: a warning", async ({ stack })
 
 wayBack("does without auth's folder", async ({ stack }) => {
   const output = await goesBack(stack, { OAUTH_DATA_PATH: "/proc/none/oauth" });
-  assert.match(output, "Cannot make the folder /proc/none/oauth (OAUTH_DATA_PATH); going back does without");
+  assert.match(
+    output,
+    "Cannot make the folder /proc/none/oauth (OAUTH_DATA_PATH); the rollback continues without it",
+  );
 });
 
 wayBack("does without a network that was removed: the container is made anew", async ({ stack }) => {

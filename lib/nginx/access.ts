@@ -8,7 +8,7 @@ export function renderAccess({
   trustedProxies,
 }: Pick<Settings, "bodyMax" | "trustedProxies">): string {
   return [
-    "# Written by each run from BODY_MAX and TRUSTED_PROXIES; what is changed here by hand is replaced.",
+    "# Written by each run from BODY_MAX and TRUSTED_PROXIES; manual changes are overwritten.",
     `client_max_body_size ${bodyMax};`,
     ...trustedProxies.map((proxy) => `set_real_ip_from ${proxy};`),
     "real_ip_header X-Forwarded-For;",

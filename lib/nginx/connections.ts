@@ -24,7 +24,7 @@ export const reusedIdleSeconds = ({ apiIdleSeconds }: Idle): number =>
 export function renderConnections(settings: Idle): string {
   const seconds = reusedIdleSeconds(settings);
   return [
-    "# Written by each run from API_IDLE_SECONDS; what is changed here by hand is replaced.",
+    "# Written by each run from API_IDLE_SECONDS; manual changes are overwritten.",
     ...(seconds === 0
       ? ["keepalive 0;"]
       : [`keepalive ${IDLE_CONNECTIONS};`, `keepalive_timeout ${Math.round(seconds * 1000)}ms;`]),

@@ -90,7 +90,7 @@ export async function bringUpForWayBack(stack: Stack): Promise<void> {
     if (!(error instanceof ToolError) || error instanceof InterruptedError) throw error;
     const { message, details } = error;
     stack.log.warn(
-      [`auth could not be brought up; going back does without: ${message}`, details].join("\n").trim(),
+      [`auth could not be started; the rollback continues without it: ${message}`, details].join("\n").trim(),
     );
   }
 }
@@ -104,7 +104,7 @@ async function bringUp(stack: Stack, down: Down, deadline?: number): Promise<voi
 function expectOwnPort({ settings, log }: Stack, nginx: Container): void {
   const { nginxPort, nginxBind, nginxUrl, nginxContainer, dockerCmd } = settings;
   if (nginx.status === "absent") return;
-  const anew = `have nginx made anew at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again`;
+  const anew = `recreate the nginx container at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again`;
   if (!nginx.ports.includes(nginxPort)) {
     throw new UsageError(
       `NGINX_PORT is ${nginxPort}, but ${nginxContainer} was made for ${nginx.ports.join(", ")}`,
@@ -132,10 +132,10 @@ function expectOwnFolder({ settings }: Stack, nginx: Container): void {
   const mounted = nginx.folders[CONFIGURATION_FOLDER]?.replace(/^\/host_mnt(?=\/)/, ""); // as Docker Desktop has it
   if (mounted === undefined || isSameFolder(mounted, nginxFolder)) return;
   throw new UsageError(
-    `${nginxContainer} goes by the folder ${mounted}, but this checkout has ${nginxFolder}`,
+    `${nginxContainer} mounts the folder ${mounted}, but this checkout has ${nginxFolder}`,
     {
       details: `Two checkouts drive the project ${project}, or one was moved.`,
-      next: `Run this in the other checkout, or give this one another COMPOSE_PROJECT_NAME. If this one was moved, have nginx made anew at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
+      next: `Run this in the other checkout, or give this one another COMPOSE_PROJECT_NAME. If this one was moved, recreate the nginx container at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
     },
   );
 }

@@ -50,5 +50,5 @@ export const refused = ({ settings }: Stack, details: string): ConfigurationErro
   new ConfigurationError("nginx does not take its configuration", {
     details,
     next: `See what nginx says with: ${settings.dockerCmd} exec ${settings.nginxContainer} nginx -t -c ${CONFIGURATION}
-Mend it, then run this again; what serves was not touched.`,
+Fix it, then run this again; the serving color was not touched.`,
   });
