@@ -95,7 +95,7 @@ const thisTool: Contender = async (stack, load, version) => {
   };
 };
 
-/** Asks over a new connection each time, until the colour answers; tells when that was, by the load's clock. */
+/** Asks over a new connection each time, until the color answers; tells when that was, by the load's clock. */
 async function firstFreshAnswer(stack: Scratch, load: Load, color: Color): Promise<number> {
   while ((await stack.front()).color !== color) await sleep(5);
   return load.now();
@@ -132,7 +132,7 @@ async function bareReloads(stack: Scratch, load: Load): Promise<number> {
   return quantile(times, 0.5);
 }
 
-/** A rollback to a paused colour, from the command to the first new answer, the interpreter included. */
+/** A rollback to a paused color, from the command to the first new answer, the interpreter included. */
 async function warmRollbacks(stack: Scratch, load: Load): Promise<number> {
   const paused = { STANDBY: "paused" };
   expectDone(await stack.rollback([], paused));

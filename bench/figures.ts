@@ -19,7 +19,7 @@ export interface OwnTimes {
   deploy: number;
   /** A rollback to a stopped container, from the command to the first new answer, less the API's own boot. */
   rollback: number;
-  /** A rollback to a paused colour, from the command to the first new answer, the interpreter included. */
+  /** A rollback to a paused color, from the command to the first new answer, the interpreter included. */
   warmRollback: number;
   /** From the swap of the link to the first new answer. */
   switch: number;

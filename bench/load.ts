@@ -11,7 +11,7 @@ export interface Shot {
   /** When it was sent and how long it took until its last byte, in ms; `at` counts from the start of the load. */
   at: number;
   ms: number;
-  /** The colour that answered, as nginx and the API both said; undefined for a failure. */
+  /** The color that answered, as nginx and the API both said; undefined for a failure. */
   color?: string;
   /** Why it is a loss: an error's code, a status, or an answer with other content than was asked for. */
   failure?: string;
@@ -65,10 +65,10 @@ async function call(agent: Agent, origin: string, name: string, args: object): P
   });
 }
 
-/** The text of a tool's result; each one starts with the colour of the API that made it. */
+/** The text of a tool's result; each one starts with the color of the API that made it. */
 const resultOf = (message: string): string => JSON.parse(message).result.content[0].text;
 
-/** Sends one request of a kind and gives the colour that answered it, when every byte is as it must be. */
+/** Sends one request of a kind and gives the color that answered it, when every byte is as it must be. */
 async function shoot(agent: Agent, origin: string, kind: Kind, stream = STREAM): Promise<string> {
   const expect = (actual: string, expected: string, color: string): string => {
     if (actual !== expected) throw new WrongAnswer("wrong content");

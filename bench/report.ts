@@ -158,7 +158,7 @@ ${bars.filter(Boolean).join("")}
 ${mark(BEFORE_MS, "the command to switch", 2)}${mark(firstAnswer - from, "first response by the new build", 1)}${stop > firstAnswer ? mark(stop - from, "the old container is told to stop", 0) : ""}${seconds.join("")}`;
 }
 
-/** Answers per 100 ms by colour around each contender's worst switch, failures in red, as an SVG. */
+/** Answers per 100 ms by color around each contender's worst switch, failures in red, as an SVG. */
 export function picture(outcomes: readonly Outcome[]): string {
   const height = outcomes.length * STRIP + 20;
   const counts = outcomes.flatMap(columnsOf).map(({ blue, green, failed }) => blue + green + failed);

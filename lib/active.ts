@@ -9,12 +9,12 @@ import type { Stack } from "./stack.ts";
 
 /** What the three places say that can disagree, what runs, and what the run before was about. */
 export interface Seen {
-  /** The colour of a healthy answer through nginx; undefined when there is none. */
+  /** The color of a healthy answer through nginx; undefined when there is none. */
   nginx: Color | undefined;
   containers: Readonly<Record<Color, State>>;
-  /** Where the active link points: a colour, or else its target as it stands; undefined when there is none. */
+  /** Where the active link points: a color, or else its target as it stands; undefined when there is none. */
   link: string | undefined;
-  /** The colour that was marked last; undefined when none was. */
+  /** The color that was marked last; undefined when none was. */
   file: Color | undefined;
   /** What a run before was about that did not come to its end; undefined when it did. */
   cutOff?: CutOff | undefined;
@@ -24,9 +24,9 @@ export interface Seen {
 export type CutOff = Pick<Note, "verb" | "to" | "verified" | "result">;
 
 /**
- * What must be done before a colour that serves is taken for the active one.
+ * What must be done before a color that serves is taken for the active one.
  * - `nothing`: it is marked, or a run has recorded that it was verified in full.
- * - `go back`: a deploy was cut off before it had verified it: the marked colour gets the traffic back.
+ * - `go back`: a deploy was cut off before it had verified it: the marked color gets the traffic back.
  * - `verify or go back`: a rollback was, or an owner switched by hand as a failed reload told them to.
  * - `verify`: nothing explains it, or nothing was ever marked: there is nothing known to be better.
  * - `leave`: it is not to be: the run goes back from it. Only `forWayBack` says so.
@@ -34,18 +34,18 @@ export type CutOff = Pick<Note, "verb" | "to" | "verified" | "result">;
  */
 export type Proof = "nothing" | "go back" | "verify or go back" | "verify" | "leave" | "done";
 
-/** From which colour a run goes to the other, and what it sets right before. */
+/** From which color a run goes to the other, and what it sets right before. */
 export interface Truth {
   active: Color;
   /** Whether it was seen to serve through nginx, so that "it serves again" can be proven. */
   serves: boolean;
-  /** The colour that was marked last, or whose verification was recorded; undefined when none was. */
+  /** The color that was marked last, or whose verification was recorded; undefined when none was. */
   marked: Color | undefined;
   /** What is still to be done before it may be marked as active. */
   proof: Proof;
-  /** Whether the other colour runs as well: nothing is built over it before that is settled. */
+  /** Whether the other color runs as well: nothing is built over it before that is settled. */
   bothRun: boolean;
-  /** Nobody serves: these colours may get the traffic at once, the first that is well. The first is the marked one. */
+  /** Nobody serves: these colors may get the traffic at once, the first that is well. The first is the marked one. */
   rescue: readonly Color[];
   /** The places that say otherwise, in words. */
   wrong: readonly ("link" | "file")[];
@@ -62,7 +62,7 @@ function proofOf(color: Color, { file, cutOff }: Seen): Proof {
 
 /**
  * What is true, when nginx, the containers, the link and the mark disagree. The first row that fits counts; `·` is
- * anything, X one colour and Y the other; "the record" is that of a run that did not come to its end. A colour whose full
+ * anything, X one color and Y the other; "the record" is that of a run that did not come to its end. A color whose full
  * verification is recorded counts as marked. "Set right" is reported, never silent.
  *
  * | nginx serves | X       | Y       | link | marked | the record   | active | what the run does |

@@ -36,7 +36,7 @@ export async function checkDiskSpace(stack: Stack): Promise<void> {
 }
 
 /**
- * Spec `build_container`: builds the image of one colour and labels it with its source revision, in BUILD_SECONDS at most, or until the run is interrupted.
+ * Spec `build_container`: builds the image of one color and labels it with its source revision, in BUILD_SECONDS at most, or until the run is interrupted.
  * Throws BuildError with the output and the free disk space, InterruptedError.
  */
 export async function buildContainer(stack: Stack, color: Color): Promise<void> {

@@ -9,7 +9,7 @@ import type { Stack } from "./stack.ts";
 export const COLORS = ["blue", "green"] as const;
 export type Color = (typeof COLORS)[number];
 
-/** Is this text exactly the name of a colour? */
+/** Is this text exactly the name of a color? */
 export const isColor = (text: string | undefined): text is Color => COLORS.some((color) => color === text);
 
 /** Where the active color stands: in a record that a run goes by, and in the state file, for others to read. */
@@ -31,7 +31,7 @@ const besideStateFile = <T>(
 const isMissing = (error: unknown): boolean =>
   error instanceof Error && "code" in error && error.code === "ENOENT";
 
-/** The colour that a text names, with white space around it or none. Throws StateFileError. */
+/** The color that a text names, with white space around it or none. Throws StateFileError. */
 function colorIn(text: string, file: string, next: string): Color {
   const color = text.trim();
   if (isColor(color)) return color;
@@ -41,7 +41,7 @@ function colorIn(text: string, file: string, next: string): Color {
 }
 
 /**
- * The colour that the state file names; undefined when there is no file. Containers can write it: it is compared, and
+ * The color that the state file names; undefined when there is no file. Containers can write it: it is compared, and
  * never believed where there is a record. Throws StateFileError when it cannot be read or says anything else.
  */
 export async function readStateFile(places: Places): Promise<Color | undefined> {
@@ -60,8 +60,8 @@ export async function readStateFile(places: Places): Promise<Color | undefined> 
 const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 /**
- * The colour that was marked last, by the record; undefined when there is none yet.
- * Throws StateFileError when it cannot be read or says anything else: a guess could rebuild the colour that serves.
+ * The color that was marked last, by the record; undefined when there is none yet.
+ * Throws StateFileError when it cannot be read or says anything else: a guess could rebuild the color that serves.
  */
 async function readRecord({ recordFile }: Places): Promise<Color | undefined> {
   const next =
@@ -80,13 +80,13 @@ async function readRecord({ recordFile }: Places): Promise<Color | undefined> {
 }
 
 /**
- * The colour that was marked last: by the record, and by the state file only where there is no record yet, as before the
+ * The color that was marked last: by the record, and by the state file only where there is no record yet, as before the
  * first run. Undefined where neither says one. Throws StateFileError when the record cannot be read or says anything else.
  */
 export const readMarked = async (places: Places): Promise<Color | undefined> =>
   (await readRecord(places)) ?? (await readStateFile(places).catch(() => undefined));
 
-/** Spec `get_active_color`: the colour that was marked last, blue when none was. Throws StateFileError. */
+/** Spec `get_active_color`: the color that was marked last, blue when none was. Throws StateFileError. */
 export const getActiveColor = async (places: Places): Promise<Color> => (await readMarked(places)) ?? "blue";
 
 /**
@@ -118,11 +118,11 @@ async function writeRecord({ recordFile }: Places, color: Color): Promise<void> 
   }
 }
 
-/** Spec `get_inactive_color`: the other colour. */
+/** Spec `get_inactive_color`: the other color. */
 export const getInactiveColor = (active: Color): Color => (active === "blue" ? "green" : "blue");
 
 /**
- * Spec `mark_active`: writes the colour into the record, atomically and durably, and then into the state file. Only the
+ * Spec `mark_active`: writes the color into the record, atomically and durably, and then into the state file. Only the
  * record is gone by: a state file that cannot be written is a warning, or a container could block its own rollback.
  * With `vaultLost`, why the vault is not there, no state file is made in the empty folder that is left in its place.
  * Throws StateFileError when the record cannot be written.
@@ -146,7 +146,7 @@ function publish({ settings, log }: Pick<Stack, "settings" | "log">, color: Colo
   }
 }
 
-/** Sets the state file right where it does not say which colour serves; what says otherwise is warned about. Never throws. */
+/** Sets the state file right where it does not say which color serves; what says otherwise is warned about. Never throws. */
 export async function repairStateFile(stack: Stack, serving: Color): Promise<void> {
   const { settings, log } = stack;
   try {

@@ -38,7 +38,7 @@ async function whichToKeep(stack: Stack, { active, serves }: Truth): Promise<Col
 }
 
 /**
- * Spec `detect_conflicts`: when both colours run, keeps the one that is asked for. It gets the traffic before the other is stopped.
+ * Spec `detect_conflicts`: when both colors run, keeps the one that is asked for. It gets the traffic before the other is stopped.
  * Gives what is true then. Throws BothRunningError on "abort", and what its steps throw; nothing is stopped then.
  */
 export async function detectConflicts(stack: Stack, truth: Truth): Promise<Truth> {

@@ -63,7 +63,7 @@ export class InterruptedError extends ToolError {
   }
 }
 
-/** The image did not build. The colour that serves was not touched. */
+/** The image did not build. The color that serves was not touched. */
 export class BuildError extends ToolError {}
 
 /** The active link is something else than a link. Nothing was touched. */
@@ -72,30 +72,30 @@ export class LinkError extends ToolError {}
 /** nginx did not take its configuration before anything was started. Nothing was touched. */
 export class ConfigurationError extends ToolError {}
 
-/** The host has less memory than a second colour would take. Nothing was started. */
+/** The host has less memory than a second color would take. Nothing was started. */
 export class MemoryError extends ToolError {}
 
-/** The host port of the colour is somebody else's. Nothing was started. */
+/** The host port of the color is somebody else's. Nothing was started. */
 export class PortConflictError extends ToolError {}
 
-/** Both colours run and nobody said which to keep. Nothing was stopped. */
+/** Both colors run and nobody said which to keep. Nothing was stopped. */
 export class BothRunningError extends ToolError {}
 
-/** A rollback found no other colour. */
+/** A rollback found no other color. */
 export class NothingToRollBackToError extends ToolError {}
 
-/** The new colour did not become healthy, or nginx cannot reach it. No traffic was moved. */
+/** The new color did not become healthy, or nginx cannot reach it. No traffic was moved. */
 export class HealthError extends ToolError {}
 
 /** Traffic through nginx was not what it should be after the switch. */
 export class VerifyError extends ToolError {}
 
-/** What serves was not verified, and cannot be, and the marked colour cannot take over. Nothing was marked, built or removed. */
+/** What serves was not verified, and cannot be, and the marked color cannot take over. Nothing was marked, built or removed. */
 export class UnverifiedError extends ToolError {
   override readonly exitCode = EXIT.manual;
 }
 
-/** A colour that is to stop was not stopped. The release itself stands. */
+/** A color that is to stop was not stopped. The release itself stands. */
 export class StopError extends ToolError {
   override readonly exitCode = EXIT.manual;
 }

@@ -18,7 +18,7 @@ export interface Answer {
   finding: string;
   /** The HTTP status, where there was a whole answer. */
   status?: number;
-  /** The colour that nginx says it has loaded; only answers through nginx carry one. */
+  /** The color that nginx says it has loaded; only answers through nginx carry one. */
   color?: string;
 }
 
@@ -75,7 +75,7 @@ export async function probeHealth(
 }
 
 /**
- * Asks a colour's /health through nginx, whichever colour is active. Its address may be one that nginx does not know yet,
+ * Asks a color's /health through nginx, whichever color is active. Its address may be one that nginx does not know yet,
  * and a switch before it does would answer 502. Never throws.
  */
 const probeThroughNginx = async ({ settings }: Stack, color: Color): Promise<Answer> =>
@@ -85,7 +85,7 @@ const probeThroughNginx = async ({ settings }: Stack, color: Color): Promise<Ans
     await keyHeaders(settings),
   );
 
-/** Does nginx reach a healthy API of this colour now? Never throws. */
+/** Does nginx reach a healthy API of this color now? Never throws. */
 export const nginxReaches = async (stack: Stack, color: Color): Promise<boolean> =>
   (await probeThroughNginx(stack, color)).healthy;
 
@@ -120,7 +120,7 @@ export const healthCommands = ({ settings }: Stack, color: Color): string[] => [
 ];
 
 /**
- * Spec `health_check`: waits until a colour answers its /health well on its host port, and nginx reaches it by name as well.
+ * Spec `health_check`: waits until a color answers its /health well on its host port, and nginx reaches it by name as well.
  * Waits HEALTH_RETRIES × HEALTH_INTERVAL seconds at most; ends at once when the container has ended or keeps restarting.
  * Throws HealthError with the last finding and the last 50 log lines, InterruptedError.
  */

@@ -16,14 +16,14 @@ import { prove, startAgain, stopAgain } from "./proof.ts";
 import { calm, type Stack } from "./stack.ts";
 import { awaitThat } from "./wait.ts";
 
-/** How long, in seconds, the marked colour may take to answer well before another one gets the traffic. */
+/** How long, in seconds, the marked color may take to answer well before another one gets the traffic. */
 const RESCUE_SECONDS = 15;
 
 /** How long, in seconds, the other one may take then: it has had the time of the marked one to boot. */
 const OTHER_SECONDS = 2;
 
 /**
- * Puts right what a run that was killed has left, or a restart that has woken a paused colour: what was verified gets or
+ * Puts right what a run that was killed has left, or a restart that has woken a paused color: what was verified gets or
  * keeps the traffic, the other is drained and stands down, and after a killed deploy its image tag goes back to the last
  * good build. No question: it is known how both came to run. Where neither is well, and neither is of a release that was cut
  * off, that stays for `detectConflicts`.
@@ -75,7 +75,7 @@ export async function finishLeftovers(
 }
 
 /**
- * Nobody serves: the marked colour gets the traffic when it is well within RESCUE_SECONDS, started if it was stopped. Only
+ * Nobody serves: the marked color gets the traffic when it is well within RESCUE_SECONDS, started if it was stopped. Only
  * else another one that runs gets it, as an emergency measure: it is still to be proven.
  */
 async function rescue(stack: Stack, truth: Truth): Promise<Truth> {
@@ -108,7 +108,7 @@ async function rescue(stack: Stack, truth: Truth): Promise<Truth> {
   return { ...truth, active: color, serves: true, proof: isMarked ? "nothing" : "verify", bothRun };
 }
 
-/** Starts a colour where it does not run, and tells what came of it. Throws InterruptedError, and bugs. */
+/** Starts a color where it does not run, and tells what came of it. Throws InterruptedError, and bugs. */
 async function startForRescue(stack: Stack, color: Color): Promise<"runs" | "started" | "impossible"> {
   try {
     return (await startAgain(stack, color)) ? "started" : "runs";
@@ -119,7 +119,7 @@ async function startForRescue(stack: Stack, color: Color): Promise<"runs" | "sta
   }
 }
 
-/** Waits until nothing uses a colour, and stops or pauses it. Throws StopError. */
+/** Waits until nothing uses a color, and stops or pauses it. Throws StopError. */
 export async function drainAndStandDown(stack: Stack, color: Color): Promise<void> {
   const told = [stack, color, getInactiveColor(color)] as const;
   const { drain } = nginxCommands(...told);

@@ -2,7 +2,7 @@ import { type Color, markActive, markCommands } from "./color.ts";
 import type { Stack } from "./stack.ts";
 import { rememberVault, vaultLoss } from "./vault.ts";
 
-/** Marks a colour as active, once it was verified through nginx, and notes what the vault has. Throws StateFileError. */
+/** Marks a color as active, once it was verified through nginx, and notes what the vault has. Throws StateFileError. */
 export const mark = (stack: Stack, color: Color): Promise<void> =>
   stack.step(
     `mark ${color} as active`,

@@ -35,7 +35,7 @@ async function freeMemory(): Promise<number | undefined> {
 }
 
 /**
- * Is there memory for a second colour beside the one that serves, going by what that one holds? Too little would have the
+ * Is there memory for a second color beside the one that serves, going by what that one holds? Too little would have the
  * kernel kill processes, and it may choose those that serve. Where it cannot be seen, it says so and goes on.
  * Throws MemoryError, DockerError.
  */
@@ -55,7 +55,7 @@ export async function checkMemory(stack: Stack, active: Color): Promise<void> {
 }
 
 /**
- * The same for a rollback, as a warning: the release that it leaves may be one that holds more and more memory, and the colour
+ * The same for a rollback, as a warning: the release that it leaves may be one that holds more and more memory, and the color
  * of before needs less. Throws DockerError.
  */
 export async function warnOfMemory(stack: Stack, active: Color): Promise<void> {

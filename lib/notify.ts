@@ -10,7 +10,7 @@ export interface Notice {
   exitCode: number;
   verb: string;
   project: string;
-  /** The colours, where the run came so far as to know them. */
+  /** The colors, where the run came so far as to know them. */
   from: string | undefined;
   to: string | undefined;
   seconds: number;

@@ -72,7 +72,7 @@ async function expectPort(
 }
 
 /**
- * Spec `check_port_available`: a colour's host port is free, or held by its own container, which is about to be replaced.
+ * Spec `check_port_available`: a color's host port is free, or held by its own container, which is about to be replaced.
  * Throws PortConflictError that names the container or process which holds it.
  */
 export const checkPortAvailable = (stack: Stack, color: Color): Promise<void> =>

@@ -13,7 +13,7 @@ import type { Stack } from "./stack.ts";
 
 /**
  * Sees to it that what serves was verified in full before anything goes by it: one healthy answer is also what a build gives
- * that turns sick a moment later. Gives what is true then. Throws UnverifiedError when neither colour can be proven, what
+ * that turns sick a moment later. Gives what is true then. Throws UnverifiedError when neither color can be proven, what
  * serves goes on then; InterruptedError, NginxReloadError, and what marking throws.
  */
 export async function prove(stack: Stack, truth: Truth): Promise<Truth> {
@@ -49,7 +49,7 @@ export async function prove(stack: Stack, truth: Truth): Promise<Truth> {
   }
 }
 
-/** An error after which the other colour may still be the way out; any other is thrown. */
+/** An error after which the other color may still be the way out; any other is thrown. */
 function wayOut(error: unknown): ToolError {
   const none = [InterruptedError, NginxReloadError].some((kind) => error instanceof kind);
   if (error instanceof ToolError && !none) return error;
@@ -59,7 +59,7 @@ function wayOut(error: unknown): ToolError {
 const moveTo = (stack: Stack, color: Color): Promise<void> =>
   stack.step(`switch nginx to ${color}`, () => switchNginx(stack, color), switchCommands(stack, color));
 
-/** Verifies in full the colour that serves, and marks it. Throws VerifyError, InterruptedError, StateFileError. */
+/** Verifies in full the color that serves, and marks it. Throws VerifyError, InterruptedError, StateFileError. */
 async function accept(stack: Stack, truth: Truth): Promise<Truth> {
   const { active } = truth;
   const { verify } = nginxCommands(stack, getInactiveColor(active), active);
@@ -68,7 +68,7 @@ async function accept(stack: Stack, truth: Truth): Promise<Truth> {
   return { ...truth, proof: "done", wrong: [] };
 }
 
-/** Sends the traffic back to the marked colour, started if need be, once it is healthy, and sees it serve. Throws what its steps throw. */
+/** Sends the traffic back to the marked color, started if need be, once it is healthy, and sees it serve. Throws what its steps throw. */
 async function goBack(stack: Stack, truth: Truth): Promise<Truth> {
   const to = getInactiveColor(truth.active);
   const started = await startAgain(stack, to);
@@ -83,7 +83,7 @@ async function goBack(stack: Stack, truth: Truth): Promise<Truth> {
   return { ...truth, ...back, proof: "nothing", bothRun: true, wrong: [] };
 }
 
-/** Starts a colour where it does not run; tells whether it had to. Throws NothingToRollBackToError, DockerError. */
+/** Starts a color where it does not run; tells whether it had to. Throws NothingToRollBackToError, DockerError. */
 export async function startAgain(stack: Stack, color: Color): Promise<boolean> {
   const { status } = await inspectColor(stack, color);
   if (["running", "restarting"].includes(status)) return false; // to make it anew would be to stop it
@@ -92,7 +92,7 @@ export async function startAgain(stack: Stack, color: Color): Promise<boolean> {
   return true;
 }
 
-/** Stops a colour that was only started to see whether it is well. */
+/** Stops a color that was only started to see whether it is well. */
 export const stopAgain = (stack: Stack, color: Color): Promise<void> =>
   stack.step(`stop ${color}`, () => stopContainer(stack, color, NEVER_SERVED_GRACE));
 

@@ -156,11 +156,11 @@ export interface Settings {
   trustedProxies: readonly string[];
   ports: Readonly<Record<Color, number>>;
   vaultPath: string;
-  /** The folder that a colour is built from. */
+  /** The folder that a color is built from. */
   apiContext: string;
   /** How long, in seconds, the API keeps a connection open that no request uses; 0: it closes each after its response. */
   apiIdleSeconds: number;
-  /** The most memory that a colour may take: as it is set, and in bytes; 0 for no limit. */
+  /** The most memory that a color may take: as it is set, and in bytes; 0 for no limit. */
   apiMemory: { set: string; bytes: number };
   activeColorFile: string;
   /** The state file that versions before STATE_DIR used, with lock, history and log beside it. */
@@ -171,7 +171,7 @@ export interface Settings {
   buildSeconds: number;
   verifySeconds: number;
   drainSeconds: number;
-  /** What becomes of the colour that is left: paused, it keeps its memory and is back at once. */
+  /** What becomes of the color that is left: paused, it keeps its memory and is back at once. */
   standby: "stopped" | "paused";
   /** All that a run trusts: lock, record of the active color, history, log. No container can write there. */
   stateDir: string;
@@ -387,7 +387,7 @@ export function loadSettings(
   return exposed.length > 0 ? refuse(exposed) : settings;
 }
 
-/** Spec `get_host_port`: the port on this host behind which a colour's container listens. */
+/** Spec `get_host_port`: the port on this host behind which a color's container listens. */
 export const getHostPort = (settings: Settings, color: Color): number => settings.ports[color];
 
 /** Makes the folder that auth keeps its data in, for its owner only, where there is none. Throws UsageError where it cannot be made. */

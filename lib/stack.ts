@@ -39,7 +39,7 @@ export const lookingAt = (settings: Settings, log: Log): Stack => ({
   step: async () => undefined,
 });
 
-/** The same run where nothing interrupts it: while it takes back, and once the new colour is marked. */
+/** The same run where nothing interrupts it: while it takes back, and once the new color is marked. */
 export function calm(stack: Stack, prefix = ""): Stack {
   const signal = new AbortController().signal;
   return { ...stack, signal, ...stepsOf(stack.options, stack.log, signal, prefix) };

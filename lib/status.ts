@@ -20,7 +20,7 @@ const ColorStatus = z.object({
   /** running, paused, exited, created, restarting, dead, or absent; unknown when Docker does not answer. */
   container: z.string(),
   port: z.number(),
-  /** The image id of the container, else of the colour's tag. */
+  /** The image id of the container, else of the color's tag. */
   image: z.string().nullable(),
   /** ISO 8601. */
   built: z.string().nullable(),
@@ -35,7 +35,7 @@ const ColorStatus = z.object({
 /** What `scripts/status.mts --json` prints. */
 export const Status = z.object({
   project: z.string(),
-  /** The colour of a healthy answer through nginx, just now; null when there was none. */
+  /** The color of a healthy answer through nginx, just now; null when there was none. */
   serving: z.enum(COLORS).nullable(),
   colors: z.object({ blue: ColorStatus, green: ColorStatus }),
   nginx: z.string(),

@@ -50,7 +50,7 @@ export async function undo(
 }
 
 /**
- * Sends the traffic back to the colour it came from, drains the other and stops it. The other keeps running when any of
+ * Sends the traffic back to the color it came from, drains the other and stops it. The other keeps running when any of
  * that fails, and when it serves where nothing did before: it may be the only one that can. Throws what its steps throw.
  */
 export async function takeTrafficBack(stack: Stack, from: Truth, other: Color): Promise<void> {

@@ -28,7 +28,7 @@ const every: Seen[] = [undefined, ...COLORS].flatMap((nginx) =>
   ),
 );
 
-/** The rows of the table in `decide`'s docstring; the first that fits one of the colours, as X, counts. */
+/** The rows of the table in `decide`'s docstring; the first that fits one of the colors, as X, counts. */
 type Row = [
   name: string,
   fits: (seen: Seen, x: Color, y: Color) => boolean,

@@ -6,7 +6,7 @@ import { buildArgs, pruneArgs } from "./image.ts";
 import { upArgs } from "./start.ts";
 import { STAND_DOWN } from "./stop.ts";
 
-/** The commands of the acts that bring one colour up and the other down, for a dry run to tell. */
+/** The commands of the acts that bring one color up and the other down, for a dry run to tell. */
 export const dockerCommands = (stack: Stack, from: Color, to: Color) => ({
   build: [typed(stack, buildArgs(stack, to))],
   start: [typed(stack, upArgs(stack, to))],

@@ -8,7 +8,7 @@ import { docker, dockerFailed, lastLines } from "./engine.ts";
 /** The restart policy of a container that is of a failed release. Only its image would not tell: its settings may be what was bad. */
 export const NEVER = "no";
 
-/** The container of a colour, as the owner meets it in `docker ps`. */
+/** The container of a color, as the owner meets it in `docker ps`. */
 export const containerOf = ({ project }: Settings, color: Color): string => `${project}-api-${color}`;
 
 /** Only what is used: --verbose shows the output, and the whole of it has the environment in it, with the owner's secrets. */
@@ -128,11 +128,11 @@ function ownContainer({ settings }: Stack, name: string, seen: Infer<typeof Insp
 export const inspect = async (stack: Stack, name: string): Promise<Container> =>
   (await inspectAll(stack, { it: name })).it;
 
-/** The container of a colour. Throws DockerError when the engine does not answer or the name is somebody else's. */
+/** The container of a color. Throws DockerError when the engine does not answer or the name is somebody else's. */
 export const inspectColor = (stack: Stack, color: Color): Promise<Container> =>
   inspect(stack, containerOf(stack.settings, color));
 
-/** What a colour's container is to the protocol. */
+/** What a color's container is to the protocol. */
 export type State = "running" | "stopped" | "absent";
 
 /** The state of both containers; one that restarts over and over counts as running, one that is paused does not. Throws DockerError. */
@@ -150,13 +150,13 @@ function stateOf({ status }: Container): State {
   return ["running", "restarting"].includes(status) ? "running" : "stopped";
 }
 
-/** Which colours run. Throws DockerError. */
+/** Which colors run. Throws DockerError. */
 export async function runningColors(stack: Stack): Promise<Color[]> {
   const states = await colorStates(stack);
   return COLORS.filter((color) => states[color] === "running");
 }
 
-/** The last lines that a colour's container logged, as much as can be read. Never throws. */
+/** The last lines that a color's container logged, as much as can be read. Never throws. */
 export async function recentLogs(stack: Stack, color: Color, lines: number): Promise<string> {
   const name = containerOf(stack.settings, color);
   const output = await docker(stack, ["logs", "--tail", String(lines), name]).catch(() => undefined);

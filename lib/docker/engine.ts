@@ -56,7 +56,7 @@ export const compose = ({ settings: { project, composeFiles } }: Stack, ...args:
 export const typed = ({ settings }: Stack, args: string[]): string =>
   [settings.dockerCmd, ...args].map(quote).join(" ");
 
-/** The Compose service of a colour; nginx's configuration names it too. */
+/** The Compose service of a color; nginx's configuration names it too. */
 export const serviceOf = (color: Color): string => `loop-api-${color}`;
 
 /** The filter for what is of this project, as Compose labels it: never anyone else's. */

@@ -4,7 +4,7 @@ import type { Stack } from "../stack.ts";
 import { z } from "../zod.ts";
 import { act, compose, docker, expectSuccess, lastLines, oursOnly, serviceOf } from "./engine.ts";
 
-/** The image of a colour: each keeps its own build, which is what a rollback goes back to. */
+/** The image of a color: each keeps its own build, which is what a rollback goes back to. */
 export const imageOf = ({ project }: Settings, color: Color): string => `${project}-api:${color}`;
 
 const REVISION = "org.opencontainers.image.revision";
@@ -49,12 +49,12 @@ export async function inspectImage(stack: Stack, name: string): Promise<Image | 
   };
 }
 
-/** The image that a colour's tag names, undefined for none. The tag is on the last build that was not found bad. */
+/** The image that a color's tag names, undefined for none. The tag is on the last build that was not found bad. */
 export const taggedImage = (stack: Stack, color: Color): Promise<Image | undefined> =>
   inspectImage(stack, imageOf(stack.settings, color));
 
 /**
- * Puts a colour's tag back on the image it named before a release that failed, or takes it away when there was none, or
+ * Puts a color's tag back on the image it named before a release that failed, or takes it away when there was none, or
  * when that image is gone: else a rollback would start the build that was just found bad. Throws DockerError.
  */
 export async function restoreImage(stack: Stack, color: Color, before: string | undefined): Promise<void> {
@@ -72,11 +72,11 @@ export async function restoreImage(stack: Stack, color: Color, before: string | 
   );
 }
 
-/** The arguments that build a colour's image. */
+/** The arguments that build a color's image. */
 export const buildArgs = (stack: Stack, color: Color): string[] => compose(stack, "build", serviceOf(color));
 
 /**
- * Builds the image of one colour, labelled with its source revision; ends when the run is interrupted.
+ * Builds the image of one color, labelled with its source revision; ends when the run is interrupted.
  * Gives the last lines of its output. Throws DeadlineError after BUILD_SECONDS.
  */
 export async function buildImage(

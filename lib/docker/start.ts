@@ -7,7 +7,7 @@ import { containerOf, inspectColor } from "./container.ts";
 import { act, compose, expectSuccess, serviceOf, typed } from "./engine.ts";
 import { imageOf, taggedImage } from "./image.ts";
 
-/** The arguments that make a colour's container anew from its image, and start it and nothing else. */
+/** The arguments that make a color's container anew from its image, and start it and nothing else. */
 export const upArgs = (stack: Stack, color: Color): string[] =>
   compose(
     stack,
@@ -16,7 +16,7 @@ export const upArgs = (stack: Stack, color: Color): string[] =>
     serviceOf(color),
   );
 
-/** Makes a colour's container anew from its image, and starts it and nothing else. Throws UsageError, DeadlineError. */
+/** Makes a color's container anew from its image, and starts it and nothing else. Throws UsageError, DeadlineError. */
 async function upAnew(stack: Stack, color: Color): Promise<ProcessOutput> {
   checkComposeFiles(stack.settings);
   // A paused one does not hear that it is to stop: replacing it would take its whole grace period.
@@ -25,7 +25,7 @@ async function upAnew(stack: Stack, color: Color): Promise<ProcessOutput> {
   return act(stack, upArgs(stack, color));
 }
 
-/** Spec `start_container`: starts one colour from the image just built, and nothing else. Throws DockerError. */
+/** Spec `start_container`: starts one color from the image just built, and nothing else. Throws DockerError. */
 export const startContainer = async (stack: Stack, color: Color): Promise<void> =>
   expectStarted(color, await upAnew(stack, color));
 
@@ -36,7 +36,7 @@ const expectStarted = (color: Color, output: ProcessOutput): void =>
     "Mend what Docker says and run this again; nothing that serves was touched.",
   );
 
-/** How a colour is started again. */
+/** How a color is started again. */
 export interface Restart {
   /** The container as it was left, paused or stopped; else a new one, where it is gone, of a release that failed or made for another port. */
   asLeft: boolean;
@@ -47,7 +47,7 @@ export interface Restart {
   command: string;
 }
 
-/** Finds out how a colour is started again. Throws NothingToRollBackToError when it has no good build, DockerError. */
+/** Finds out how a color is started again. Throws NothingToRollBackToError when it has no good build, DockerError. */
 export async function findRestart(stack: Stack, color: Color): Promise<Restart> {
   const [{ image, discarded, status, ports }, tagged] = await Promise.all([
     inspectColor(stack, color),

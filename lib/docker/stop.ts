@@ -5,11 +5,11 @@ import { containerOf, inspectColor, NEVER } from "./container.ts";
 import { act, docker, expectSuccess, lastLines } from "./engine.ts";
 import { restoreImage } from "./image.ts";
 
-/** Enough, in seconds, to stop a colour that never had traffic; one that is still starting may not listen to signals yet. */
+/** Enough, in seconds, to stop a color that never had traffic; one that is still starting may not listen to signals yet. */
 export const NEVER_SERVED_GRACE = 3;
 
 /**
- * Spec `stop_container`: stops one colour, if it has a container, within `grace` seconds, or the time that Compose gave it.
+ * Spec `stop_container`: stops one color, if it has a container, within `grace` seconds, or the time that Compose gave it.
  * Throws StopError.
  */
 export function stopContainer(stack: Stack, color: Color, grace?: number): Promise<void> {
@@ -17,7 +17,7 @@ export function stopContainer(stack: Stack, color: Color, grace?: number): Promi
   return quiesce(stack, color, ["stop", ...within]);
 }
 
-/** Stops or pauses one colour, if it has a container that is not so yet. Throws StopError. */
+/** Stops or pauses one color, if it has a container that is not so yet. Throws StopError. */
 async function quiesce(stack: Stack, color: Color, command: string[]): Promise<void> {
   const name = containerOf(stack.settings, color);
   let seen: string;
@@ -35,16 +35,16 @@ async function quiesce(stack: Stack, color: Color, command: string[]): Promise<v
   });
 }
 
-/** What `standDown` does to a colour, by STANDBY. */
+/** What `standDown` does to a color, by STANDBY. */
 export const STAND_DOWN = { stopped: "stop", paused: "pause" } as const;
 
-/** Spec `stop_container` for a colour that a rollback may want back: stops it, or pauses it where STANDBY says so. Throws StopError. */
+/** Spec `stop_container` for a color that a rollback may want back: stops it, or pauses it where STANDBY says so. Throws StopError. */
 export const standDown = (stack: Stack, color: Color): Promise<void> =>
   quiesce(stack, color, [STAND_DOWN[stack.settings.standby]]);
 
 /**
  * Takes a release that failed out of a rollback's reach: its container, which stays for its log, will not be started again,
- * and the colour's tag goes back. A colour that runs is left alone. Throws DockerError.
+ * and the color's tag goes back. A color that runs is left alone. Throws DockerError.
  */
 export async function discardRelease(stack: Stack, color: Color, before: string | undefined): Promise<void> {
   const { status } = await inspectColor(stack, color);

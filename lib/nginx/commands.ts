@@ -1,7 +1,7 @@
 import type { Color } from "../color.ts";
 import type { Stack } from "../stack.ts";
 
-/** How one colour is watched and the other drained, for a dry run to tell. */
+/** How one color is watched and the other drained, for a dry run to tell. */
 export const nginxCommands = ({ settings }: Stack, from: Color, to: Color) => ({
   verify: [`ask ${settings.nginxUrl}/health every second for ${settings.verifySeconds} s: healthy, by ${to}`],
   drain: [

@@ -53,7 +53,7 @@ async function openRequests(stack: Stack, color: Color): Promise<number> {
   return rows.filter(([, , remote, state]) => state === ESTABLISHED && remotes.includes(remote ?? "")).length;
 }
 
-/** Adds to what the run tells at its end. A note that cannot be written is no reason to leave the colour running. */
+/** Adds to what the run tells at its end. A note that cannot be written is no reason to leave the color running. */
 function noteCut({ lock, log }: Stack, open: number): void {
   try {
     if (open > 0) lock.note({ cut: (lock.noted().cut ?? 0) + open });
@@ -63,7 +63,7 @@ function noteCut({ lock, log }: Stack, open: number): void {
 }
 
 /**
- * Waits until nothing uses a colour any more: until no nginx worker of before the switch is left, DRAIN_SECONDS at most.
+ * Waits until nothing uses a color any more: until no nginx worker of before the switch is left, DRAIN_SECONDS at most.
  * Then says how many requests are still open, and ends those workers, so that nginx closes before the container does.
  * Gives how many requests it cut, and notes them: they belong to the outcome of the run. Throws StopError when it cannot see.
  */

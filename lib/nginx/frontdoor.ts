@@ -21,7 +21,7 @@ import { keyHeaders } from "./key.ts";
 import { CONFIGURATION_FOLDER } from "./workers.ts";
 import { writeConfiguration } from "./written.ts";
 
-/** How long, in seconds, the first look-up of the colours' addresses may take after a start. */
+/** How long, in seconds, the first look-up of the colors' addresses may take after a start. */
 const FIRST_LOOKUP_SECONDS = 5;
 
 /** How long, in seconds, nginx may take from the signal to serving with the new upstream. */
@@ -31,7 +31,7 @@ export const RELOAD_SECONDS = 10;
 export const askFrontDoor = ({ nginxUrl, health }: Settings): Promise<Answer> =>
   probeHealth(`${nginxUrl}/health`, health.timeout);
 
-/** Which colour serves, proven by a healthy answer through nginx; undefined when none does. */
+/** Which color serves, proven by a healthy answer through nginx; undefined when none does. */
 export async function servingColor({ settings }: Stack): Promise<Color | undefined> {
   const { healthy, color } = await askFrontDoor(settings);
   return healthy && isColor(color) ? color : undefined;
@@ -48,12 +48,12 @@ export const askLoaded = async (settings: Settings, headers?: Record<string, str
     headers ?? (await keyHeaders(settings)),
   );
 
-/** Which colour nginx has loaded, as it says itself; undefined when it does not answer. Never throws. */
+/** Which color nginx has loaded, as it says itself; undefined when it does not answer. Never throws. */
 export const loadedColor = async (settings: Settings): Promise<string | undefined> =>
   (await askLoaded(settings)).color;
 
 /**
- * Brings up nginx and auth where they do not run, and waits until nginx answers, and serves where a colour runs:
+ * Brings up nginx and auth where they do not run, and waits until nginx answers, and serves where a color runs:
  * asked too early what serves, it would seem that nothing does. Throws DockerError, UsageError, PortConflictError, ConfigurationError.
  */
 export async function bringUpFrontDoor(stack: Stack): Promise<void> {

@@ -6,7 +6,7 @@ import { LinkError } from "../errors.ts";
 import type { Settings } from "../settings.ts";
 import type { Stack } from "../stack.ts";
 
-/** The file that sends the traffic to a colour, and what the active link points at. */
+/** The file that sends the traffic to a color, and what the active link points at. */
 export const upstreamOf = (color: Color): string => `${color}-upstream.conf`;
 
 /** The active link: what nginx reads at start and reload. */
@@ -14,7 +14,7 @@ export const activeUpstream = ({ nginxFolder }: Settings): string =>
   join(nginxFolder, "active-upstream.conf");
 
 /**
- * Where the active link points: the name of a colour, or else its target as it stands; undefined when there is none.
+ * Where the active link points: the name of a color, or else its target as it stands; undefined when there is none.
  * Throws LinkError when something else than a link is in its place: somebody put it there, and a switch would replace it.
  */
 export async function readLink({ settings }: Stack): Promise<string | undefined> {
@@ -33,7 +33,7 @@ export async function readLink({ settings }: Stack): Promise<string | undefined>
 
 /**
  * Makes the link agree with what nginx serves: a run that was killed between swap and reload leaves a link that the next
- * restart of nginx would follow, to a colour that is stopped. Throws what the file system throws.
+ * restart of nginx would follow, to a color that is stopped. Throws what the file system throws.
  */
 export const repairLink = ({ settings }: Stack, serving: Color): Promise<void> =>
   replaceLink(activeUpstream(settings), upstreamOf(serving));

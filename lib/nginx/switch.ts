@@ -19,7 +19,7 @@ const TEST_AND_RELOAD = `nginx -t -q -c ${CONFIGURATION} && kill -HUP 1`;
 
 /**
  * The same, and then waits until no worker of before takes requests any more: they do so for 100 ms, longer on a machine
- * that is busy, with the colour of before, and a drain does not count them yet.
+ * that is busy, with the color of before, and a drain does not count them yet.
  */
 const TEST_RELOAD_AND_WAIT = `
 for title in $(grep -ls ${WORKER} ${TITLES}); do grep -qs ${ENDING} $title || before="$before $title"; done
@@ -41,7 +41,7 @@ export function switchCommands({ settings }: Stack, color: Color): string[] {
   ];
 }
 
-/** Tests and reloads, then asks until nginx says that it has loaded the colour. Throws a plain Error with what it saw. */
+/** Tests and reloads, then asks until nginx says that it has loaded the color. Throws a plain Error with what it saw. */
 export async function reloadInto(stack: Stack, color: Color): Promise<void> {
   const reload = await execInNginx(stack, ["sh", "-c", TEST_RELOAD_AND_WAIT], RELOAD_SECONDS);
   if (reload.exitCode !== 0) throw new Error(reload.stderr.trim());
@@ -61,7 +61,7 @@ async function restoreLink(stack: Stack, before: string | undefined, notWanted: 
   } catch (error) {
     return `The link could not be put back: ${error}`;
   }
-  // A reload that only came late would still bring the new colour: the last word must be the old link's.
+  // A reload that only came late would still bring the new color: the last word must be the old link's.
   await execInNginx(stack, ["sh", "-c", TEST_AND_RELOAD]).catch(() => undefined);
   await awaitThat(RELOAD_SECONDS, async () => (await loadedColor(stack.settings)) !== notWanted);
   const { healthy, color, finding } = await askFrontDoor(stack.settings);
@@ -69,7 +69,7 @@ async function restoreLink(stack: Stack, before: string | undefined, notWanted: 
 }
 
 /**
- * Spec `switch_nginx`: points the active upstream at a colour, tests, reloads, and sees nginx run with it.
+ * Spec `switch_nginx`: points the active upstream at a color, tests, reloads, and sees nginx run with it.
  * Throws NginxReloadError when any of that fails; the old link is back before it does.
  */
 export async function switchNginx(stack: Stack, color: Color): Promise<void> {
@@ -92,7 +92,7 @@ Or switch by hand with: ${switchCommands(stack, color).join(" && ")}`,
 }
 
 /**
- * Sends the traffic back to a colour, and, where it served before, sees it serve again.
+ * Sends the traffic back to a color, and, where it served before, sees it serve again.
  * Throws NginxReloadError, or NotBackError when it is not healthy through nginx within RELOAD_SECONDS.
  */
 export async function switchBack(

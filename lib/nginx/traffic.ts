@@ -6,7 +6,7 @@ import { askFrontDoor } from "./frontdoor.ts";
 
 /**
  * Spec `verify_nginx_traffic`: asks through nginx every second for `duration` seconds (VERIFY_SECONDS; at least once).
- * Throws VerifyError at the first answer that is not healthy or not by the colour, InterruptedError.
+ * Throws VerifyError at the first answer that is not healthy or not by the color, InterruptedError.
  */
 export async function verifyNginxTraffic(
   stack: Stack,

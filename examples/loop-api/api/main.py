@@ -111,7 +111,7 @@ async def call_tool(request_id, params: dict) -> Response:
 
 @app.post("/mcp")
 async def mcp(request: Request) -> Response:
-    """Stateless: no session id, so any colour can answer any request."""
+    """Stateless: no session id, so any color can answer any request."""
     try:
         message = await request.json()
         method, request_id, params = message["method"], message.get("id"), message.get("params", {})
