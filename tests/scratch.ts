@@ -99,7 +99,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     OAUTH_DATA_PATH: join(folder, "oauth"),
     LOOP_API_CONTEXT: join(ROOT, "examples/loop-api"),
     LOOP_AUTH_CONTEXT: join(ROOT, "examples/loop-auth"),
-    HEALTH_RETRIES: "10",
+    HEALTH_RETRIES: "60", // how fast this machine boots a container is not what is tested
     HEALTH_INTERVAL: "1",
     HEALTH_TIMEOUT: "2",
     VERIFY_SECONDS: "1",
