@@ -123,6 +123,7 @@ attacks.before(async (context) => {
   context.stack = await createReleased("attack", { HEALTH_RETRIES: "60" });
   context.outside = join(context.stack.folder, "outside");
   await mkdir(context.outside);
+  await writeFile(join(context.stack.folder, "vault/note.md"), ""); // an empty vault would be taken for one that is lost
   for (const name of [".active-color", "victim"]) await writeFile(join(context.outside, name), "precious\n");
 });
 attacks.after(({ stack }) => stack.remove());
