@@ -225,6 +225,7 @@ function removeOld(stack: Stack, old: Old): void {
       for (const name of [names.lock, names.history, names.log, `${names.log}.1`]) here.remove(name);
     });
   } catch (error) {
+    if (isMissing(error)) return; // as in a new installation
     stack.log.warn(`what was taken over from ${old.folder} was not removed there: ${error}`);
   }
 }
