@@ -128,7 +128,7 @@ async function jump(stack: Scratch, days: number): Promise<void> {
   const text = await readFile(file, "utf8").catch(() => "");
   if (text.trim() === "") return;
   const since = new Date(Date.now() + days * 86_400_000).toISOString();
-  await writeFile(file, text.replaceAll(/"since":"[^"]+"/g, `"since":"${since}"`));
+  await writeFile(file, text.replaceAll(/"(since|updated)":"[^"]+"/g, `"$1":"${since}"`));
 }
 
 /** Does to a run what is to happen to it at that moment. */

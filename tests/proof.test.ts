@@ -56,6 +56,8 @@ async function cutOff(stack: Scratch, verb: Verb, env: Record<string, string> = 
 const imageOf = (stack: Scratch, color: string) => stack.field(`${stack.project}-api:${color}`, "{{.Id}}");
 const lockFile = ({ stateDir }: Scratch): string => join(stateDir, "lock");
 
+const WEEKS_AGO = "2026-01-01T03:00:00.000Z";
+
 /** Rewrites the recovery record. */
 async function rewrite(stack: Scratch, facts: Record<string, unknown>): Promise<void> {
   const text = await readFile(lockFile(stack), "utf8");
@@ -180,9 +182,9 @@ proof(
 proof(
   "a rollback cut off weeks ago, or by a clock in the future, is not finished but done",
   async ({ stack }) => {
-    for (const since of ["2026-01-01T03:00:00.000Z", "2999-01-01T03:00:00.000Z"]) {
+    for (const since of [WEEKS_AGO, "2999-01-01T03:00:00.000Z"]) {
       await cutOff(stack, "rollback");
-      await rewrite(stack, { since });
+      await rewrite(stack, { since, updated: since });
       const output = await goBack(stack);
       assert.match(output, "and will not be finished now: rolling back from the serving color");
       assert.match(output, "Rolled back green → blue");
@@ -209,7 +211,7 @@ proof(
     await serves(stack, "blue", "2.0.0");
 
     assert.is((await stack.rollback([], await noStop(stack))).exitCode, 3);
-    await rewrite(stack, { since: "2026-01-01T03:00:00.000Z" });
+    await rewrite(stack, { since: WEEKS_AGO, updated: WEEKS_AGO });
     assert.match(await goBack(stack), "Rolled back green → blue");
     await serves(stack, "blue", "2.0.0");
   },
@@ -219,7 +221,7 @@ proof(
   "a run killed before it settled anything does not make the record of before its own",
   async ({ stack }) => {
     await cutOff(stack, "rollback");
-    await rewrite(stack, { since: "2026-01-01T03:00:00.000Z" });
+    await rewrite(stack, { since: WEEKS_AGO, updated: WEEKS_AGO });
     const killed = startRun(stack, "rollback");
     await killed.passed("look for Docker");
     killed.kill("SIGKILL");
