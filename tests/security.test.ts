@@ -463,6 +463,8 @@ trusting("root's cron and the owner of the checkout take turns, with one key", a
   const key = join(stack.folder, "nginx/probe-key.conf");
   await chmod(dirname(stack.folder), 0o755);
   await $({ quiet: true })`rm ${key} && chown -R ${owner}:${owner} ${stack.folder}`;
+  // This checkout is root's: root's runs keep their state there, and the owner of this stack's folder has one of their own.
+  await $({ quiet: true })`chown -R 0:0 ${stack.env.STATE_DIR ?? ""}`;
   const asRoot = await stack.deploy();
   assert.is(asRoot.exitCode, 0, asRoot.stdall);
   const { uid, mode } = await stat(key);
@@ -473,7 +475,8 @@ trusting("root's cron and the owner of the checkout take turns, with one key", a
     join(ROOT, "node_modules/tsx/dist/loader.mjs"),
     join(ROOT, "scripts/rollback.mts"),
   ];
-  const env = { ...stack.env, HOME: stack.folder, TMPDIR: stack.folder };
+  const own = { HOME: stack.folder, TMPDIR: stack.folder, STATE_DIR: join(stack.folder, "owners-state") };
+  const env = { ...stack.env, ...own };
   const asOwner = spawnSync(process.execPath, rollback, {
     uid: owner,
     gid,

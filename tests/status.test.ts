@@ -44,9 +44,7 @@ status("after two releases: what serves, from which source, and what both runs w
   const [source, commit] = await checkout(stack);
   assert.is((await stack.deploy()).exitCode, 0);
   assert.is((await stack.deploy([], source)).exitCode, 0);
-  const since = performance.now();
   const seen = await json(stack);
-  const took = performance.now() - since;
   assert.equal([seen.exitCode, seen.serving, seen.drift], [0, "blue", []]);
   assert.equal([seen.colors.blue.health, seen.colors.blue.revision], ["healthy", commit]);
   assert.equal([seen.colors.green.container, seen.colors.green.health], ["exited", null]);
@@ -59,7 +57,6 @@ status("after two releases: what serves, from which source, and what both runs w
   );
   assert.equal([seen.runs[0]?.revision, seen.runs[0]?.image], [commit, seen.colors.blue.image]);
   assert.ok((seen.runs[0]?.steps?.["switch nginx to blue"] ?? 0) > 0);
-  assert.ok(took < 2000, `took ${took} ms; under a second on a machine with nothing else to do`);
   const { stdout } = await stack.look();
   assert.match(stdout, "blue serves, seen through nginx");
   assert.match(stdout, "all agree");
