@@ -10,7 +10,7 @@ import { replaceLink } from "../lib/atomic.ts";
 import { type Color, getInactiveColor } from "../lib/color.ts";
 import { newKeyFile } from "../lib/nginx/key.ts";
 import { ROOT } from "../lib/settings.ts";
-import { createScratch, type Scratch, waitFor } from "../tests/scratch.ts";
+import { createScratch, ownersFile, type Scratch, waitFor } from "../tests/scratch.ts";
 import { clientsTable, manyClients } from "./clients.ts";
 import { type Outcome, type OwnTimes, quantile, type Switch } from "./figures.ts";
 import { type Load, type Mix, startLoad } from "./load.ts";
@@ -152,6 +152,7 @@ async function ownTimes(): Promise<OwnTimes> {
   const stack = await createScratch("bench");
   try {
     Object.assign(stack.env, { VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
+    await ownersFile(stack);
     expectDone(await stack.compose("up", "-d"));
     await waitFor("blue serves", async () => (await stack.front()).status === 200);
     return await measureOwnTimes(stack);
@@ -280,6 +281,7 @@ async function compete(
     // The recipe asks nginx whether it reaches the new color, too: it needs the key that a run would have made.
     const key = await newKeyFile({ nginxFolder: join(stack.folder, "nginx") });
     if (key) await writeFile(key.file, key.content);
+    await ownersFile(stack);
     expectDone(await stack.compose("up", "-d"));
     await waitFor("blue serves", async () => (await stack.front()).status === 200);
     const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, MIX);

@@ -4,12 +4,13 @@ import { request } from "undici";
 import * as assert from "uvu/assert";
 import { replaceLink } from "../lib/atomic.ts";
 import { readHistory } from "../lib/history.ts";
-import { createScratch, type Scratch, waitFor } from "./scratch.ts";
+import { createScratch, ownersFile, type Scratch, waitFor } from "./scratch.ts";
 import { suite } from "./suite.ts";
 
 const nginx = suite<{ stack: Scratch; url: string }>("nginx");
 nginx.before(async (context) => {
   context.stack = await createScratch("nginx");
+  await ownersFile(context.stack); // containers made by hand, and an empty vault: that is one that is not mounted
   context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
 });
 nginx.after(({ stack }) => stack.remove());

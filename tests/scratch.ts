@@ -166,6 +166,10 @@ export async function createScratch(name: string, folderName = "stack"): Promise
   };
 }
 
+/** Puts a file of its owner into a stack's vault. */
+export const ownersFile = ({ folder }: Pick<Scratch, "folder">): Promise<void> =>
+  writeFile(join(folder, "vault/note.md"), "a note\n");
+
 /** A scratch stack after two releases, with these settings: blue serves, green stands by. */
 export async function createReleased(name: string, env: Record<string, string>): Promise<Scratch> {
   const stack = await createScratch(name);
