@@ -113,7 +113,7 @@ nginx("streams: each event arrives when it was sent, not at the end", async ({ u
 });
 
 nginx("logs color, upstream address, status and times, and no query string", async ({ stack, url }) => {
-  await (await request(`${url}/health?secret=42`)).body.dump();
+  await (await request(`${url}/health?secret=42`)).body.dump(); // nginx writes its log once a second
   await sleep(200);
   const { stdout } = await stack.docker("logs", "--tail", "5", stack.nginxContainer);
   assert.match(
