@@ -30,26 +30,30 @@ standby(
   "a rollback moves the traffic without a boot, loses nothing, and verifies afterwards",
   async ({ stack, url }) => {
     const load = startLoad(url, { clients: { post: 5, get: 5 }, thinkMs: 50, patientMs: [0, 0] });
-    const booted = () => stack.field(`${stack.project}-api-green`, "{{.State.StartedAt}}");
-    const before = await booted();
-    const run = startRun(stack, "rollback", { VERIFY_SECONDS: "3" });
-    const since = performance.now();
-    while ((await stack.front()).color !== "green") assert.ok(performance.now() - since < 30_000);
-    assert.not.ok(
-      run.steps.includes("verify green through nginx"),
-      "the traffic waited for the verification",
-    );
-    const { exitCode, output } = await run.ended;
-    assert.is(exitCode, 0, output);
-    assert.match(output, "✓ pause blue");
-    assert.is(await booted(), before, "green was booted");
-    assert.ok(run.steps.includes("verify green through nginx"));
-    assert.equal(
-      (await load.stop()).filter(({ failure }) => failure),
-      [],
-    );
-    assert.equal(await states(stack), ["paused", "running"]);
-    assert.is(JSON.parse((await stack.front()).body).version, "1.0.0");
+    try {
+      const booted = () => stack.field(`${stack.project}-api-green`, "{{.State.StartedAt}}");
+      const before = await booted();
+      const run = startRun(stack, "rollback", { VERIFY_SECONDS: "3" });
+      const since = performance.now();
+      while ((await stack.front()).color !== "green") assert.ok(performance.now() - since < 30_000);
+      assert.not.ok(
+        run.steps.includes("verify green through nginx"),
+        "the traffic waited for the verification",
+      );
+      const { exitCode, output } = await run.ended;
+      assert.is(exitCode, 0, output);
+      assert.match(output, "✓ pause blue");
+      assert.is(await booted(), before, "green was booted");
+      assert.ok(run.steps.includes("verify green through nginx"));
+      assert.equal(
+        (await load.stop()).filter(({ failure }) => failure),
+        [],
+      );
+      assert.equal(await states(stack), ["paused", "running"]);
+      assert.is(JSON.parse((await stack.front()).body).version, "1.0.0");
+    } finally {
+      await load.stop(); // left running, it would keep a failed test from ending
+    }
   },
 );
 
