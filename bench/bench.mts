@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { $, type ProcessOutput } from "zx/core";
-import { replaceLink } from "../lib/atomic.ts";
+import { replaceLink } from "../lib/util/atomic.ts";
 import { type Color, getInactiveColor } from "../lib/color.ts";
 import { newKeyFile } from "../lib/nginx/key.ts";
 import { ROOT } from "../lib/settings.ts";

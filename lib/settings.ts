@@ -1,17 +1,29 @@
-import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
-import { isIP, isIPv4 } from "node:net";
-import { basename, dirname, join, resolve } from "node:path";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseEnv } from "node:util";
 import { which } from "zx/core";
-import { makeFolder } from "./atomic.ts";
 import type { Color } from "./color.ts";
-import { isInside } from "./confined.ts";
 import { UsageError } from "./errors.ts";
-import type { Stack } from "./stack.ts";
-import { z } from "./zod.ts";
+import { composePlaces, exposedPlaces, exposureOf, type Place, placeOf } from "./exposure.ts";
+import { isInside } from "./util/confined.ts";
+import {
+  bodySize,
+  bytesIn,
+  count,
+  idleSeconds,
+  ipv4,
+  memoryLimit,
+  networks,
+  port,
+  processLimit,
+  seconds,
+  someSeconds,
+  tmpfsSize,
+} from "./util/formats.ts";
+import { z } from "./util/zod.ts";
 
-/** The checkout: relative paths in settings start here, so that cron's working directory does not matter. */
+/** The checkout. Relative paths in settings start here, so that cron's working directory does not matter. */
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const SETTINGS_FILE = ".env.blue-green";
 const NAS_VAULT = "/volume1/LOOP_CORE/vault/LOOP";
@@ -19,46 +31,7 @@ const NAS_DOCKER = ["/var/packages/ContainerManager/target/usr/bin/docker", "/us
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-const ofDigits = (shape: RegExp, must: string) => z.string().regex(shape, must).transform(Number);
-const A_PORT = "must be a port from 1 to 65535";
-const port = ofDigits(/^\d+$/, A_PORT).refine((value) => value >= 1 && value <= 65535, A_PORT);
-const A_COUNT = "must be a whole number from 1";
-const count = ofDigits(/^\d+$/, A_COUNT).refine((value) => value >= 1, A_COUNT);
-const A_TIME = "must be a number of seconds up to a day, such as 10 or 0.5";
-const seconds = ofDigits(/^\d+(\.\d+)?$/, A_TIME).refine((value) => value <= 86_400, A_TIME);
-const someSeconds = seconds.refine((value) => value > 0, "must be more than 0 seconds");
-
-const size = (must: string) => z.string().regex(/^(0|[1-9]\d*[kmg]?)$/i, must);
-const UNITS: Readonly<Record<string, number>> = { k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 };
-const bytesIn = (text: string): number =>
-  Number.parseInt(text, 10) * (UNITS[text.slice(-1).toLowerCase()] ?? 1);
-const A_MEMORY = "must be a size from 6m, such as 512m or 1g; 0 for no limit";
-const memory = size(A_MEMORY).refine((text) => text === "0" || bytesIn(text) >= 6 * 2 ** 20, A_MEMORY);
-const A_BODY = "must be a size such as 100m; 0 for no limit";
-const A_TMP = "must be a size such as 256m";
-const pids = z.string().regex(/^\d+$/, "must be a whole number; 0 for no limit");
-
-/** Is it an address, or a network such as 10.0.0.0/8? Strictly: it is written into a file of nginx. */
-function isNetwork(text: string): boolean {
-  const [address = "", bits, ...more] = text.split("/");
-  const version = isIP(address);
-  if (version === 0 || address.includes("%") || more.length > 0) return false;
-  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128));
-}
-const networks = z
-  .string()
-  .transform((text) => text.split(/[\s,]+/).filter((part) => part !== ""))
-  .refine(
-    (parts) => parts.every(isNetwork),
-    "must be addresses or networks such as 172.18.0.1 or 10.0.0.0/8",
-  );
-const AN_IDLE_TIME = "must be 0, or a number of seconds from 0.1 to a day";
-const idleSeconds = ofDigits(/^\d+(\.\d+)?$/, AN_IDLE_TIME).refine(
-  (value) => value === 0 || (value >= 0.1 && value <= 86_400),
-  AN_IDLE_TIME,
-);
-
-/** Is there a folder? Also false where nobody may look: a permission lost is as good as a volume lost. */
+/** Is this an existing folder? False without permission to look: that is as bad as a missing volume. */
 export function isFolder(path: string): boolean {
   try {
     return statSync(path).isDirectory();
@@ -67,18 +40,18 @@ export function isFolder(path: string): boolean {
   }
 }
 const path = z.string().transform((text) => resolve(ROOT, text));
-const existingFolder = path.refine(isFolder, "must be a folder that is there; is the volume mounted?");
+const existingFolder = path.refine(isFolder, "must be an existing folder; is the volume mounted?");
 
 const findDocker = (): string =>
   which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
 
 /**
- * What must be there: only a release needs sources and compose files. The way back starts what is there already, and what
- * only looks must say what is missing, not fail.
+ * What must exist. Only a release needs sources and compose files: a rollback starts an existing container, and the status
+ * must report what is missing instead of failing.
  */
 export type Needs = "vault and sources" | "vault" | "nothing";
 
-/** Every setting and its default, as it stands outside. */
+/** Every setting and its default, under its external name. Add a setting here and in `Settings`. */
 export const rawSettings = (needs: Needs) => {
   const vault = needs === "nothing" ? path : existingFolder;
   const source = needs === "vault and sources" ? existingFolder : path;
@@ -94,10 +67,7 @@ export const rawSettings = (needs: Needs) => {
       .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, "must be a container name")
       .optional(),
     NGINX_IMAGE: z.string().default("nginx:1.30"),
-    NGINX_BIND: z
-      .string()
-      .refine(isIPv4, "must be an IPv4 address of this machine, such as 127.0.0.1")
-      .optional(),
+    NGINX_BIND: ipv4.optional(),
     NGINX_PORT: port.default(8080),
     BLUE_PORT: port.default(8082),
     GREEN_PORT: port.default(8085),
@@ -117,84 +87,82 @@ export const rawSettings = (needs: Needs) => {
     DRAIN_SECONDS: seconds.default(30),
     STANDBY: z.enum(["stopped", "paused"], "must be stopped or paused").default("stopped"),
     LOG_FILE: path.optional(),
-    BODY_MAX: size(A_BODY).default("100m"),
+    BODY_MAX: bodySize.default("100m"),
     TRUSTED_PROXIES: networks.optional(),
-    API_MEMORY: memory.default("1g"),
-    NGINX_MEMORY: memory.default("512m"),
-    AUTH_MEMORY: memory.default("256m"),
-    API_PIDS: pids.default("512"),
-    NGINX_PIDS: pids.default("256"),
-    AUTH_PIDS: pids.default("128"),
-    API_TMP: size(A_TMP)
-      .refine((text) => text !== "0", A_TMP)
-      .default("256m"),
+    API_MEMORY: memoryLimit.default("1g"),
+    NGINX_MEMORY: memoryLimit.default("512m"),
+    AUTH_MEMORY: memoryLimit.default("256m"),
+    API_PIDS: processLimit.default("512"),
+    NGINX_PIDS: processLimit.default("256"),
+    AUTH_PIDS: processLimit.default("128"),
+    API_TMP: tmpfsSize.default("256m"),
     NOTIFY_URL: z.url({ protocol: /^https?$/, error: "must be an http or https address" }).optional(),
     NOTIFY_ON: z.enum(["always", "failure"], "must be always or failure").default("always"),
   });
 };
 
-/** Settings that may carry a secret: they are named, never shown. */
+/** Settings that may contain a secret: their values are never printed. */
 const SECRET = ["NOTIFY_URL"];
 
-/** What a run works with. Paths are absolute; times are seconds. */
+/** The settings of a run. Paths are absolute, times in seconds. */
 export interface Settings {
   dockerCmd: string;
   composeFiles: string[];
   project: string;
   nginxContainer: string;
-  /** The folder beside the (first) compose file that nginx has mounted. */
+  /** The folder that nginx mounts, beside the first compose file. */
   nginxFolder: string;
   nginxPort: number;
-  /** The address that nginx's port is published on; undefined for all. */
+  /** The address on which nginx's port is published; undefined for all. */
   nginxBind: string | undefined;
-  /** Where this machine asks nginx, without a path at its end. */
+  /** nginx's URL from this machine, without a path. */
   nginxUrl: string;
   authPort: number;
-  /** The largest request body, as nginx writes it. */
+  /** The largest request body, in nginx's notation. */
   bodyMax: string;
-  /** Addresses and networks of the proxies whose forwarded headers are believed. */
+  /** Addresses and networks of the proxies whose forwarded headers nginx trusts. */
   trustedProxies: readonly string[];
   ports: Readonly<Record<Color, number>>;
   vaultPath: string;
-  /** The folder that a color is built from. */
+  /** The build context of both colors. */
   apiContext: string;
-  /** How long, in seconds, the API keeps a connection open that no request uses; 0: it closes each after its response. */
+  /** Seconds that the API keeps an idle connection open; 0: it closes each one after its response. */
   apiIdleSeconds: number;
-  /** The most memory that a color may take: as it is set, and in bytes; 0 for no limit. */
+  /** The memory limit of a color: as set, and in bytes; 0 for no limit. */
   apiMemory: { set: string; bytes: number };
   activeColorFile: string;
-  /** The state file that versions before STATE_DIR used, with lock, history and log beside it. */
+  /** The state file of versions before STATE_DIR, which kept lock, history and log beside it. */
   oldStateFile: string;
   oauthDataPath: string;
   health: { retries: number; interval: number; timeout: number };
-  /** How long a build may take: one that hangs would hold the lock for ever. */
+  /** The time limit of a build: a hung build would hold the lock forever. */
   buildSeconds: number;
   verifySeconds: number;
   drainSeconds: number;
-  /** What becomes of the color that is left: paused, it keeps its memory and is back at once. */
+  /** The state of the idle color: a paused one keeps its memory and is back at once. */
   standby: "stopped" | "paused";
-  /** All that a run trusts: lock, record of the active color, history, log. No container can write there. */
+  /** Everything a run trusts: lock, color record, history, log. No container can write there. */
   stateDir: string;
-  /** Locked by a run, and what it leaves written for the next when it is killed. */
+  /** The lock file, with the run record for the run after a crash. */
   lockFile: string;
   logFile: string;
-  /** Which color was marked as active, as a run goes by it. */
+  /** The color record: the color that was marked last. */
   recordFile: string;
-  /** One JSON line a run. */
+  /** One JSON line per run. */
   historyFile: string;
   notifyUrl: string | undefined;
   notifyOn: "always" | "failure";
-  /** What Compose fills its file with: the process environment over the settings file over the defaults. */
+  /** The environment of docker commands: the process environment overrides the settings file, which overrides the defaults. */
   environment: Record<string, string>;
-  /** What was set and is not gone by, in words. */
+  /** Settings that are ignored, and why, in words. */
   warnings: readonly string[];
 }
 
-/** An address to ask where nginx is published on this one. */
+/** The address to reach a port that is published on `bind`. */
 const reachedAt = (bind: string | undefined): string =>
   bind === undefined || bind === "0.0.0.0" ? "127.0.0.1" : bind;
 
-/** Compose, too, takes a variable that is set to nothing as not set. */
+/** An empty variable counts as not set, as in Compose. */
 const withoutEmpty = (environment: Environment): Record<string, string> =>
   Object.fromEntries(Object.entries(environment).filter((entry): entry is [string, string] => !!entry[1]));
 
@@ -224,61 +192,16 @@ function equalPorts(ports: Record<string, number>): string[] {
   );
 }
 
-/** A path with its symbolic links resolved, as far as it exists. */
-function realPath(path: string): string {
-  try {
-    return realpathSync(path);
-  } catch {
-    const parent = dirname(path);
-    return parent === path ? path : join(realPath(parent), basename(path));
-  }
-}
-
-/** The folders that containers can write to. */
-type Mounts = Pick<Settings, "vaultPath" | "oauthDataPath">;
-
-/** In which of these folders a path is, by whatever name, in words; undefined when in none. */
-function reachable(path: string, { vaultPath, oauthDataPath }: Mounts): string | undefined {
-  const mounts = Object.entries({ VAULT_PATH: vaultPath, OAUTH_DATA_PATH: oauthDataPath });
-  const found = mounts.find(
-    ([, folder]) => isInside(path, folder) || isInside(realPath(path), realPath(folder)),
-  );
-  return found && `containers can write there, it is inside ${found[0]} (${found[1]})`;
-}
-
-/** Something that decides what root runs or writes. */
-interface Place {
-  name: string;
-  path: string;
-  remedy: string;
-}
-
-const placeOf = (name: string, path: string): Place => ({
-  name,
-  path,
-  remedy: `set ${name} to a place outside`,
-});
-
-/** What root writes where a container can put a symbolic link, it writes to any file of this host; what it runs from there is the container's. */
-const reachableOf = (places: readonly Place[], mounts: Mounts): string[] =>
-  places.flatMap(({ name, path, remedy }) => {
-    const why = reachable(path, mounts);
-    return why ? [`${name} is ${JSON.stringify(path)}: ${why}; ${remedy}`] : [];
-  });
-
-const composePlaces = (files: readonly string[]): Place[] =>
-  files.map((file) => placeOf("COMPOSE_FILE", file));
-
-/** What a run uses that no container may be able to write to. A rollback meets compose files later, if at all, and no sources. */
+/** The paths that no container may be able to write to. A rollback needs compose files later, if at all, and no sources. */
 function placesOf(needs: Needs, settings: Settings, authContext: string): Place[] {
   const { stateDir, nginxFolder, composeFiles, apiContext } = settings;
   const state = placeOf("STATE_DIR", stateDir);
   if (needs === "nothing") return [state];
-  const checkout = { name: "The checkout", path: resolve(ROOT), remedy: "move it to a place outside" };
+  const checkout = { name: "The checkout", path: resolve(ROOT), remedy: "move it outside" };
   const nginx = {
     name: "The folder of nginx's configuration",
     path: nginxFolder,
-    remedy: "set COMPOSE_FILE, which it lies beside, to a place outside",
+    remedy: "set COMPOSE_FILE, which it lies beside, to a path outside",
   };
   const sources = [
     ...composePlaces(composeFiles),
@@ -286,21 +209,21 @@ function placesOf(needs: Needs, settings: Settings, authContext: string): Place[
     placeOf("LOOP_AUTH_CONTEXT", authContext),
   ];
   const all = [state, nginx, ...(needs === "vault and sources" ? sources : [])];
-  // Where all of the checkout is inside, one line says it.
-  if (reachable(checkout.path, settings))
+  // If the whole checkout is exposed, one line says it all.
+  if (exposureOf(checkout.path, settings))
     return [checkout, ...all.filter(({ path }) => !isInside(path, checkout.path))];
   return all;
 }
 
-/** Refuses compose files that containers can write to, before Compose makes a container by them. Throws UsageError. */
+/** Rejects compose files that containers can write to, before Compose creates a container from them. Throws UsageError. */
 export function checkComposeFiles(settings: Settings): void {
-  const exposed = reachableOf(composePlaces(settings.composeFiles), settings);
+  const exposed = exposedPlaces(composePlaces(settings.composeFiles), settings);
   if (exposed.length > 0) refuse(exposed);
 }
 
 /**
- * The settings: `environment` over the file `.env.blue-green` in the checkout over the defaults.
- * Throws UsageError that lists every wrong one, folders among them that are needed and away. Changes nothing.
+ * Loads the settings: `environment` overrides the file `.env.blue-green` in the checkout, which overrides the defaults.
+ * Throws UsageError that lists every wrong setting and missing folder. Changes nothing.
  */
 export function loadSettings(
   environment: Environment = process.env,
@@ -324,23 +247,23 @@ export function loadSettings(
   if (clashes.length > 0) return refuse(clashes);
 
   const composeFiles = raw.COMPOSE_FILE.split(":").map((file) => resolve(ROOT, file));
-  // The way back starts containers that are there: where Compose is needed after all, it says itself what it misses.
+  // A rollback starts existing containers. If it needs Compose after all, Compose reports a missing file itself.
   const missing = needs === "vault and sources" ? composeFiles.filter((file) => !existsSync(file)) : [];
   if (missing.length > 0)
     return refuse(missing.map((file) => `COMPOSE_FILE names ${file}, which does not exist`));
 
   const project = raw.COMPOSE_PROJECT_NAME;
-  // Two projects may share a vault, and each has an active color of its own.
+  // Two projects may share a vault, but each has its own active color.
   const colorFile = project === "loop" ? ".active-color" : `.active-color.${project}`;
   const activeColorFile = raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build", colorFile);
   const stateDir = raw.STATE_DIR ?? join(ROOT, ".state", project);
   const ownLog = join(stateDir, "blue-green.log");
   const mounts = { vaultPath: raw.VAULT_PATH, oauthDataPath: raw.OAUTH_DATA_PATH };
-  // The example file once had it there: no reason for a night without a release.
-  const whyNotLog = raw.LOG_FILE && reachable(raw.LOG_FILE, mounts);
+  // An old example file put the log there; that must not stop a nightly release.
+  const whyNotLog = raw.LOG_FILE && exposureOf(raw.LOG_FILE, mounts);
   const warnings = whyNotLog
     ? [
-        `LOG_FILE is not used: ${raw.LOG_FILE}: ${whyNotLog}. The log is ${ownLog}; remove LOG_FILE, or set it to a place outside`,
+        `LOG_FILE=${raw.LOG_FILE} is ignored: ${whyNotLog}. The log is ${ownLog}. Remove LOG_FILE, or set it to a path outside`,
       ]
     : [];
   const nginxContainer = raw.NGINX_CONTAINER ?? `${raw.COMPOSE_PROJECT_NAME}-nginx`;
@@ -383,36 +306,9 @@ export function loadSettings(
     },
     warnings,
   };
-  const exposed = reachableOf(placesOf(needs, settings, raw.LOOP_AUTH_CONTEXT), settings);
+  const exposed = exposedPlaces(placesOf(needs, settings, raw.LOOP_AUTH_CONTEXT), settings);
   return exposed.length > 0 ? refuse(exposed) : settings;
 }
 
-/** Spec `get_host_port`: the port on this host behind which a color's container listens. */
+/** Spec `get_host_port`: the host port of a color's container. */
 export const getHostPort = (settings: Settings, color: Color): number => settings.ports[color];
-
-/** Makes the folder that auth keeps its data in, for its owner only, where there is none. Throws UsageError where it cannot be made. */
-export async function createFolders({ settings: { oauthDataPath }, step }: Stack): Promise<void> {
-  if (isFolder(oauthDataPath)) return;
-  await step("make the folder of auth", () => makeOauthFolder(oauthDataPath), [
-    `mkdir -m 700 ${oauthDataPath}`,
-  ]);
-}
-
-/** The same for the way back, which does without: the folder is only missed where a container is made anew. */
-export async function createFoldersForWayBack(stack: Stack): Promise<void> {
-  await createFolders(stack).catch((error) => {
-    if (!(error instanceof UsageError)) throw error;
-    stack.log.warn(`${error.message}; the rollback continues without it: ${error.details}`);
-  });
-}
-
-async function makeOauthFolder(path: string): Promise<void> {
-  try {
-    await makeFolder(path, 0o700);
-  } catch (error) {
-    throw new UsageError(`Cannot make the folder ${path} (OAUTH_DATA_PATH)`, {
-      details: String(error),
-      next: "Make its parent folder, or point OAUTH_DATA_PATH elsewhere; nothing was changed.",
-    });
-  }
-}

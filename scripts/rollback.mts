@@ -1,136 +1,119 @@
 #!/usr/bin/env -S npx tsx
-import { findActive, forWayBack, type Truth } from "../lib/active.ts";
-import { type Color, getActiveColor, getInactiveColor } from "../lib/color.ts";
-import { dockerCommands } from "../lib/docker/commands.ts";
+import { getInactiveColor } from "../lib/color.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
-import { imageOf, taggedImage } from "../lib/docker/image.ts";
 import { findRestart, restartContainer } from "../lib/docker/start.ts";
-import { NEVER_SERVED_GRACE, STAND_DOWN, standDown, stopContainer } from "../lib/docker/stop.ts";
+import { NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
-import { healthCheck, healthCommands } from "../lib/health.ts";
-import { settleLeftovers } from "../lib/leftovers.ts";
-import type { Note } from "../lib/lock.ts";
-import { mark } from "../lib/mark.ts";
-import { warnOfMemory } from "../lib/memory.ts";
-import { nginxCommands } from "../lib/nginx/commands.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
-import { bringUpForWayBack, loadedColor } from "../lib/nginx/frontdoor.ts";
-import { loadKey } from "../lib/nginx/loadkey.ts";
-import { switchCommands, switchNginx } from "../lib/nginx/switch.ts";
-import { verifyNginxTraffic } from "../lib/nginx/traffic.ts";
-import { checkPortAvailable } from "../lib/port.ts";
-import { createFoldersForWayBack } from "../lib/settings.ts";
-import { calm, type Outcome, runScript, type Stack } from "../lib/stack.ts";
-import { takeTrafficBack, undo } from "../lib/undo.ts";
-import { finishing, isAskedAgain } from "../lib/unfinished.ts";
-import { checkVault } from "../lib/vault.ts";
+import { loadKey } from "../lib/nginx/load-key.ts";
+import { loadedColor } from "../lib/nginx/probe.ts";
+import { switchNginx } from "../lib/nginx/switch.ts";
+import { verifyNginxTraffic } from "../lib/nginx/verify.ts";
+import { type ActiveState, forRollback } from "../lib/release/active.ts";
+import { healthCheck } from "../lib/release/health.ts";
+import { markActive } from "../lib/release/mark.ts";
+import { warnOfMemory } from "../lib/release/memory.ts";
+import { migrateState } from "../lib/release/migrate.ts";
+import { createFoldersForRollback } from "../lib/release/oauth-folder.ts";
+import { findActive } from "../lib/release/observation.ts";
+import { checkPortAvailable } from "../lib/release/port.ts";
+import { recoverInterruptedRun } from "../lib/release/recovery.ts";
+import { describeRollback } from "../lib/release/result.ts";
+import { startServicesForRollback } from "../lib/release/services.ts";
+import { getActiveColor } from "../lib/release/state-file.ts";
+import { takeTrafficBack, undo } from "../lib/release/undo.ts";
+import { finishRollback, isRepeatedRollback } from "../lib/release/unfinished.ts";
+import { checkVault } from "../lib/release/vault.ts";
+import { type Context, uninterruptible } from "../lib/run/context.ts";
+import type { RunRecord } from "../lib/run/record.ts";
+import { type Outcome, runScript } from "../lib/run/script.ts";
 
-const HELP = `Goes back to the other color as it was left: starts it without building, checks its health and moves nginx over.
-Then asks GET /health through nginx every second for VERIFY_SECONDS: each answer must be healthy and by that color.
-Last, drains and stops the color it came from. Running it twice returns to where you were.
+const HELP = `Goes back to the previous color: starts it without building, checks its health and switches nginx to it.
+Then asks GET /health through nginx every second for VERIFY_SECONDS: every response must be healthy and come
+from that color. Finally drains and stops the color it came from. A second rollback returns to that one.
 
 Usage: npx tsx scripts/rollback.mts [options]
 
-  --dry-run   only look, and say what would be done and with which commands
+  --dry-run   change nothing; print the steps and their commands
   --accept-empty-vault
-              go on with a vault that is empty although releases used it before; without this, the run takes
-              it for a volume that is not mounted, and stops
-  --quiet     nothing on stdout but one line when it is done
-  --verbose   show every docker command and its output
-  -h, --help  show this
+              continue although the vault is empty and earlier releases used it; without this option the run
+              stops, because the volume may not be mounted
+  --quiet     print one line to stdout, at the end
+  --verbose   print every docker command and its output
+  -h, --help  print this help
 
-Exit codes: 0 done · 1 failed, what served before still serves · 2 wrong option or setting
+Exit codes: 0 done · 1 failed, the previous color still serves · 2 wrong option or setting
             3 manual intervention needed · 4 another run holds the lock
-            129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; what was not finished is taken back
-Settings:   environment over .env.blue-green over defaults; see .env.blue-green.example`;
+            129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; unfinished work was undone
+Settings:   environment variables override .env.blue-green, which overrides the defaults;
+            see .env.blue-green.example`;
 
-/** What this run is asked for is done already, by what it found or has put right: sees that it serves well, and says so. */
-async function finish(stack: Stack, truth: Truth, did: string, cutOff: Note): Promise<Outcome> {
-  const { active: color, proof } = truth;
-  const from = getInactiveColor(color);
-  stack.lock.note({ from, to: color });
-  const { verify } = nginxCommands(stack, from, color);
-  const verified = () =>
-    stack.step(`verify ${color} through nginx`, () => verifyNginxTraffic(stack, color), verify);
-  if (proof !== "done") await (cutOff.verb === "rollback" ? finishing(stack, cutOff, verified) : verified());
-  return outcomeOf(stack, color, did);
+/** Recovery already reached the color that this run is for: verifies that it serves, and reports it. */
+async function finish(
+  context: Context,
+  { active: color, proof }: ActiveState,
+  what: string,
+  interrupted: RunRecord,
+): Promise<Outcome> {
+  context.lock.record({ from: getInactiveColor(color), to: color });
+  const verify = (): Promise<void> => verifyNginxTraffic(context, color);
+  if (proof !== "done")
+    await (interrupted.verb === "rollback" ? finishRollback(context, interrupted, verify) : verify());
+  return describeRollback(context, color, what);
 }
 
-async function outcomeOf(stack: Stack, color: Color, did: string): Promise<Outcome> {
-  const image = await taggedImage(stack, color).catch(() => undefined); // no reason to call a rollback failed that stands
-  const id = image?.id.slice(0, 19) ?? "its id could not be read";
-  return {
-    did: `${did} ${getInactiveColor(color)} → ${color}: ${imageOf(stack.settings, color)} (${id})`,
-    back: "Return with: npx tsx scripts/rollback.mts",
-    image: image?.id,
-    revision: image?.revision,
-  };
-}
-
-async function main(stack: Stack): Promise<Outcome> {
-  const { settings, lock } = stack;
-  await checkVault(stack);
-  await stack.look("read the state file", () => getActiveColor(settings));
-  await stack.look("look for Docker", () => checkEngine(stack));
-  await createFoldersForWayBack(stack);
-  await bringUpForWayBack(stack);
-  await loadKey(stack);
-  const cutOff = lock.unfinished();
-  const again = await isAskedAgain(stack, cutOff);
+async function main(context: Context): Promise<Outcome> {
+  const { settings, lock } = context;
+  await migrateState(context); // once, from versions before STATE_DIR
+  await checkVault(context);
+  await context.inspect("read the state file", () => getActiveColor(settings));
+  await checkEngine(context);
+  await createFoldersForRollback(context);
+  await startServicesForRollback(context);
+  await loadKey(context);
+  const interrupted = lock.unfinished();
+  const repeated = await isRepeatedRollback(context, interrupted);
   const loaded = await loadedColor(settings);
-  const from = await settleLeftovers(stack, forWayBack(await findActive(stack), cutOff, again));
+  const found = forRollback(await findActive(context), interrupted, repeated);
+  const from = await recoverInterruptedRun(context, found);
   const { active } = from;
-  if (again && cutOff?.to === active && from.serves)
-    return finish(stack, from, "Rolled back, by the run that was cut off:", cutOff);
-  // The release that its owner wants to leave was cut off, and the traffic went back with it.
-  if (cutOff?.verb === "deploy" && cutOff.to === loaded && loaded !== active && from.serves)
-    return finish(stack, from, "Rolled back, from a release that was cut off:", cutOff);
+  if (repeated && interrupted?.to === active && from.serves)
+    return finish(context, from, "Rolled back, finishing the interrupted run:", interrupted);
+  // The release that the owner wants to leave was interrupted, and recovery has already moved the traffic back.
+  if (interrupted?.verb === "deploy" && interrupted.to === loaded && loaded !== active && from.serves)
+    return finish(context, from, "Rolled back, from an interrupted release:", interrupted);
   const next = getInactiveColor(active);
-  // What a dry run tells of each step.
-  const told = { ...dockerCommands(stack, active, next), ...nginxCommands(stack, active, next) };
 
-  const restart = await stack.look(`look for ${next}`, () => findRestart(stack, next));
-  if (!restart.asLeft) await stack.look("look for Compose", () => checkCompose(stack));
-  if (!restart.hasPort) {
-    await stack.look(`check the port of ${next}`, () => checkPortAvailable(stack, next));
-    await stack.look(`look at the memory for ${next}`, () => warnOfMemory(stack, active));
+  const restart = await findRestart(context, next);
+  if (!restart.existing) await checkCompose(context);
+  if (!restart.holdsPort) {
+    await checkPortAvailable(context, next);
+    await warnOfMemory(context, active);
   }
-  // Not those of a run before.
-  lock.note({ from: active, to: next, imageBefore: undefined, started: undefined, verified: undefined });
+  // Clears the facts of an earlier run.
+  lock.record({ from: active, to: next, imageBefore: undefined, started: undefined, verified: undefined });
   try {
-    await stack.step(
-      `start ${next} ${restart.asLeft ? "as it was left" : "anew from its image"}`,
-      () => restartContainer(stack, next, restart),
-      [restart.command],
-    );
-    await stack.step(
-      `check the health of ${next}`,
-      () => healthCheck(stack, next),
-      healthCommands(stack, next),
-    );
-    await checkVault(stack);
-    // Takes itself back when it fails.
-    await stack.step(`switch nginx to ${next}`, () => switchNginx(stack, next), switchCommands(stack, next));
+    await restartContainer(context, next, restart);
+    await healthCheck(context, next);
+    await checkVault(context);
+    await switchNginx(context, next); // restores the old link if it fails
   } catch (error) {
-    if (error instanceof NginxReloadError) throw error; // both run, and the message says how to go on
-    await undo(stack, error, (inner) =>
-      inner.step(`stop ${next}`, () => stopContainer(inner, next, NEVER_SERVED_GRACE)),
-    );
+    if (error instanceof NginxReloadError) throw error; // both colors run; the error says how to continue
+    await undo(context, error, (inner) => stopContainer(inner, next, NEVER_SERVED_GRACE));
   }
   try {
-    await stack.step(`verify ${next} through nginx`, () => verifyNginxTraffic(stack, next), told.verify);
-    lock.note({ verified: true });
-    await mark(stack, next);
+    await verifyNginxTraffic(context, next);
+    lock.record({ verified: true });
+    await markActive(context, next);
   } catch (error) {
-    await undo(stack, error, (inner) => takeTrafficBack(inner, from, next));
+    await undo(context, error, (inner) => takeTrafficBack(inner, from, next));
   }
 
-  // From here on the rollback stands: asked to end, it still stops the color it came from, so that one is left running.
-  const rest = calm(stack);
-  await rest.step(`drain ${active}`, () => drainNginx(rest, active), told.drain);
-  await rest.step(`${STAND_DOWN[settings.standby]} ${active}`, () => standDown(rest, active), told.standDown);
-
-  return outcomeOf(rest, next, "Rolled back");
+  // The rollback stands. If interrupted, still stop the old color so that only one keeps running.
+  const rest = uninterruptible(context);
+  await drainNginx(rest, active);
+  await putOnStandby(rest, active);
+  return describeRollback(rest, next);
 }
 
 await runScript({ verb: "rollback", help: HELP, keep: false, needs: "vault", main });

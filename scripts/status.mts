@@ -1,20 +1,21 @@
 #!/usr/bin/env -S npx tsx
 import { parseArgs } from "node:util";
 import { EXIT, ToolError, UsageError } from "../lib/errors.ts";
-import { createLog } from "../lib/log.ts";
+import { describeStatus, readStatus } from "../lib/release/status.ts";
+import { readOnlyContext } from "../lib/run/context.ts";
+import { createLog } from "../lib/run/log.ts";
 import { loadSettings } from "../lib/settings.ts";
-import { lookingAt } from "../lib/stack.ts";
-import { describeStatus, readStatus } from "../lib/status.ts";
-import { visible, visibleJson } from "../lib/visible.ts";
+import { visible, visibleJson } from "../lib/util/visible.ts";
 
-const HELP = `Shows what runs and which color serves, asked through nginx; changes nothing.
+const HELP = `Shows which color serves, as seen through nginx, and what runs. Changes nothing.
 
 Usage: npx tsx scripts/status.mts [--json]
 
-  --json      the same as JSON, for scripts: see Status in lib/status.ts
-  -h, --help  show this
+  --json      print JSON, for scripts; see Status in lib/release/status.ts
+  -h, --help  print this help
 
-Exit codes: 0 one color serves and all agree · 1 something disagrees, is away, or nothing serves · 2 wrong option or setting`;
+Exit codes: 0 one color serves and everything agrees · 1 something disagrees or is missing, or neither color
+            serves · 2 wrong option or setting`;
 
 function parse(): { json: boolean; help: boolean } {
   const options = {
@@ -35,7 +36,7 @@ try {
   else {
     const settings = loadSettings(process.env, undefined, "nothing");
     settings.warnings.forEach(log.warn);
-    const status = await readStatus(lookingAt(settings, log));
+    const status = await readStatus(readOnlyContext(settings, log));
     console.log(json ? visibleJson(JSON.stringify(status, undefined, 2)) : visible(describeStatus(status)));
     process.exitCode = status.drift.length === 0 ? EXIT.done : EXIT.failed;
   }

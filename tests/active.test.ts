@@ -1,14 +1,14 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type CutOff, decide, forWayBack, type Proof, type Seen, type Truth } from "../lib/active.ts";
+import { type InterruptedRun, resolveActive, forRollback, type Proof, type Observation, type ActiveState } from "../lib/release/active.ts";
 import { COLORS, type Color, getInactiveColor } from "../lib/color.ts";
-import type { State } from "../lib/docker/container.ts";
+import { type State } from "../lib/docker/container.ts";
 
 const STATES: State[] = ["running", "stopped", "absent"];
-const RECORDS: (CutOff | undefined)[] = [
+const RECORDS: (InterruptedRun | undefined)[] = [
   undefined,
   { verb: "deploy" },
-  ...COLORS.flatMap((to): CutOff[] => [
+  ...COLORS.flatMap((to): InterruptedRun[] => [
     { verb: "deploy", to },
     { verb: "deploy", to, verified: true },
     { verb: "deploy", to, result: "NginxReloadError" },
@@ -16,12 +16,12 @@ const RECORDS: (CutOff | undefined)[] = [
     { verb: "rollback", to, verified: true },
   ]),
 ];
-const every: Seen[] = [undefined, ...COLORS].flatMap((nginx) =>
+const every: Observation[] = [undefined, ...COLORS].flatMap((nginx) =>
   STATES.flatMap((blue) =>
     STATES.flatMap((green) =>
       [undefined, ...COLORS, "third.conf"].flatMap((link) =>
         [undefined, ...COLORS].flatMap((file) =>
-          RECORDS.map((cutOff) => ({ nginx, containers: { blue, green }, link, file, cutOff })),
+          RECORDS.map((interrupted) => ({ nginx, containers: { blue, green }, link, file, interrupted })),
         ),
       ),
     ),
@@ -31,24 +31,24 @@ const every: Seen[] = [undefined, ...COLORS].flatMap((nginx) =>
 /** The rows of the table in `decide`'s docstring; the first that fits one of the colors, as X, counts. */
 type Row = [
   name: string,
-  fits: (seen: Seen, x: Color, y: Color) => boolean,
-  then: (seen: Seen, x: Color, y: Color) => Partial<Truth> & Pick<Truth, "active">,
+  fits: (observation: Observation, x: Color, y: Color) => boolean,
+  then: (observation: Observation, x: Color, y: Color) => Partial<ActiveState> & Pick<ActiveState, "active">,
 ];
-const runs = ({ containers }: Seen, color: Color) => containers[color] === "running";
-const none = ({ nginx }: Seen) => nginx === undefined;
-const recorded = ({ cutOff }: Seen) => (cutOff?.verified ? cutOff.to : undefined);
+const runs = ({ containers }: Observation, color: Color) => containers[color] === "running";
+const none = ({ nginx }: Observation) => nginx === undefined;
+const recorded = ({ interrupted }: Observation) => (interrupted?.verified ? interrupted.to : undefined);
 /** X is the one to prefer: it was marked, and nothing newer was verified. */
-const marked = (seen: Seen, x: Color) => (recorded(seen) ?? seen.file) === x;
+const marked = (observation: Observation, x: Color) => (recorded(observation) ?? observation.file) === x;
 const serves =
   (proof: Proof) =>
-  (seen: Seen, active: Color): Truth => ({
+  (observation: Observation, active: Color): ActiveState => ({
     active,
     serves: true,
-    marked: recorded(seen) ?? seen.file,
+    marked: recorded(observation) ?? observation.file,
     proof,
-    bothRun: runs(seen, getInactiveColor(active)),
+    bothRun: runs(observation, getInactiveColor(active)),
     rescue: [],
-    wrong: (["link", "file"] as const).filter((place) => seen[place] !== active),
+    wrong: (["link", "file"] as const).filter((place) => observation[place] !== active),
   });
 const ROWS: Row[] = [
   ["X serves, marked, Y runs", (s, x, y) => s.nginx === x && s.file === x && runs(s, y), serves("nothing")],
@@ -56,12 +56,12 @@ const ROWS: Row[] = [
   [
     "Y serves, of a deploy that was cut off",
     (s, x, y) =>
-      s.nginx === y && s.file === x && s.cutOff?.verb === "deploy" && s.cutOff.to === y && !s.cutOff.result,
+      s.nginx === y && s.file === x && s.interrupted?.verb === "deploy" && s.interrupted.to === y && !s.interrupted.result,
     (s, _, y) => serves("go back")(s, y),
   ],
   [
     "Y serves, of a rollback that was cut off, or switched to after a failed reload",
-    (s, x, y) => s.nginx === y && s.file === x && s.cutOff?.to === y,
+    (s, x, y) => s.nginx === y && s.file === x && s.interrupted?.to === y,
     (s, _, y) => serves("verify or go back")(s, y),
   ],
   ["Y serves, unexplained", (s, _, y) => s.nginx === y, (s, _, y) => serves("verify")(s, y)],
@@ -95,51 +95,51 @@ const ROWS: Row[] = [
 
 test("each combination is one row of the table, and each row is met", () => {
   const met = new Set<string>();
-  for (const seen of every) {
+  for (const observation of every) {
     const [first] = ROWS.flatMap(([name, fits, then]) =>
-      COLORS.filter((x) => fits(seen, x, getInactiveColor(x))).map((x) => ({
+      COLORS.filter((x) => fits(observation, x, getInactiveColor(x))).map((x) => ({
         name,
-        truth: then(seen, x, getInactiveColor(x)),
+        truth: then(observation, x, getInactiveColor(x)),
       })),
     );
-    assert.ok(first, `no row for ${JSON.stringify(seen)}`);
+    assert.ok(first, `no row for ${JSON.stringify(observation)}`);
     met.add(first.name);
-    const idle: Omit<Truth, "active"> = {
+    const idle: Omit<ActiveState, "active"> = {
       serves: false,
-      marked: recorded(seen) ?? seen.file,
+      marked: recorded(observation) ?? observation.file,
       proof: "nothing",
-      bothRun: COLORS.every((color) => runs(seen, color)),
+      bothRun: COLORS.every((color) => runs(observation, color)),
       rescue: [],
       wrong: [],
     };
-    assert.equal(decide(seen), { ...idle, ...first.truth }, `${first.name}: ${JSON.stringify(seen)}`);
+    assert.equal(resolveActive(observation), { ...idle, ...first.truth }, `${first.name}: ${JSON.stringify(observation)}`);
   }
   assert.is(every.length, 3 * 9 * 4 * 3 * RECORDS.length);
   assert.equal([...met].toSorted(), ROWS.map(([name]) => name).toSorted());
 });
 
 test("what serves is never the one that is released to, and neither is the marked one while nobody serves", () => {
-  for (const seen of every) {
-    const { active, marked } = decide(seen);
-    assert.is(active, seen.nginx ?? marked ?? active);
+  for (const observation of every) {
+    const { active, marked } = resolveActive(observation);
+    assert.is(active, observation.nginx ?? marked ?? active);
   }
 });
 
 test("no color is taken for the active one that was not marked, and of which no full verification is recorded", () => {
-  for (const seen of every) {
-    const { active, serves, proof } = decide(seen);
-    if (serves && proof === "nothing") assert.ok([seen.file, recorded(seen)].includes(active));
+  for (const observation of every) {
+    const { active, serves, proof } = resolveActive(observation);
+    if (serves && proof === "nothing") assert.ok([observation.file, recorded(observation)].includes(active));
   }
 });
 
 test("a rollback leaves what serves without proving it, takes back a release, and proves what it only finishes", () => {
-  for (const seen of every) {
-    const truth = decide(seen);
+  for (const observation of every) {
+    const truth = resolveActive(observation);
     const ofRelease =
-      seen.cutOff?.verb === "deploy" && seen.cutOff.to === seen.nginx && seen.file !== undefined;
+      observation.interrupted?.verb === "deploy" && observation.interrupted.to === observation.nginx && observation.file !== undefined;
     const wanted: Proof = truth.proof === "nothing" ? "nothing" : ofRelease ? "go back" : "leave";
-    assert.is(forWayBack(truth, seen.cutOff, false).proof, wanted, JSON.stringify(seen));
-    assert.equal(forWayBack(truth, seen.cutOff, true), truth);
+    assert.is(forRollback(truth, observation.interrupted, false).proof, wanted, JSON.stringify(observation));
+    assert.equal(forRollback(truth, observation.interrupted, true), truth);
   }
 });
 test.run();

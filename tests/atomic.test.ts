@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { replaceFile, replaceLink } from "../lib/atomic.ts";
+import { replaceFile, replaceLink } from "../lib/util/atomic.ts";
 
 const folder = () => mkdtemp(join(tmpdir(), "loop-test-atomic-"));
 

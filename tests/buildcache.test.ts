@@ -1,8 +1,8 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { staleRecords } from "../lib/buildcache.ts";
-import { readCacheRecords } from "../lib/docker/cache.ts";
-import type { Entry } from "../lib/history.ts";
+import { staleRecords } from "../lib/release/prune.ts";
+import { readCacheRecords } from "../lib/docker/build-cache.ts";
+import { type Entry } from "../lib/run/history.ts";
 
 const at = (minute: number) => Date.UTC(2030, 0, 1, 3, minute);
 const deploy = (minute: number, result = "done"): Entry => ({

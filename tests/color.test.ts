@@ -3,21 +3,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import {
-  beginRecord,
-  getActiveColor,
-  getInactiveColor,
-  markActive,
-  type Places,
-  readStateFile,
-} from "../lib/color.ts";
+import { initializeColorRecord, getActiveColor, readStateFile, type StateFiles } from "../lib/release/state-file.ts";
+import { markActive } from "../lib/release/mark.ts";
+import { getInactiveColor } from "../lib/color.ts";
 import { StateFileError } from "../lib/errors.ts";
-import { createLog } from "../lib/log.ts";
-import type { Settings } from "../lib/settings.ts";
+import { createLog } from "../lib/run/log.ts";
+import { type Settings } from "../lib/settings.ts";
 import { suite } from "./suite.ts";
 
 interface Marks {
-  places: Places;
+  places: StateFiles;
   warnings: string[];
   mark(color: "blue" | "green"): Promise<void>;
   begin(otherwise?: "blue" | "green"): Promise<void>;
@@ -27,7 +22,7 @@ const colors = suite<Marks>("color");
 colors.before.each(async (context) => {
   const folder = await mkdtemp(join(tmpdir(), "loop-test-color-"));
   for (const name of ["vault", "state"]) await mkdir(join(folder, name));
-  const places: Places = {
+  const places: StateFiles = {
     recordFile: join(folder, "state/active-color"),
     activeColorFile: join(folder, "vault/_build/.active-color"),
     vaultPath: join(folder, "vault"),
@@ -40,7 +35,7 @@ colors.before.each(async (context) => {
     places,
     warnings,
     mark: (color: "blue" | "green") => markActive(stack, color),
-    begin: (otherwise?: "blue" | "green") => beginRecord(stack, otherwise),
+    begin: (otherwise?: "blue" | "green") => initializeColorRecord(stack, otherwise),
   });
 });
 

@@ -1,6 +1,6 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { run } from "../lib/command.ts";
+import { run } from "../lib/run/command.ts";
 import { DeadlineError } from "../lib/errors.ts";
 
 test("arguments reach the command as they are", async () => {

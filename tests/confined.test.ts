@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, readFile, realpath, rm, stat, symlink, writeFi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { confined } from "../lib/confined.ts";
+import { confined } from "../lib/util/confined.ts";
 import { suite } from "./suite.ts";
 
 const confinement = suite<{ vault: string; outside: string; folder: string }>("confined");

@@ -3,7 +3,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import { replaceLink } from "../lib/atomic.ts";
+import { replaceLink } from "../lib/util/atomic.ts";
 import { ROOT } from "../lib/settings.ts";
 import { createScratch, type Scratch, waitFor } from "./scratch.ts";
 import { suite } from "./suite.ts";

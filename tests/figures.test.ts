@@ -1,6 +1,6 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { figuresOf, type Outcome, quantile } from "../bench/figures.ts";
+import { figuresOf, quantile, type Outcome } from "../bench/figures.ts";
 
 const outcome: Outcome = {
   name: "one",

@@ -3,7 +3,7 @@ import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type Answer, probeHealth } from "../lib/health.ts";
+import { type Answer, probeHealth } from "../lib/util/http-probe.ts";
 
 async function ask(listener: RequestListener, timeout = 2): Promise<Answer> {
   const server = createServer(listener).listen(0, "127.0.0.1");

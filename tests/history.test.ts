@@ -2,7 +2,7 @@ import { appendFile, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { addToHistory, type Entry, readHistory } from "../lib/history.ts";
+import { addToHistory, type Entry, readHistory } from "../lib/run/history.ts";
 import { suite } from "./suite.ts";
 
 const history = suite<{ folder: string; file: string }>("history");

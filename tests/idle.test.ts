@@ -3,7 +3,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { closedAfter } from "../lib/idle.ts";
+import { closedAfter } from "../lib/release/idle-connections.ts";
 
 /** Watches a server's idle connection. */
 async function watched(server: Server, seconds = 1): Promise<number | undefined> {

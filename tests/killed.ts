@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ROOT } from "../lib/settings.ts";
-import type { Scratch } from "./scratch.ts";
+import { type Scratch } from "./scratch.ts";
 
 export type Verb = "deploy" | "rollback";
 

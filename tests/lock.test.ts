@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { LockedError, StateFileError } from "../lib/errors.ts";
-import { takeLock } from "../lib/lock.ts";
+import { takeLock } from "../lib/run/lock.ts";
 import { ROOT } from "../lib/settings.ts";
 import { waitFor } from "./scratch.ts";
 import { suite } from "./suite.ts";

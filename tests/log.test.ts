@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { UsageError } from "../lib/errors.ts";
-import { createLog } from "../lib/log.ts";
+import { createLog } from "../lib/run/log.ts";
 
 function terminal(isTTY: boolean) {
   let text = "";

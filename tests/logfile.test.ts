@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { openLogFile } from "../lib/logfile.ts";
+import { openLogFile } from "../lib/run/log-file.ts";
 
 test("lines are appended; a file that has grown too large is moved aside, over the one before", async () => {
   const folder = await mkdtemp(join(tmpdir(), "loop-test-logfile-"));

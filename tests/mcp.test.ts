@@ -6,7 +6,7 @@ import { Agent } from "undici";
 import * as assert from "uvu/assert";
 import { z } from "zod";
 import { COLORS, type Color, isColor } from "../lib/color.ts";
-import type { Verb } from "./killed.ts";
+import { type Verb } from "./killed.ts";
 import { createReleased, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";
 

@@ -15,7 +15,7 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import { readHistory } from "../lib/history.ts";
+import { readHistory } from "../lib/run/history.ts";
 import { locked, startRun } from "./killed.ts";
 import { createReleased, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";

@@ -2,8 +2,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
-import { replaceLink } from "../lib/atomic.ts";
-import { readHistory } from "../lib/history.ts";
+import { replaceLink } from "../lib/util/atomic.ts";
+import { readHistory } from "../lib/run/history.ts";
 import { createScratch, ownersFile, type Scratch, waitFor } from "./scratch.ts";
 import { suite } from "./suite.ts";
 

@@ -3,7 +3,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type Notice, notify } from "../lib/notify.ts";
+import { type Notice, notify } from "../lib/run/notify.ts";
 import { loadSettings } from "../lib/settings.ts";
 
 const NOTICE: Notice = {

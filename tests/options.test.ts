@@ -1,7 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { UsageError } from "../lib/errors.ts";
-import { parseOptions } from "../lib/options.ts";
+import { parseOptions } from "../lib/run/options.ts";
 
 test("no options is the plain run", () => {
   assert.equal(parseOptions([], true), {

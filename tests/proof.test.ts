@@ -1,7 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { replaceLink } from "../lib/atomic.ts";
+import { replaceLink } from "../lib/util/atomic.ts";
 import { ROOT } from "../lib/settings.ts";
 import { type Run, startRun, type Verb } from "./killed.ts";
 import { createScratch, type Scratch, waitFor } from "./scratch.ts";

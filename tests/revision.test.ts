@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import { sourceRevision } from "../lib/revision.ts";
+import { sourceRevision } from "../lib/release/revision.ts";
 import { ROOT } from "../lib/settings.ts";
 
 const AS_SOMEBODY = ["-c", "user.name=t", "-c", "user.email=t@localhost"];

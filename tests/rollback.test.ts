@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { readHistory } from "../lib/history.ts";
+import { readHistory } from "../lib/run/history.ts";
 import { startRun } from "./killed.ts";
 import { createScratch, freePort, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";

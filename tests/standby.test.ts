@@ -1,6 +1,6 @@
 import * as assert from "uvu/assert";
 import { startLoad } from "../bench/load.ts";
-import { Status } from "../lib/status.ts";
+import { Status } from "../lib/release/status.ts";
 import { startRun } from "./killed.ts";
 import { createScratch, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";

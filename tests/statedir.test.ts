@@ -17,7 +17,7 @@ import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { StateFileError, UsageError } from "../lib/errors.ts";
 import { loadSettings, ROOT, type Settings } from "../lib/settings.ts";
-import { checkStateDir, openStateDir } from "../lib/statedir.ts";
+import { checkStateDir, openStateDir } from "../lib/run/state-dir.ts";
 import { createReleased, createScratch, type Scratch, waitFor } from "./scratch.ts";
 import { suite } from "./suite.ts";
 

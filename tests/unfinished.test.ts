@@ -4,9 +4,10 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import type { Entry } from "../lib/history.ts";
-import { Note, takeLock } from "../lib/lock.ts";
-import { stillMeant } from "../lib/unfinished.ts";
+import { type Entry } from "../lib/run/history.ts";
+import { RunRecord } from "../lib/run/record.ts";
+import { takeLock } from "../lib/run/lock.ts";
+import { isStillIntended } from "../lib/release/unfinished.ts";
 
 const NOW = Date.parse("2026-11-24T03:00:00Z");
 const at = (minutes: number): string => new Date(NOW + minutes * 60_000).toISOString();
@@ -21,30 +22,30 @@ const entry = (time: string, rest: Partial<Entry> = {}): Entry => ({
 
 test("a rollback that was cut off is meant again for ten minutes; weeks later, or in the future, it is not", () => {
   const meant = [-20_000, -11, -10, -1, 0, 1, 600].filter((minutes) =>
-    stillMeant(note(at(minutes)), [], NOW),
+    isStillIntended(note(at(minutes)), [], NOW),
   );
   assert.equal(meant, [-10, -1, 0]);
-  assert.not(stillMeant(note("yesterday"), [], NOW));
+  assert.not(isStillIntended(note("yesterday"), [], NOW));
 });
 
 test("the ten minutes begin with the last word in its record, and a run is silent while it drains", () => {
   const written = (minutes: number) => ({ ...note(at(-60)), updated: at(minutes) });
   const meant = (silent: number) =>
-    [-26, -25, -11, -10, 0, 1].filter((minutes) => stillMeant(written(minutes), [], NOW, silent));
+    [-26, -25, -11, -10, 0, 1].filter((minutes) => isStillIntended(written(minutes), [], NOW, silent));
   assert.equal(meant(0), [-10, 0]);
   assert.equal(meant(900), [-25, -11, -10, 0]);
 });
 
 test("once another run was done it is not; its own entry has the time that it began", () => {
-  assert.ok(stillMeant(note(at(-5)), [entry(at(-8)), entry(at(-5))], NOW));
+  assert.ok(isStillIntended(note(at(-5)), [entry(at(-8)), entry(at(-5))], NOW));
   for (const minutes of [-4, 0])
-    assert.not(stillMeant(note(at(-5)), [entry(at(minutes)), entry(at(-8))], NOW));
-  assert.ok(stillMeant(note(at(-5)), [entry(at(600))], NOW), "of a clock that was ahead once");
+    assert.not(isStillIntended(note(at(-5)), [entry(at(minutes)), entry(at(-8))], NOW));
+  assert.ok(isStillIntended(note(at(-5)), [entry(at(600))], NOW), "of a clock that was ahead once");
 });
 
 test("a run since that failed before it moved or settled anything does not count", () => {
   const colors = { from: "blue", to: "green" } as const;
-  const meant = (rest: Partial<Entry>) => stillMeant(note(at(-5)), [entry(at(-4), rest)], NOW);
+  const meant = (rest: Partial<Entry>) => isStillIntended(note(at(-5)), [entry(at(-4), rest)], NOW);
   for (const result of ["DockerError", "EmptyVaultError", "InterruptedError", "UnverifiedError", "killed"])
     assert.ok(meant({ result }), result);
   assert.ok(meant({ result: "HealthError", ...colors }), "what it began was taken back");
@@ -56,7 +57,7 @@ test("a run since that failed before it moved or settled anything does not count
 test("a retry that ends early leaves the record to the next one, written just then", async () => {
   const folder = await mkdtemp(join(tmpdir(), "loop-test-unfinished-"));
   const file = join(folder, "lock");
-  const record = async () => Note.parse(JSON.parse(await readFile(file, "utf8")));
+  const record = async () => RunRecord.parse(JSON.parse(await readFile(file, "utf8")));
   const take = () => takeLock(file, "rollback", () => undefined);
   const first = await take();
   first.note({ from: "blue", to: "green" });

@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import type { Settings } from "../lib/settings.ts";
-import { isLost, rememberVault, vaultLoss } from "../lib/vault.ts";
+import { type Settings } from "../lib/settings.ts";
+import { isLost, recordVault, vaultLoss } from "../lib/release/vault.ts";
 import { createReleased, type Scratch } from "./scratch.ts";
 import { suite } from "./suite.ts";
 
@@ -50,11 +50,11 @@ rules(
 rules("what was noted counts; a vault that is gone altogether cannot be read", async () => {
   const settings = await settingsAt();
   const remember = (acceptEmptyVault = false): Promise<void> =>
-    rememberVault({
+    recordVault({
       settings,
       options: { acceptEmptyVault },
       log: { warn: assert.unreachable },
-    } as unknown as Parameters<typeof rememberVault>[0]);
+    } as unknown as Parameters<typeof recordVault>[0]);
   const note = join(settings.vaultPath, "note.md");
   await mkdir(join(settings.vaultPath, "_build"));
   await writeFile(note, "");

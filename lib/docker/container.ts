@@ -1,17 +1,14 @@
 import { COLORS, type Color } from "../color.ts";
 import { DockerError } from "../errors.ts";
-import type { Settings } from "../settings.ts";
-import type { Stack } from "../stack.ts";
-import { type Infer, z } from "../zod.ts";
-import { docker, dockerFailed, lastLines } from "./engine.ts";
+import type { Context } from "../run/context.ts";
+import { type Infer, z } from "../util/zod.ts";
+import { CHECK_DOCKER, docker, dockerFailed, lastLines } from "./cli.ts";
+import { containerOf } from "./names.ts";
 
-/** The restart policy of a container that is of a failed release. Only its image would not tell: its settings may be what was bad. */
+/** The restart policy that marks the container of a failed release. Its image alone would not tell: its settings may be at fault. */
 export const NEVER = "no";
 
-/** The container of a color, as the owner meets it in `docker ps`. */
-export const containerOf = ({ project }: Settings, color: Color): string => `${project}-api-${color}`;
-
-/** Only what is used: --verbose shows the output, and the whole of it has the environment in it, with the owner's secrets. */
+/** Only the fields in use: --verbose prints the output, and the environment in it may hold secrets. */
 const INSPECTED = [
   '{"name":{{json .Name}},"id":{{json .Id}},"pid":{{.State.Pid}},"image":{{json .Image}},"restarts":{{.RestartCount}},"status":{{json .State.Status}},',
   '"exitCode":{{.State.ExitCode}},"policy":{{json .HostConfig.RestartPolicy.Name}},"labels":{{json .Config.Labels}},',
@@ -35,26 +32,26 @@ const Inspected = z.object({
   mounts: z.array(z.object({ Source: z.string().optional(), Destination: z.string() })).nullable(),
 });
 
-/** A container as it is now. `absent`: there is none of this name. */
+/** A container as it is now. `absent`: no container has this name. */
 export interface Container {
   status: "absent" | "created" | "running" | "paused" | "restarting" | "removing" | "exited" | "dead";
-  /** How often the engine restarted it by itself since it was last started. */
+  /** How often the engine restarted it since it was last started. */
   restarts: number;
   exitCode: number;
   id: string;
-  /** Its first process, as the engine's host counts; 0 when it does not run. */
+  /** The pid of its first process on the engine's host; 0 when it does not run. */
   pid: number;
-  /** The id of the image it was made from. */
+  /** The id of its image. */
   image: string;
-  /** It is of a release that failed: see `discardRelease`. */
+  /** It belongs to a failed release; see `discardRelease`. */
   discarded: boolean;
-  /** Its IPv4 addresses, one a network. */
+  /** Its IPv4 addresses, one per network. */
   addresses: string[];
-  /** The host ports that it was made with. */
+  /** The host ports that it was created with. */
   ports: number[];
-  /** The host addresses that it was made to listen on; an empty one stands for all. */
+  /** The host addresses that its ports are published on; an empty one means all. */
   binds: string[];
-  /** The folders of this host that it has, by where it has them. */
+  /** Its bind mounts: container path to host path. */
   folders: Readonly<Record<string, string>>;
 }
 
@@ -73,38 +70,40 @@ const ABSENT: Container = {
 };
 
 /**
- * Looks at containers of this project, with one command: who waits for a rollback waits for each of them.
- * Throws DockerError when the engine does not answer or a name is somebody else's.
+ * Inspects containers of this project with one command, because each extra command delays a rollback.
+ * Throws DockerError when the engine does not answer or a container belongs to another project.
  */
 export async function inspectAll<Key extends string>(
-  stack: Stack,
+  context: Context,
   names: Readonly<Record<Key, string>>,
 ): Promise<Record<Key, Container>> {
   const asked: [string, string][] = Object.entries(names);
-  const output = await docker(stack, [
+  const output = await docker(context, [
     ...["container", "inspect", "--format", INSPECTED],
     ...asked.map(([, name]) => name),
   ]);
   const lines = output.stdout.split("\n").filter((line) => line !== "");
   const missing = output.stderr.match(/no such container/gi) ?? [];
   if (lines.length + missing.length !== asked.length) {
-    const doing = `looking at ${Object.values(names).join(" and ")}`;
-    throw dockerFailed(output, doing, "See whether Docker is well: docker ps");
+    throw dockerFailed(output, `inspecting ${Object.values(names).join(" and ")}`, CHECK_DOCKER);
   }
   const found = lines.map((line) => Inspected.parse(JSON.parse(line)));
   const containers = asked.map(([key, name]) => {
     const seen = found.find((one) => one.name === `/${name}`);
-    return [key, seen ? ownContainer(stack, name, seen) : ABSENT];
+    return [key, seen ? ownContainer(context, name, seen) : ABSENT];
   });
   return Object.fromEntries(containers) as Record<Key, Container>;
 }
 
-function ownContainer({ settings }: Stack, name: string, seen: Infer<typeof Inspected>): Container {
+function ownContainer({ settings }: Context, name: string, seen: Infer<typeof Inspected>): Container {
   const owner = seen.labels?.["com.docker.compose.project"];
   if (owner !== settings.project) {
-    throw new DockerError(`The container ${name} is not of this project but of ${owner ?? "none"}`, {
-      next: `Rename or remove it (${settings.dockerCmd} rename ${name} ${name}-old), or give this stack another COMPOSE_PROJECT_NAME.`,
-    });
+    throw new DockerError(
+      `The container ${name} belongs to ${owner ? `the project ${owner}` : "no Compose project"}, not to ${settings.project}`,
+      {
+        next: `Rename or remove it (${settings.dockerCmd} rename ${name} ${name}-old), or set another COMPOSE_PROJECT_NAME.`,
+      },
+    );
   }
   const published = Object.values(seen.ports ?? {}).flatMap((bound) => bound ?? []);
   return {
@@ -124,21 +123,21 @@ function ownContainer({ settings }: Stack, name: string, seen: Infer<typeof Insp
   };
 }
 
-/** Looks at one container of this project. Throws as `inspectAll`. */
-export const inspect = async (stack: Stack, name: string): Promise<Container> =>
-  (await inspectAll(stack, { it: name })).it;
+/** Inspects one container of this project. Throws what `inspectAll` throws. */
+export const inspect = async (context: Context, name: string): Promise<Container> =>
+  (await inspectAll(context, { it: name })).it;
 
-/** The container of a color. Throws DockerError when the engine does not answer or the name is somebody else's. */
-export const inspectColor = (stack: Stack, color: Color): Promise<Container> =>
-  inspect(stack, containerOf(stack.settings, color));
+/** Inspects the container of a color. Throws what `inspectAll` throws. */
+export const inspectColor = (context: Context, color: Color): Promise<Container> =>
+  inspect(context, containerOf(context.settings, color));
 
-/** What a color's container is to the protocol. */
+/** The state of a color, as far as a release cares. */
 export type State = "running" | "stopped" | "absent";
 
-/** The state of both containers; one that restarts over and over counts as running, one that is paused does not. Throws DockerError. */
-export async function colorStates(stack: Stack): Promise<Record<Color, State>> {
-  const { settings } = stack;
-  const { blue, green } = await inspectAll(stack, {
+/** The state of both colors. A container in a restart loop counts as running, a paused one as stopped. Throws DockerError. */
+export async function colorStates(context: Context): Promise<Record<Color, State>> {
+  const { settings } = context;
+  const { blue, green } = await inspectAll(context, {
     blue: containerOf(settings, "blue"),
     green: containerOf(settings, "green"),
   });
@@ -150,15 +149,15 @@ function stateOf({ status }: Container): State {
   return ["running", "restarting"].includes(status) ? "running" : "stopped";
 }
 
-/** Which colors run. Throws DockerError. */
-export async function runningColors(stack: Stack): Promise<Color[]> {
-  const states = await colorStates(stack);
+/** The colors that run. Throws DockerError. */
+export async function runningColors(context: Context): Promise<Color[]> {
+  const states = await colorStates(context);
   return COLORS.filter((color) => states[color] === "running");
 }
 
-/** The last lines that a color's container logged, as much as can be read. Never throws. */
-export async function recentLogs(stack: Stack, color: Color, lines: number): Promise<string> {
-  const name = containerOf(stack.settings, color);
-  const output = await docker(stack, ["logs", "--tail", String(lines), name]).catch(() => undefined);
+/** The last log lines of a color's container, as far as they can be read. Never throws. */
+export async function recentLogs(context: Context, color: Color, lines: number): Promise<string> {
+  const name = containerOf(context.settings, color);
+  const output = await docker(context, ["logs", "--tail", String(lines), name]).catch(() => undefined);
   return output ? lastLines(output.stdall, lines) : "its log cannot be read";
 }

@@ -1,11 +1,8 @@
 import type { Color } from "../color.ts";
-import type { Settings } from "../settings.ts";
-import type { Stack } from "../stack.ts";
-import { z } from "../zod.ts";
-import { act, compose, docker, expectSuccess, lastLines, oursOnly, serviceOf } from "./engine.ts";
-
-/** The image of a color: each keeps its own build, which is what a rollback goes back to. */
-export const imageOf = ({ project }: Settings, color: Color): string => `${project}-api:${color}`;
+import type { Context } from "../run/context.ts";
+import { z } from "../util/zod.ts";
+import { act, CHECK_DOCKER, compose, docker, expectSuccess, lastLines } from "./cli.ts";
+import { imageOf, oursOnly, serviceOf } from "./names.ts";
 
 const REVISION = "org.opencontainers.image.revision";
 
@@ -24,19 +21,19 @@ export interface Image {
   /** When it was built: ISO 8601. */
   built: string;
   bytes: number;
-  /** The commit of its source, where that was a git checkout. */
+  /** The commit of its source, if that was a git checkout. */
   revision: string | undefined;
   /** The Compose project that built it. */
   project: string | undefined;
-  /** The service that it was built for: see `serviceOf`. */
+  /** The Compose service that it was built for; see `serviceOf`. */
   service: string | undefined;
 }
 
-/** An image by its name or id; undefined when there is none. Throws DockerError. */
-export async function inspectImage(stack: Stack, name: string): Promise<Image | undefined> {
-  const output = await docker(stack, ["image", "inspect", name]);
+/** An image by name or id; undefined when there is none. Throws DockerError. */
+export async function inspectImage(context: Context, name: string): Promise<Image | undefined> {
+  const output = await docker(context, ["image", "inspect", name]);
   if (output.exitCode !== 0 && /no such image/i.test(output.stderr)) return undefined;
-  expectSuccess(output, `looking at the image ${name}`, "See whether Docker is well: docker ps");
+  expectSuccess(output, `inspecting the image ${name}`, CHECK_DOCKER);
   const [{ Id, Created, Size, Config }] = InspectedImage.parse(JSON.parse(output.stdout));
   const labels = Config.Labels ?? {};
   return {
@@ -49,44 +46,49 @@ export async function inspectImage(stack: Stack, name: string): Promise<Image | 
   };
 }
 
-/** The image that a color's tag names, undefined for none. The tag is on the last build that was not found bad. */
-export const taggedImage = (stack: Stack, color: Color): Promise<Image | undefined> =>
-  inspectImage(stack, imageOf(stack.settings, color));
+/** The image that a color's tag names; undefined for none. The tag is on the last build that did not fail. */
+export const taggedImage = (context: Context, color: Color): Promise<Image | undefined> =>
+  inspectImage(context, imageOf(context.settings, color));
 
 /**
- * Puts a color's tag back on the image it named before a release that failed, or takes it away when there was none, or
- * when that image is gone: else a rollback would start the build that was just found bad. Throws DockerError.
+ * Puts a color's tag back on the image that it named before a failed release, or removes it when there was none or that
+ * image is gone. Otherwise a rollback would start the build that just failed. Throws DockerError.
  */
-export async function restoreImage(stack: Stack, color: Color, before: string | undefined): Promise<void> {
-  const tag = imageOf(stack.settings, color);
-  const now = await taggedImage(stack, color);
+export async function restoreTag(context: Context, color: Color, before: string | undefined): Promise<void> {
+  const tag = imageOf(context.settings, color);
+  const now = await taggedImage(context, color);
   if (now?.id === before) return;
-  const there = before && (await inspectImage(stack, before));
-  if (before && !there)
-    stack.log.warn(`the image that ${tag} was before is gone: there is no way back to it`);
-  const output = await docker(stack, there ? ["tag", there.id, tag] : ["rmi", "--force", tag]);
+  const image = before && (await inspectImage(context, before));
+  if (before && !image)
+    context.log.warn(`the previous image of ${tag} is gone: you cannot roll back to ${color}`);
+  const output = await docker(context, image ? ["tag", image.id, tag] : ["rmi", "--force", tag]);
   expectSuccess(
     output,
-    `putting ${tag} back`,
+    `restoring ${tag}`,
     `Do not roll back to ${color} before a release to it has succeeded.`,
   );
 }
 
+/** `restoreTag` as a step. Throws DockerError. */
+export const restoreImage = (context: Context, color: Color, before: string | undefined): Promise<void> =>
+  context.change(`restore the previous image of ${color}`, () => restoreTag(context, color, before));
+
 /** The arguments that build a color's image. */
-export const buildArgs = (stack: Stack, color: Color): string[] => compose(stack, "build", serviceOf(color));
+export const buildArgs = (context: Context, color: Color): string[] =>
+  compose(context, "build", serviceOf(color));
 
 /**
- * Builds the image of one color, labelled with its source revision; ends when the run is interrupted.
- * Gives the last lines of its output. Throws DeadlineError after BUILD_SECONDS.
+ * Builds the image of one color and labels it with its source revision. Stops when the run is interrupted.
+ * Returns the last lines of its output. Throws DeadlineError after BUILD_SECONDS.
  */
 export async function buildImage(
-  stack: Stack,
+  context: Context,
   color: Color,
   revision: string | undefined,
 ): Promise<{ succeeded: boolean; output: string }> {
-  const { settings, signal, log } = stack;
+  const { settings, signal, log } = context;
   const environment = { LOOP_API_REVISION: revision ?? "" };
-  const output = await docker(stack, buildArgs(stack, color), {
+  const output = await docker(context, buildArgs(context, color), {
     deadline: settings.buildSeconds,
     signal,
     onLine: log.progress,
@@ -95,24 +97,24 @@ export async function buildImage(
   return { succeeded: output.exitCode === 0, output: lastLines(output.stdall, 40) };
 }
 
-/** The arguments that remove this project's images without a tag. */
-export const pruneArgs = (stack: Stack): string[] => [
+/** The arguments that remove the untagged images of this project. */
+export const pruneArgs = (context: Context): string[] => [
   "image",
   "prune",
   "--force",
   "--filter",
-  oursOnly(stack),
+  oursOnly(context),
 ];
 
 /**
- * Removes the images of this project that no tag names any more, those of failed releases included, unless a container
- * uses them: a year of nightly builds fills a disk. What cannot be removed is left for the next time. Never throws.
+ * Removes the untagged images of this project, those of failed releases included, unless a container uses them: a year of
+ * nightly builds would fill a disk. Never throws: what remains is removed next time.
  */
-export async function pruneImages(stack: Stack): Promise<void> {
+export async function pruneImages(context: Context): Promise<void> {
   try {
-    const output = await act(stack, pruneArgs(stack));
+    const output = await act(context, pruneArgs(context));
     if (output.exitCode !== 0) throw new Error(lastLines(output.stderr, 5));
   } catch (error) {
-    stack.log.warn(`old images were not removed: ${error}`);
+    context.log.warn(`old images were not removed: ${error}`);
   }
 }

@@ -1,84 +1,100 @@
 import type { ProcessOutput } from "zx/core";
 import type { Color } from "../color.ts";
 import { NothingToRollBackToError } from "../errors.ts";
+import type { Context } from "../run/context.ts";
 import { checkComposeFiles, getHostPort } from "../settings.ts";
-import type { Stack } from "../stack.ts";
-import { containerOf, inspectColor } from "./container.ts";
-import { act, compose, expectSuccess, serviceOf, typed } from "./engine.ts";
-import { imageOf, taggedImage } from "./image.ts";
+import { act, compose, expectSuccess, shellCommand } from "./cli.ts";
+import { inspectColor } from "./container.ts";
+import { taggedImage } from "./image.ts";
+import { containerOf, imageOf, serviceOf } from "./names.ts";
 
-/** The arguments that make a color's container anew from its image, and start it and nothing else. */
-export const upArgs = (stack: Stack, color: Color): string[] =>
+/** The arguments that recreate a color's container from its image and start it, and nothing else. */
+const upArgs = (context: Context, color: Color): string[] =>
   compose(
-    stack,
+    context,
     "up",
     ...["-d", "--no-deps", "--no-build", "--pull", "never", "--force-recreate"],
     serviceOf(color),
   );
 
-/** Makes a color's container anew from its image, and starts it and nothing else. Throws UsageError, DeadlineError. */
-async function upAnew(stack: Stack, color: Color): Promise<ProcessOutput> {
-  checkComposeFiles(stack.settings);
-  // A paused one does not hear that it is to stop: replacing it would take its whole grace period.
-  if ((await inspectColor(stack, color)).status === "paused")
-    await act(stack, ["unpause", containerOf(stack.settings, color)]);
-  return act(stack, upArgs(stack, color));
+async function recreateContainer(context: Context, color: Color): Promise<ProcessOutput> {
+  checkComposeFiles(context.settings);
+  // A paused container cannot react to SIGTERM: replacing it would take its whole grace period.
+  if ((await inspectColor(context, color)).status === "paused")
+    await act(context, ["unpause", containerOf(context.settings, color)]);
+  return act(context, upArgs(context, color));
 }
 
-/** Spec `start_container`: starts one color from the image just built, and nothing else. Throws DockerError. */
-export const startContainer = async (stack: Stack, color: Color): Promise<void> =>
-  expectStarted(color, await upAnew(stack, color));
+/**
+ * Spec `start_container`: starts one color from the image that was just built, and nothing else.
+ * Throws DockerError, UsageError, DeadlineError.
+ */
+export const startContainer = (context: Context, color: Color): Promise<void> =>
+  context.change(
+    `start ${color}`,
+    async () => expectStarted(color, await recreateContainer(context, color)),
+    [shellCommand(context, upArgs(context, color))],
+  );
 
 const expectStarted = (color: Color, output: ProcessOutput): void =>
   expectSuccess(
     output,
     `starting ${color}`,
-    "Mend what Docker says and run this again; nothing that serves was touched.",
+    "Fix what Docker reports and run this again; the serving color was not touched.",
   );
 
 /** How a color is started again. */
 export interface Restart {
-  /** The container as it was left, paused or stopped; else a new one, where it is gone, of a release that failed or made for another port. */
-  asLeft: boolean;
-  /** It is paused, and so has its port still. */
-  hasPort: boolean;
+  /**
+   * The existing container can be started. Otherwise it is recreated: it is gone, belongs to a failed release, or was made
+   * for another port.
+   */
+  existing: boolean;
+  /** The container is paused, so it still holds its port. */
+  holdsPort: boolean;
   args: string[];
-  /** The same as an owner could type it, for a dry run to tell. */
-  command: string;
 }
 
-/** Finds out how a color is started again. Throws NothingToRollBackToError when it has no good build, DockerError. */
-export async function findRestart(stack: Stack, color: Color): Promise<Restart> {
-  const [{ image, discarded, status, ports }, tagged] = await Promise.all([
-    inspectColor(stack, color),
-    taggedImage(stack, color),
-  ]);
-  if (!tagged) {
-    throw new NothingToRollBackToError(
-      `There is nothing to roll back to: no image ${imageOf(stack.settings, color)} of a good build`,
-      {
-        next: "It is there after a second release: npx tsx scripts/deploy-blue-green.mts. What serves was not touched.",
-      },
-    );
-  }
-  const asLeft = image === tagged.id && !discarded && ports.includes(getHostPort(stack.settings, color));
-  const paused = status === "paused";
-  const again = [paused ? "unpause" : "start", containerOf(stack.settings, color)];
-  const args = asLeft ? again : upArgs(stack, color);
-  return { asLeft, hasPort: asLeft && paused, args, command: typed(stack, args) };
-}
+/** Decides how to start a color again. Throws NothingToRollBackToError when it has no good build, DockerError. */
+export const findRestart = (context: Context, color: Color): Promise<Restart> =>
+  context.inspect(`inspect ${color}`, async () => {
+    const [{ image, discarded, status, ports }, tagged] = await Promise.all([
+      inspectColor(context, color),
+      taggedImage(context, color),
+    ]);
+    if (!tagged) {
+      throw new NothingToRollBackToError(
+        `There is nothing to roll back to: ${imageOf(context.settings, color)} does not exist`,
+        {
+          next: "It exists after a second release: npx tsx scripts/deploy-blue-green.mts. The serving color was not touched.",
+        },
+      );
+    }
+    const existing =
+      image === tagged.id && !discarded && ports.includes(getHostPort(context.settings, color));
+    const paused = status === "paused";
+    const start = [paused ? "unpause" : "start", containerOf(context.settings, color)];
+    return { existing, holdsPort: existing && paused, args: existing ? start : upArgs(context, color) };
+  });
 
 /**
- * Spec `start_container` as a rollback needs it: the container that was left, or a new one, also where the network that it
- * was made for is gone, as after a `docker network prune`. Throws DockerError.
+ * Spec `start_container`, as a rollback needs it: starts the existing container, or recreates it from its image. It is also
+ * recreated when its network is gone, as after `docker network prune`. Throws DockerError, UsageError, DeadlineError.
  */
-export async function restartContainer(stack: Stack, color: Color, { asLeft, args }: Restart): Promise<void> {
-  let output = asLeft ? await act(stack, args) : await upAnew(stack, color);
-  if (asLeft && output.exitCode !== 0 && /network \S+ not found/i.test(output.stderr)) {
-    stack.log.warn(
-      `the network that ${containerOf(stack.settings, color)} was made for is gone: making it anew`,
-    );
-    output = await upAnew(stack, color);
-  }
-  expectStarted(color, output);
-}
+export const restartContainer = (
+  context: Context,
+  color: Color,
+  { existing, args }: Restart,
+): Promise<void> => {
+  const restart = async (): Promise<void> => {
+    let output = existing ? await act(context, args) : await recreateContainer(context, color);
+    if (existing && output.exitCode !== 0 && /network \S+ not found/i.test(output.stderr)) {
+      context.log.warn(`the network of ${containerOf(context.settings, color)} is gone: recreating it`);
+      output = await recreateContainer(context, color);
+    }
+    expectStarted(color, output);
+  };
+  return context.change(`${existing ? "start" : "recreate"} ${color}`, restart, [
+    shellCommand(context, args),
+  ]);
+};

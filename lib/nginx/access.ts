@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import type { Settings } from "../settings.ts";
-import type { Written } from "./written.ts";
+import type { GeneratedFile } from "./generated-file.ts";
 
-/** What nginx reads of BODY_MAX and TRUSTED_PROXIES: it cannot read the environment. */
+/** The content of `nginx/access.conf`: nginx cannot read BODY_MAX and TRUSTED_PROXIES from the environment. */
 export function renderAccess({
   bodyMax,
   trustedProxies,
@@ -21,8 +21,8 @@ export function renderAccess({
   ].join("\n");
 }
 
-/** `nginx/access.conf` as the settings want it. */
-export const accessFile = (settings: Settings): Written => ({
+/** `nginx/access.conf` for these settings. */
+export const accessFile = (settings: Settings): GeneratedFile => ({
   file: join(settings.nginxFolder, "access.conf"),
   content: renderAccess(settings),
   mode: 0o644,

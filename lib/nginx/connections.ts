@@ -1,26 +1,26 @@
 import { join } from "node:path";
 import type { Settings } from "../settings.ts";
-import type { Written } from "./written.ts";
+import type { GeneratedFile } from "./generated-file.ts";
 
-/** Idle connections that each nginx worker keeps to each color, at most. */
+/** The most idle connections that each nginx worker keeps to each color. */
 const IDLE_CONNECTIONS = 512;
 
 /**
- * How long, in seconds, nginx keeps one at most. More would save few connections, and would be wrong for a color of before that
- * closes sooner than the newest: the setting is one, the colors are two.
+ * The longest time, in seconds, that nginx keeps one. A longer time would save few connections, and the previous release may
+ * close its connections sooner than the setting of the newest says.
  */
 const LONGEST_SECONDS = 1;
 
 type Idle = Pick<Settings, "apiIdleSeconds">;
 
 /**
- * How long, in seconds, nginx keeps an idle connection to the API: half as long as the API does, so that nginx is the one to close
- * it. A POST that is sent just as the API closes would be lost. 0: no connection is reused.
+ * Seconds that nginx keeps an idle connection to the API: half as long as the API does, so that nginx always closes first. A
+ * POST sent just as the API closes would be lost. 0: connections are not reused.
  */
 export const reusedIdleSeconds = ({ apiIdleSeconds }: Idle): number =>
   Math.min(apiIdleSeconds / 2, LONGEST_SECONDS);
 
-/** What nginx reads of API_IDLE_SECONDS. */
+/** The content of `nginx/api-connections.conf`. */
 export function renderConnections(settings: Idle): string {
   const seconds = reusedIdleSeconds(settings);
   return [
@@ -32,8 +32,8 @@ export function renderConnections(settings: Idle): string {
   ].join("\n");
 }
 
-/** `nginx/api-connections.conf` as the settings want it. */
-export const connectionsFile = (settings: Settings): Written => ({
+/** `nginx/api-connections.conf` for these settings. */
+export const connectionsFile = (settings: Settings): GeneratedFile => ({
   file: join(settings.nginxFolder, "api-connections.conf"),
   content: renderConnections(settings),
   mode: 0o644,

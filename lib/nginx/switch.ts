@@ -1,39 +1,39 @@
 import { readlink, rm } from "node:fs/promises";
 import { quote } from "zx/core";
-import { replaceLink } from "../atomic.ts";
 import type { Color } from "../color.ts";
-import { containerOf } from "../docker/container.ts";
-import { execInNginx } from "../docker/frontdoor.ts";
+import { containerOf } from "../docker/names.ts";
+import { execInNginx } from "../docker/services.ts";
 import { NginxReloadError, NotBackError } from "../errors.ts";
-import type { Stack } from "../stack.ts";
-import { awaitThat } from "../wait.ts";
-import { askFrontDoor, loadedColor, RELOAD_SECONDS, servingColor } from "./frontdoor.ts";
+import type { Context } from "../run/context.ts";
+import { replaceLink } from "../util/atomic.ts";
+import { pollUntil } from "../util/poll.ts";
 import { activeUpstream, upstreamOf } from "./link.ts";
-import { CONFIGURATION, ENDING, TITLES, WORKER } from "./workers.ts";
+import { loadedColor, probeNginx, RELOAD_SECONDS, servingColor } from "./probe.ts";
+import { CONFIGURATION, PROCESS_TITLES, SHUTTING_DOWN, WORKER } from "./workers.ts";
 
 /**
- * In one command, since each into the container takes its time; process 1 is nginx's master.
- * The test comes first: a reload that is refused says so only in the log.
+ * One command, because each `docker exec` takes time; process 1 is nginx's master.
+ * The test comes first: nginx reports a rejected reload only in its log.
  */
 const TEST_AND_RELOAD = `nginx -t -q -c ${CONFIGURATION} && kill -HUP 1`;
 
 /**
- * The same, and then waits until no worker of before takes requests any more: they do so for 100 ms, longer on a machine
- * that is busy, with the color of before, and a drain does not count them yet.
+ * The same, then waits until no old worker accepts requests. Old workers go on accepting for 100 ms, longer on a busy
+ * machine, and send those requests to the old color; a drain would not count them yet.
  */
 const TEST_RELOAD_AND_WAIT = `
-for title in $(grep -ls ${WORKER} ${TITLES}); do grep -qs ${ENDING} $title || before="$before $title"; done
+for title in $(grep -ls ${WORKER} ${PROCESS_TITLES}); do grep -qs ${SHUTTING_DOWN} $title || before="$before $title"; done
 ${TEST_AND_RELOAD} || exit
 looks=0
 for title in $before; do
-  while grep -qs ${WORKER} $title && ! grep -qs ${ENDING} $title; do
-    [ $((looks += 1)) -le ${RELOAD_SECONDS * 20} ] || { echo "after ${RELOAD_SECONDS} s a worker of before the reload goes on; why is in the log of nginx" >&2; exit 1; }
+  while grep -qs ${WORKER} $title && ! grep -qs ${SHUTTING_DOWN} $title; do
+    [ $((looks += 1)) -le ${RELOAD_SECONDS * 20} ] || { echo "after ${RELOAD_SECONDS} s an old worker is still accepting requests; see nginx's log" >&2; exit 1; }
     sleep 0.05
   done
 done`;
 
-/** The commands of a switch, as an owner could type them. */
-export function switchCommands({ settings }: Stack, color: Color): string[] {
+/** The commands of a switch, as an owner would type them. */
+export function switchCommands({ settings }: Context, color: Color): string[] {
   const { dockerCmd, nginxContainer } = settings;
   return [
     `ln -sfn ${upstreamOf(color)} ${quote(activeUpstream(settings))}`,
@@ -41,70 +41,81 @@ export function switchCommands({ settings }: Stack, color: Color): string[] {
   ];
 }
 
-/** Tests and reloads, then asks until nginx says that it has loaded the color. Throws a plain Error with what it saw. */
-export async function reloadInto(stack: Stack, color: Color): Promise<void> {
-  const reload = await execInNginx(stack, ["sh", "-c", TEST_RELOAD_AND_WAIT], RELOAD_SECONDS);
+/** Tests and reloads, then waits until nginx reports the color as loaded. Throws a plain Error with what was seen. */
+export async function reloadInto(context: Context, color: Color): Promise<void> {
+  const reload = await execInNginx(context, ["sh", "-c", TEST_RELOAD_AND_WAIT], RELOAD_SECONDS);
   if (reload.exitCode !== 0) throw new Error(reload.stderr.trim());
   let loaded: string | undefined;
-  const isLoaded = await awaitThat(RELOAD_SECONDS, async () => {
-    loaded = await loadedColor(stack.settings);
+  const isLoaded = await pollUntil(RELOAD_SECONDS, async () => {
+    loaded = await loadedColor(context.settings);
     return loaded === color;
   });
-  if (!isLoaded) throw new Error(`after ${RELOAD_SECONDS} s nginx still says ${loaded ?? "nothing"}`);
+  if (!isLoaded) throw new Error(`after ${RELOAD_SECONDS} s nginx still reports ${loaded ?? "nothing"}`);
 }
 
-/** Puts the link back, has nginx read it again, and tells in words what is seen through nginx then. Never throws. */
-async function restoreLink(stack: Stack, before: string | undefined, notWanted: Color): Promise<string> {
-  const link = activeUpstream(stack.settings);
+/** Restores the link, reloads nginx, and returns in words what was seen through nginx then. Never throws. */
+async function restoreLink(context: Context, before: string | undefined, rejected: Color): Promise<string> {
+  const link = activeUpstream(context.settings);
   try {
     await (before === undefined ? rm(link, { force: true }) : replaceLink(link, before));
   } catch (error) {
-    return `The link could not be put back: ${error}`;
+    return `The link could not be restored: ${error}`;
   }
-  // A reload that only came late would still bring the new color: the last word must be the old link's.
-  await execInNginx(stack, ["sh", "-c", TEST_AND_RELOAD]).catch(() => undefined);
-  await awaitThat(RELOAD_SECONDS, async () => (await loadedColor(stack.settings)) !== notWanted);
-  const { healthy, color, finding } = await askFrontDoor(stack.settings);
-  return `The link is back on what it was. Through nginx now: ${healthy ? `${color} serves` : finding}.`;
+  // A late reload would still load the new color, so the restored link must be loaded last.
+  await execInNginx(context, ["sh", "-c", TEST_AND_RELOAD]).catch(() => undefined);
+  await pollUntil(RELOAD_SECONDS, async () => (await loadedColor(context.settings)) !== rejected);
+  const { healthy, color, finding } = await probeNginx(context.settings);
+  return `The link was restored. Through nginx now: ${healthy ? `${color} serves` : finding}.`;
 }
 
-/**
- * Spec `switch_nginx`: points the active upstream at a color, tests, reloads, and sees nginx run with it.
- * Throws NginxReloadError when any of that fails; the old link is back before it does.
- */
-export async function switchNginx(stack: Stack, color: Color): Promise<void> {
-  const { settings } = stack;
+/** Swaps the link, reloads, and restores the link if that fails. Throws NginxReloadError. */
+async function swapUpstream(context: Context, color: Color): Promise<void> {
+  const { settings } = context;
   const link = activeUpstream(settings);
   const before = await readlink(link).catch(() => undefined);
   try {
     await replaceLink(link, upstreamOf(color));
-    await reloadInto(stack, color);
+    await reloadInto(context, color);
   } catch (error) {
-    const seen = await restoreLink(stack, before, color);
+    const seen = await restoreLink(context, before, color);
     const exec = `${settings.dockerCmd} exec ${settings.nginxContainer}`;
     throw new NginxReloadError("Nginx reload failed, manual intervention required", {
       details: `${error instanceof Error ? error.message : error}\n${seen} ${color} keeps running.`,
-      next: `See what nginx says with: ${exec} nginx -t -c ${CONFIGURATION}
-Mend it, then run this again: it goes on from what nginx serves then.
-Or switch by hand with: ${switchCommands(stack, color).join(" && ")}`,
+      next: `See what nginx reports: ${exec} nginx -t -c ${CONFIGURATION}
+Fix it and run this again; the run starts from the color that serves then.
+Or switch by hand: ${switchCommands(context, color).join(" && ")}`,
     });
   }
 }
 
 /**
- * Sends the traffic back to a color, and, where it served before, sees it serve again.
+ * Spec `switch_nginx`: points the active link at a color, tests and reloads nginx, and sees it run with that color.
+ * Throws NginxReloadError if any of that fails; the old link is restored first.
+ */
+export const switchNginx = (context: Context, color: Color): Promise<void> =>
+  context.change(
+    `switch nginx to ${color}`,
+    () => swapUpstream(context, color),
+    switchCommands(context, color),
+  );
+
+/**
+ * Switches nginx back to a color and, if it served before, waits until it serves again.
  * Throws NginxReloadError, or NotBackError when it is not healthy through nginx within RELOAD_SECONDS.
  */
-export async function switchBack(
-  stack: Stack,
+export const switchBack = (
+  context: Context,
   { active, serves }: { active: Color; serves: boolean },
-): Promise<void> {
-  await switchNginx(stack, active);
-  if (!serves || (await awaitThat(RELOAD_SECONDS, async () => (await servingColor(stack)) === active)))
-    return;
-  const { finding } = await askFrontDoor(stack.settings);
-  throw new NotBackError(`Traffic is on ${active} again, but ${active} does not answer well`, {
-    details: finding,
-    next: `Both colors keep running. Look at the log of ${containerOf(stack.settings, active)}, and run this again with --keep for the one that is well.`,
-  });
-}
+): Promise<void> => {
+  const back = async (): Promise<void> => {
+    await swapUpstream(context, active);
+    if (!serves || (await pollUntil(RELOAD_SECONDS, async () => (await servingColor(context)) === active)))
+      return;
+    const { finding } = await probeNginx(context.settings);
+    throw new NotBackError(`Traffic is on ${active} again, but ${active} is not healthy`, {
+      details: finding,
+      next: `Both colors keep running. See the log of ${containerOf(context.settings, active)}, and run this again with --keep and the healthy color.`,
+    });
+  };
+  return context.change(`switch nginx back to ${active}`, back, switchCommands(context, active));
+};

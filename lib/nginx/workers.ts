@@ -1,14 +1,14 @@
-/** Where nginx has the folder of its configuration, in its container. */
+/** The mount point of nginx's configuration folder in its container. */
 export const CONFIGURATION_FOLDER = "/etc/nginx";
 
-/** nginx's configuration, in its container. */
+/** nginx's configuration file in its container. */
 export const CONFIGURATION = `${CONFIGURATION_FOLDER}/nginx-blue-green.conf`;
 
-/** The title that nginx gives to a worker, as a pattern that the command which looks for it does not match itself. */
+/** A worker's process title, as a pattern that does not match the searching command itself. */
 export const WORKER = "'[w]orker process'";
 
-/** What the title has besides, of a worker of before a reload: it takes no new requests, and ends with its last one. */
-export const ENDING = "'[s]hutting down'";
+/** The addition to the title of a worker in graceful shutdown: it accepts no new requests and exits after its last one. */
+export const SHUTTING_DOWN = "'[s]hutting down'";
 
-/** Where the titles are, inside nginx's container: there is no ps, on either side. */
-export const TITLES = "/proc/[0-9]*/cmdline";
+/** The process titles in nginx's container, whose image has no ps. */
+export const PROCESS_TITLES = "/proc/[0-9]*/cmdline";

@@ -1,0 +1,71 @@
+import { type ProcessOutput, quote } from "zx/core";
+import { DockerError } from "../errors.ts";
+import { run } from "../run/command.ts";
+import type { Context } from "../run/context.ts";
+
+/** Seconds that the engine may take to answer a question, and to start or stop a container. */
+export const [QUERY_SECONDS, ACT_SECONDS] = [30, 120];
+
+/** The next step when the engine does not answer a simple question. */
+export const CHECK_DOCKER = "Check that Docker works: docker ps";
+
+interface How {
+  /** Seconds until the command counts as hung; undefined for no limit. */
+  deadline?: number | undefined;
+  /** Kills the command when aborted. */
+  signal?: AbortSignal;
+  onLine?: (line: string) => void;
+  /** Variables for this command only; they override the settings. */
+  environment?: Record<string, string>;
+}
+
+/**
+ * Compose runs git in the sources to label a build with their commit. Anyone who can write the sources' `.git/config` could
+ * then run commands as root. `sourceRevision` reads the commit without git.
+ */
+const NO_GIT = { BUILDX_GIT_INFO: "false", BUILDX_GIT_LABELS: "false", BUILDX_GIT_CHECK_DIRTY: "false" };
+
+/** Runs one docker command, for QUERY_SECONDS at most. The caller checks its exit code. Throws DeadlineError. */
+export function docker(
+  { settings, options, lock }: Context,
+  args: string[],
+  how: How = {},
+): Promise<ProcessOutput> {
+  return run(settings.dockerCmd, args, {
+    deadline: QUERY_SECONDS,
+    ...how,
+    environment: { ...settings.environment, ...NO_GIT, ...how.environment },
+    verbose: options.verbose,
+    keepOpen: lock.descriptor,
+  });
+}
+
+/** Runs one docker command that starts or stops something. */
+export const act = (context: Context, args: string[]): Promise<ProcessOutput> =>
+  docker(context, args, { deadline: ACT_SECONDS });
+
+/** The arguments of a Compose command for this project. */
+export const compose = ({ settings: { project, composeFiles } }: Context, ...args: string[]): string[] => [
+  "compose",
+  "-p",
+  project,
+  ...composeFiles.flatMap((file) => ["-f", file]),
+  ...args,
+];
+
+/** A docker command as an owner would type it. */
+export const shellCommand = ({ settings }: Context, args: string[]): string =>
+  [settings.dockerCmd, ...args].map(quote).join(" ");
+
+/** The last `count` lines of a text. */
+export const lastLines = (text: string, count: number): string =>
+  text.trimEnd().split("\n").slice(-count).join("\n");
+
+/** The error for a docker command that failed. `doing` completes "Docker failed at …". */
+export const dockerFailed = (output: ProcessOutput, doing: string, next: string): DockerError =>
+  new DockerError(`Docker failed at ${doing}`, { details: lastLines(output.stdall, 20), next });
+
+/** Throws DockerError unless the command exited with 0. */
+export function expectSuccess(output: ProcessOutput, doing: string, next: string): void {
+  if (output.exitCode !== 0) throw dockerFailed(output, doing, next);
+}

@@ -1,0 +1,53 @@
+import { realpathSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { isInside } from "./util/confined.ts";
+
+/** A path with its symbolic links resolved, as far as it exists. */
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    const parent = dirname(path);
+    return parent === path ? path : join(realPath(parent), basename(path));
+  }
+}
+
+/** The folders that containers can write to. */
+export interface Mounts {
+  vaultPath: string;
+  oauthDataPath: string;
+}
+
+/** Says in words which of these folders contains a path, links resolved; undefined when none does. */
+export function exposureOf(path: string, { vaultPath, oauthDataPath }: Mounts): string | undefined {
+  const mounts = Object.entries({ VAULT_PATH: vaultPath, OAUTH_DATA_PATH: oauthDataPath });
+  const found = mounts.find(
+    ([, folder]) => isInside(path, folder) || isInside(realPath(path), realPath(folder)),
+  );
+  return found && `containers can write to it, because it is inside ${found[0]} (${found[1]})`;
+}
+
+/** A path that decides what root runs or writes. */
+export interface Place {
+  name: string;
+  path: string;
+  remedy: string;
+}
+
+/** A place that a setting of this name decides. */
+export const placeOf = (name: string, path: string): Place => ({
+  name,
+  path,
+  remedy: `set ${name} to a path outside`,
+});
+
+/** The problems of places that containers can write to: a symbolic link there makes root write to any file, or run anything. */
+export const exposedPlaces = (places: readonly Place[], mounts: Mounts): string[] =>
+  places.flatMap(({ name, path, remedy }) => {
+    const why = exposureOf(path, mounts);
+    return why ? [`${name} is ${JSON.stringify(path)}: ${why}; ${remedy}`] : [];
+  });
+
+/** The compose files as places. */
+export const composePlaces = (files: readonly string[]): Place[] =>
+  files.map((file) => placeOf("COMPOSE_FILE", file));

@@ -1,0 +1,28 @@
+import { isColor } from "../color.ts";
+import type { Context } from "../run/context.ts";
+import { configurationError } from "./configuration.ts";
+import { readLink, repairLink } from "./link.ts";
+import { probeLoadedColor } from "./probe.ts";
+import { reloadInto, switchCommands } from "./switch.ts";
+
+/**
+ * Reloads nginx when it does not know the probe key yet. Before a switch the run asks nginx whether it reaches the new
+ * color; an nginx without keys would pass this one on to the API. The serving color stays.
+ * Throws ConfigurationError, LinkError, and what the file system throws.
+ */
+export async function loadKey(context: Context): Promise<void> {
+  const knowsKeys = (await probeLoadedColor(context.settings, {})).status === 404;
+  const knowsThis = knowsKeys && (await probeLoadedColor(context.settings)).status !== 404;
+  if (knowsThis) return;
+  const loaded = (await probeLoadedColor(context.settings, {})).color;
+  if (!isColor(loaded)) return; // nginx does not answer
+  await readLink(context); // fails when the owner put something else in its place
+  const reload = async (): Promise<void> => {
+    // A run killed between swap and reload leaves a link to a color that was never verified.
+    await repairLink(context, loaded);
+    await reloadInto(context, loaded).catch((error) => {
+      throw configurationError(context, error instanceof Error ? error.message : String(error));
+    });
+  };
+  await context.change("load the probe key into nginx", reload, switchCommands(context, loaded));
+}

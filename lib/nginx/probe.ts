@@ -1,0 +1,51 @@
+import { type Color, isColor } from "../color.ts";
+import type { Context } from "../run/context.ts";
+import type { Settings } from "../settings.ts";
+import { type Answer, probeHealth } from "../util/http-probe.ts";
+import { keyHeaders } from "./key.ts";
+
+/** Seconds that nginx may take from the signal until it serves with the new upstream. */
+export const RELOAD_SECONDS = 10;
+
+/** Asks /health through nginx, as a client would. Never throws. */
+export const probeNginx = ({ nginxUrl, health }: Settings): Promise<Answer> =>
+  probeHealth(`${nginxUrl}/health`, health.timeout);
+
+/** The serving color, proven by a healthy response through nginx; undefined when there is none. Never throws. */
+export async function servingColor({ settings }: Context): Promise<Color | undefined> {
+  const { healthy, color } = await probeNginx(settings);
+  return healthy && isColor(color) ? color : undefined;
+}
+
+/**
+ * Asks nginx itself, not the API, which color it has loaded. It answers 204 if it knows the key or has no keys at all, and 404
+ * if it does not know this one; both carry the color. `headers` replace the probe key. Never throws.
+ */
+export const probeLoadedColor = async (
+  settings: Settings,
+  headers?: Record<string, string>,
+): Promise<Answer> =>
+  probeHealth(
+    `${settings.nginxUrl}/_loop/color`,
+    settings.health.timeout,
+    headers ?? (await keyHeaders(settings)),
+  );
+
+/** The color that nginx has loaded; undefined when nginx does not answer. Never throws. */
+export const loadedColor = async (settings: Settings): Promise<string | undefined> =>
+  (await probeLoadedColor(settings)).color;
+
+/**
+ * Asks a color's /health through nginx, whichever color is active. nginx may not have resolved a new container's address yet,
+ * and a switch before that would answer 502. Never throws.
+ */
+export const probeThroughNginx = async ({ settings }: Context, color: Color): Promise<Answer> =>
+  probeHealth(
+    `${settings.nginxUrl}/_loop/${color}/health`,
+    settings.health.timeout,
+    await keyHeaders(settings),
+  );
+
+/** Does nginx reach a healthy API of this color? Never throws. */
+export const nginxReaches = async (context: Context, color: Color): Promise<boolean> =>
+  (await probeThroughNginx(context, color)).healthy;

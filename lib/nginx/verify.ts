@@ -1,0 +1,35 @@
+import type { Color } from "../color.ts";
+import { containerOf } from "../docker/names.ts";
+import { VerifyError } from "../errors.ts";
+import { type Context, pause } from "../run/context.ts";
+import { probeNginx } from "./probe.ts";
+
+/**
+ * Spec `verify_nginx_traffic`: asks /health through nginx every second for VERIFY_SECONDS, at least once.
+ * Throws VerifyError at the first response that is unhealthy or from another color, InterruptedError.
+ */
+export const verifyNginxTraffic = (context: Context, color: Color): Promise<void> => {
+  const { nginxUrl, verifySeconds } = context.settings;
+  return context.change(`verify ${color} through nginx`, () => watch(context, color), [
+    `GET ${nginxUrl}/health every second for ${verifySeconds} s: every response must be healthy and from ${color}`,
+  ]);
+};
+
+async function watch(context: Context, color: Color): Promise<void> {
+  const { settings, log } = context;
+  const { verifySeconds, dockerCmd } = settings;
+  const since = performance.now();
+  for (;;) {
+    const answer = await probeNginx(settings);
+    const seconds = (performance.now() - since) / 1000;
+    if (!answer.healthy || answer.color !== color) {
+      throw new VerifyError(`Verification through nginx failed after ${seconds.toFixed(0)} s`, {
+        details: `Expected a healthy response from ${color}, got one from ${answer.color ?? "neither color"}: ${answer.finding}`,
+        next: `See the log: ${dockerCmd} logs --tail 50 ${containerOf(settings, color)}. Fix the cause and run this again.`,
+      });
+    }
+    if (seconds >= verifySeconds) return;
+    log.progress(`healthy for ${seconds.toFixed(0)} of ${verifySeconds} s`);
+    await pause(context, 1000);
+  }
+}

@@ -1,0 +1,36 @@
+import { statfs } from "node:fs/promises";
+import { COLORS } from "../color.ts";
+import { dataFolder } from "../docker/engine.ts";
+import { taggedImage } from "../docker/image.ts";
+import { DiskSpaceError } from "../errors.ts";
+import type { Context } from "../run/context.ts";
+
+const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+
+/** Free bytes where Docker keeps its data, also in words. Unknown when this host cannot see it, as with a remote engine. */
+export async function freeSpace(context: Context): Promise<{ bytes?: number; words: string }> {
+  const folder = await dataFolder(context);
+  const disk = await statfs(folder).catch(() => undefined);
+  if (!disk) return { words: `free space in ${folder || "Docker's data folder"} is unknown` };
+  const bytes = disk.bavail * disk.bsize;
+  return { bytes, words: `${gib(bytes)} free in ${folder}` };
+}
+
+/**
+ * Requires room for an image as large as the last one: a full disk would break more than the build. If the free space is
+ * unknown, says so and continues. Throws DiskSpaceError, DeadlineError.
+ */
+export const checkDiskSpace = (context: Context): Promise<void> =>
+  context.inspect("check the disk space", async () => {
+    const [{ bytes, words }, ...images] = await Promise.all([
+      freeSpace(context),
+      ...COLORS.map((color) => taggedImage(context, color)),
+    ]);
+    const needed = Math.max(...images.map((image) => image?.bytes ?? 0));
+    if (bytes === undefined) return context.log.info(words);
+    if (bytes >= needed) return;
+    throw new DiskSpaceError(`Not enough disk space to build: ${words}`, {
+      details: `The last image took ${gib(needed)}.`,
+      next: "Free some space (docker system df shows what Docker uses) and run this again; nothing was changed.",
+    });
+  });

@@ -1,0 +1,79 @@
+import type { Color } from "../color.ts";
+import { inspectColor, recentLogs } from "../docker/container.ts";
+import { HealthError } from "../errors.ts";
+import { probeThroughNginx } from "../nginx/probe.ts";
+import { type Context, pause } from "../run/context.ts";
+import { getHostPort, type Settings } from "../settings.ts";
+import { probeHealth } from "../util/http-probe.ts";
+
+/** The pauses between probes in seconds: short at first, so that a fast API does not wait. */
+function* ramp(interval: number): Generator<number, never> {
+  for (let seconds = 0.1; ; seconds *= 1.25) yield Math.min(seconds, interval);
+}
+
+const UNKNOWN = { status: "unknown", restarts: 0, exitCode: 0 };
+
+/** A container that the engine restarted this often will not become healthy by waiting. */
+const RESTARTS_THAT_FAIL = 3;
+
+/** Between its exit and its restart a container is briefly "exited", so one look is not enough. */
+const LOOKS_THAT_FAIL = 2;
+
+async function failure(context: Context, color: Color, finding: string): Promise<HealthError> {
+  return new HealthError("Health check failed, rollback not performed", {
+    details: `${finding}\nThe last lines of its log:\n${await recentLogs(context, color, 50)}`,
+    next: nextStep(context.settings, finding),
+  });
+}
+
+const nextStep = ({ vaultPath }: Settings, finding: string): string =>
+  finding.includes("vault not accessible")
+    ? `Check that ${vaultPath} (VAULT_PATH) is mounted and readable, then run this again.`
+    : "Fix what the log shows and run this again; the serving color was not touched.";
+
+/**
+ * Spec `health_check`: waits until a color's /health is healthy on its host port and through nginx, for HEALTH_RETRIES ×
+ * HEALTH_INTERVAL seconds at most. Fails at once when the container exited or keeps restarting.
+ * Throws HealthError with the last finding and the last 50 log lines, InterruptedError.
+ */
+export const healthCheck = (context: Context, color: Color): Promise<void> => {
+  const { nginxUrl, health } = context.settings;
+  const port = getHostPort(context.settings, color);
+  return context.change(`check the health of ${color}`, () => waitUntilHealthy(context, color), [
+    `GET http://127.0.0.1:${port}/health and ${nginxUrl}/_loop/${color}/health until both are healthy, ${health.retries * health.interval} s at most`,
+  ]);
+};
+
+async function waitUntilHealthy(context: Context, color: Color): Promise<void> {
+  const { settings } = context;
+  const { retries, interval, timeout } = settings.health;
+  const own = `http://127.0.0.1:${getHostPort(settings, color)}/health`;
+  const deadline = performance.now() + retries * interval * 1000;
+
+  let endedInARow = 0;
+  let restartsBefore: number | undefined; // an existing container may have restarted long ago
+  for (const seconds of ramp(interval)) {
+    const direct = await probeHealth(own, timeout);
+    const answer = direct.healthy ? await probeThroughNginx(context, color) : direct;
+    if (answer.healthy) return;
+
+    const finding = direct.healthy
+      ? `healthy on its port, but not through nginx: ${answer.finding}`
+      : direct.finding;
+    context.log.progress(finding);
+    // A busy engine must not use up the remaining time.
+    const { status, restarts, exitCode } = await inspectColor(context, color).catch(() => UNKNOWN);
+    restartsBefore ??= restarts;
+    endedInARow = ["exited", "dead", "absent"].includes(status) ? endedInARow + 1 : 0;
+    const hopeless =
+      endedInARow >= LOOKS_THAT_FAIL
+        ? `The container is ${status}, code ${exitCode}`
+        : restarts - restartsBefore >= RESTARTS_THAT_FAIL
+          ? `The container restarted ${restarts - restartsBefore} times during the check`
+          : performance.now() >= deadline
+            ? `Not healthy within ${retries * interval} s`
+            : undefined;
+    if (hopeless) throw await failure(context, color, `${hopeless}; last probe: ${finding}`);
+    await pause(context, Math.min(seconds * 1000, Math.max(0, deadline - performance.now())));
+  }
+}

@@ -1,0 +1,68 @@
+import { connect } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Color } from "../color.ts";
+import { HealthError } from "../errors.ts";
+import { reusedIdleSeconds } from "../nginx/connections.ts";
+import type { Context } from "../run/context.ts";
+import { getHostPort } from "../settings.ts";
+
+/** The API has to keep an idle connection this many times longer than nginx does. */
+const MARGIN = 1.5;
+
+/** Does a response announce that its connection ends with it? nginx does not reuse such a connection. */
+const isAnnounced = (head: string): boolean =>
+  /^connection:.*\bclose\b/im.test(head) ||
+  (head.startsWith("HTTP/1.0") && !/^connection:.*\bkeep-alive\b/im.test(head));
+
+/**
+ * Sends one GET to a server on this machine, then watches the idle connection for `seconds`. Returns the seconds after its
+ * response at which the server closed it unannounced; undefined when it did not, or did not respond within 10 s.
+ * It is a plain socket, because HTTP clients also close by themselves: they honor `Keep-Alive: timeout=5`, nginx does not.
+ */
+export async function closedAfter(port: number, path: string, seconds: number): Promise<number | undefined> {
+  const socket = connect(port, "127.0.0.1");
+  let [head, last] = ["", 0];
+  const responded = new Promise<void>((resolve) => {
+    socket.on("data", (chunk) => {
+      head = (head + chunk.toString("latin1")).slice(0, 16_384);
+      last = performance.now();
+      resolve();
+    });
+  });
+  const closed = new Promise<number | undefined>((resolve) => {
+    const end = () => resolve(last > 0 && !isAnnounced(head) ? (performance.now() - last) / 1000 : undefined);
+    socket.on("end", end).on("error", end);
+  });
+  socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+  try {
+    await Promise.race([responded, closed, sleep(10_000)]);
+    return await Promise.race([closed, sleep(seconds * 1000).then(() => undefined)]);
+  } finally {
+    socket.destroy();
+  }
+}
+
+/**
+ * Checks that a color keeps idle connections longer than nginx reuses them: a POST sent just as the API closes would be lost.
+ * Throws HealthError with the measured time.
+ */
+export const checkIdleConnections = (context: Context, color: Color): Promise<void> => {
+  const { settings } = context;
+  const port = getHostPort(settings, color);
+  const watched = reusedIdleSeconds(settings) * MARGIN;
+  const check = async (): Promise<void> => {
+    if (watched === 0) return; // nginx does not reuse connections
+    const seconds = await closedAfter(port, "/health", watched);
+    if (seconds === undefined) return;
+    throw new HealthError(
+      `The API closes idle connections sooner than API_IDLE_SECONDS=${settings.apiIdleSeconds} says`,
+      {
+        details: `${color} closed one after ${seconds.toFixed(2)} s, without "Connection: close" in its response: nginx would lose requests.`,
+        next: "Set API_IDLE_SECONDS to the API's own idle timeout, or to 0 if it closes after each response, and run this again; the serving color was not touched.",
+      },
+    );
+  };
+  return context.change(`check the idle connections of ${color}`, check, [
+    `see whether port ${port} keeps an idle connection open for ${watched} s`,
+  ]);
+};

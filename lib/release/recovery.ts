@@ -1,0 +1,112 @@
+import { type Color, getInactiveColor } from "../color.ts";
+import { restoreImage } from "../docker/image.ts";
+import { discardRelease, NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
+import { InterruptedError, ToolError } from "../errors.ts";
+import { nginxReaches, servingColor } from "../nginx/probe.ts";
+import { switchNginx } from "../nginx/switch.ts";
+import { type Context, uninterruptible } from "../run/context.ts";
+import { addToHistory, KILLED } from "../run/history.ts";
+import { howItEnded, type RunRecord } from "../run/record.ts";
+import { pollUntil } from "../util/poll.ts";
+import type { ActiveState } from "./active.ts";
+import { markActive } from "./mark.ts";
+import { prove, startIfStopped } from "./proof.ts";
+import { retire } from "./retire.ts";
+import { readMarked } from "./state-file.ts";
+
+/** Seconds that the marked color may take to become healthy before the other one gets the traffic. */
+const RESCUE_SECONDS = 15;
+
+/** Seconds for the other color after that. It could boot while the marked one was polled. */
+const OTHER_SECONDS = 2;
+
+/**
+ * Repairs what an interrupted run left, or a restart that woke a paused color. The verified color gets or keeps the traffic,
+ * the other is drained and put on standby, and after an interrupted deploy its image tag returns to the last good build. It
+ * asks nothing, because it is known why both colors run. If neither is healthy and neither belongs to an interrupted release,
+ * that is left to `detectConflicts`.
+ * Returns the state after that. Throws UnverifiedError, and what its steps throw.
+ */
+export async function recoverInterruptedRun(context: Context, found: ActiveState): Promise<ActiveState> {
+  const { settings, lock, log } = context;
+  const unfinished = lock.unfinished();
+  const marked = await readMarked(settings);
+  if (unfinished) log.warn(`${howItEnded(unfinished)}: repairing what it left`);
+  const explained = unfinished?.to !== undefined || settings.standby === "paused"; // else both were started by hand
+  if (found.bothRun && !explained) return found;
+  const rescued = found.rescue.length > 0 ? await rescue(context, found) : found;
+  const ofRelease = unfinished?.verb === "deploy" && unfinished.to === getInactiveColor(rescued.active);
+  if (rescued.bothRun && !rescued.serves && !ofRelease) return rescued;
+  const state = await prove(context, rescued);
+  const { active, bothRun, proof } = state;
+  const inner = uninterruptible(context);
+  const other = getInactiveColor(active);
+  const leaves = proof === "leave"; // then the other color is the target of the run
+  if (found.bothRun && bothRun && !unfinished)
+    log.warn(`${other} runs beside ${active}: it may have been paused, and woken by a restart`);
+  if (bothRun && !leaves) await retire(inner, other);
+  // Unhealthy, and the only one that runs: to discard its build, it must be stopped.
+  if (unfinished && !bothRun && !state.serves && found.rescue.includes(other))
+    await stopContainer(inner, other);
+  // A marked release is kept, even if it is not the healthy one now.
+  if (unfinished) await finishRecovery(inner, unfinished, [active, marked]);
+  return { ...state, bothRun: bothRun && leaves };
+}
+
+/** Discards the build of an interrupted run, unless it is of a color in `keep`, and clears the run's record. Throws what its steps throw. */
+export async function finishRecovery(
+  context: Context,
+  { verb, since, from, to, imageBefore, started, result }: RunRecord,
+  keep: readonly (Color | undefined)[],
+): Promise<void> {
+  const { settings, lock, log } = context;
+  if (to && !keep.includes(to) && imageBefore !== undefined)
+    await (started ? discardRelease : restoreImage)(context, to, imageBefore ?? undefined);
+  await context.change("clear the record of the interrupted run", async () => {
+    lock.clearUnfinished();
+    if (result) return; // that run could still write its own history entry
+    const killed = { time: since, verb, from, to, result: KILLED, message: "Killed before its end" };
+    await addToHistory(settings.historyFile, killed).catch((error) => log.warn(`no history: ${error}`));
+  });
+}
+
+/**
+ * Neither color serves: the marked color gets the traffic if it is healthy within RESCUE_SECONDS; it is started first if it
+ * is stopped. Otherwise another running color gets the traffic, as an emergency measure, and must still be proven.
+ */
+async function rescue(context: Context, state: ActiveState): Promise<ActiveState> {
+  const [first, ...others] = state.rescue;
+  if (!first) return state;
+  const start = await startForRescue(context, first);
+  const isHealthy = async (color: Color): Promise<boolean> =>
+    (await servingColor(context)) === color || (await nginxReaches(context, color));
+  let healthy: Color | undefined;
+  // It may still be booting, as after a restart of the host.
+  await context.inspect("find a healthy color", async () => {
+    if (start !== "impossible" && (await pollUntil(RESCUE_SECONDS, () => isHealthy(first)))) healthy = first;
+    for (const other of others)
+      if (!healthy && (await pollUntil(OTHER_SECONDS, () => isHealthy(other)))) healthy = other;
+  });
+  if (start === "started" && healthy !== first) await stopContainer(context, first, NEVER_SERVED_GRACE);
+  if (!healthy) return state;
+  const color = healthy;
+  if ((await servingColor(context)) !== color) {
+    context.log.warn(`neither color serves, and ${color} is healthy: it gets the traffic`);
+    await switchNginx(context, color);
+  }
+  const isMarked = color === state.marked;
+  if (isMarked && (await readMarked(context.settings)) !== color) await markActive(context, color);
+  const bothRun = color === first ? others.length > 0 : state.bothRun;
+  return { ...state, active: color, serves: true, proof: isMarked ? "nothing" : "verify", bothRun };
+}
+
+/** Starts a color that does not run. Throws InterruptedError, and unexpected errors. */
+async function startForRescue(context: Context, color: Color): Promise<"runs" | "started" | "impossible"> {
+  try {
+    return (await startIfStopped(context, color)) ? "started" : "runs";
+  } catch (error) {
+    if (!(error instanceof ToolError) || error instanceof InterruptedError) throw error;
+    context.log.warn(`${color} cannot be started: ${error.message}`);
+    return "impossible";
+  }
+}

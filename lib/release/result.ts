@@ -1,0 +1,39 @@
+import { type Color, getInactiveColor } from "../color.ts";
+import { type Image, taggedImage } from "../docker/image.ts";
+import { imageOf } from "../docker/names.ts";
+import type { Context } from "../run/context.ts";
+import type { Outcome } from "../run/script.ts";
+
+/** A run that stands is no failure because an image cannot be inspected. */
+const readImage = (context: Context, color: Color): Promise<Image | undefined> =>
+  taggedImage(context, color).catch(() => undefined);
+
+function describe(
+  context: Context,
+  what: string,
+  color: Color,
+  image: Image | undefined,
+  back: string,
+): Outcome {
+  const id = image?.id.slice(0, 19) ?? "its id could not be read";
+  const revision = image?.revision === undefined ? "" : `, revision ${image.revision.slice(0, 10)}`;
+  return {
+    did: `${what} ${getInactiveColor(color)} → ${color}: ${imageOf(context.settings, color)} (${id}${revision})`,
+    back,
+    image: image?.id,
+    revision: image?.revision,
+  };
+}
+
+/** What a deploy ends with: the image and revision that serve now, and how to go back. Never throws. */
+export async function describeRelease(context: Context, from: Color, to: Color): Promise<Outcome> {
+  const [image, previous] = await Promise.all([readImage(context, to), readImage(context, from)]);
+  const back = previous
+    ? "Go back with: npx tsx scripts/rollback.mts"
+    : "This is the first release: there is nothing to go back to yet";
+  return describe(context, "Released", to, image, back);
+}
+
+/** What a rollback ends with. Never throws. */
+export const describeRollback = async (context: Context, to: Color, what = "Rolled back"): Promise<Outcome> =>
+  describe(context, what, to, await readImage(context, to), "Return with: npx tsx scripts/rollback.mts");

@@ -1,0 +1,133 @@
+import { statSync } from "node:fs";
+import { ACT_SECONDS } from "../docker/cli.ts";
+import { type Container, runningColors } from "../docker/container.ts";
+import {
+  inspectAuth,
+  inspectNginx,
+  inspectServices,
+  type StoppedService,
+  startService,
+  stoppedAuth,
+  stoppedNginx,
+} from "../docker/services.ts";
+import { DockerError, InterruptedError, ToolError, UsageError } from "../errors.ts";
+import { writeConfiguration } from "../nginx/configuration.ts";
+import { loadedColor, RELOAD_SECONDS, servingColor } from "../nginx/probe.ts";
+import { CONFIGURATION_FOLDER } from "../nginx/workers.ts";
+import type { Context } from "../run/context.ts";
+import { pollUntil } from "../util/poll.ts";
+import { checkServicePort } from "./port.ts";
+
+/** Seconds that nginx may take to resolve the colors' addresses after a start. */
+const FIRST_LOOKUP_SECONDS = 5;
+
+/**
+ * Starts nginx and auth if they do not run, and waits until nginx answers and, if a color runs, serves it. Asked any sooner,
+ * nginx would seem to serve neither color. Throws DockerError, UsageError, PortConflictError, ConfigurationError.
+ */
+export async function startServices(context: Context): Promise<void> {
+  const { nginx, auth } = await inspectServices(context);
+  expectOwnPort(context, nginx);
+  expectOwnFolder(context, nginx);
+  const stopped = [stoppedNginx(context, nginx), stoppedAuth(context, auth)].filter(
+    (service) => service !== undefined,
+  );
+  for (const service of stopped) await checkServicePort(context, service);
+  await writeConfiguration(context, nginx.status === "running");
+  for (const service of stopped) await start(context, service);
+  if (stopped.length > 0) await context.change("wait until nginx serves", () => waitUntilServing(context));
+}
+
+/**
+ * The same for a rollback, which needs only nginx: if auth does not start, that is a warning, and auth is never built.
+ * Throws DockerError, UsageError, PortConflictError, ConfigurationError for nginx.
+ */
+export async function startServicesForRollback(context: Context): Promise<void> {
+  const nginx = await inspectNginx(context);
+  expectOwnPort(context, nginx);
+  expectOwnFolder(context, nginx);
+  const stopped = stoppedNginx(context, nginx);
+  if (stopped) await checkServicePort(context, stopped);
+  await writeConfiguration(context, nginx.status === "running");
+  if (stopped) {
+    await start(context, stopped);
+    await context.change("wait until nginx serves", () => waitUntilServing(context));
+  }
+  try {
+    const auth = stoppedAuth(context, await inspectAuth(context), ["--no-build", "--pull", "never"]);
+    if (auth) await checkServicePort(context, auth);
+    if (auth) await start(context, auth, ACT_SECONDS);
+  } catch (error) {
+    if (!(error instanceof ToolError) || error instanceof InterruptedError) throw error;
+    const { message, details } = error;
+    context.log.warn(
+      [`auth could not be started; the rollback continues without it: ${message}`, details].join("\n").trim(),
+    );
+  }
+}
+
+async function start(context: Context, service: StoppedService, deadline?: number): Promise<void> {
+  context.log.info(`${service.name} does not run: starting it`);
+  await context.change(`start ${service.name}`, () => startService(context, service, deadline), [
+    service.command,
+  ]);
+}
+
+/** Requires that NGINX_PORT leads to this stack's nginx: another nginx's answers would make the run stop the serving color. */
+function expectOwnPort({ settings, log }: Context, nginx: Container): void {
+  const { nginxPort, nginxBind, nginxUrl, nginxContainer, dockerCmd } = settings;
+  if (nginx.status === "absent") return;
+  const recreate = `recreate the nginx container at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again`;
+  if (!nginx.ports.includes(nginxPort)) {
+    throw new UsageError(
+      `NGINX_PORT is ${nginxPort}, but ${nginxContainer} was created with ${nginx.ports.join(", ")}`,
+      { next: `Restore the old value, or ${recreate}. Nothing was changed.` },
+    );
+  }
+  const everywhere = nginx.binds.some((address) => ["", "0.0.0.0"].includes(address));
+  const { hostname } = new URL(nginxUrl);
+  if (!everywhere && !nginx.binds.includes(hostname)) {
+    throw new UsageError(
+      `NGINX_BIND is ${nginxBind ?? "not set"}, but ${nginxContainer} was created with ${nginx.binds.join(", ")}`,
+      { next: `Restore the old value, or ${recreate}. Nothing was changed.` },
+    );
+  }
+  if (everywhere && nginxBind !== undefined && nginxBind !== "0.0.0.0")
+    log.warn(`NGINX_BIND is ${nginxBind}, but ${nginxContainer} still listens on all addresses: ${recreate}`);
+}
+
+/**
+ * Requires that nginx reads the link of this checkout. Another checkout with the same project name has its own lock and color
+ * record, so the two would release over each other. Throws UsageError.
+ */
+function expectOwnFolder({ settings }: Context, nginx: Container): void {
+  const { nginxFolder, nginxContainer, dockerCmd, project } = settings;
+  const mounted = nginx.folders[CONFIGURATION_FOLDER]?.replace(/^\/host_mnt(?=\/)/, ""); // Docker Desktop's prefix
+  if (mounted === undefined || isSameFolder(mounted, nginxFolder)) return;
+  throw new UsageError(
+    `${nginxContainer} mounts the folder ${mounted}, but this checkout has ${nginxFolder}`,
+    {
+      details: `Two checkouts use the project ${project}, or one was moved.`,
+      next: `Run this in the other checkout, or give this one another COMPOSE_PROJECT_NAME. If this one was moved, recreate the nginx container at a quiet time: ${dockerCmd} rm --force ${nginxContainer}, and run this again. Nothing was changed.`,
+    },
+  );
+}
+
+/** One folder can have several paths. */
+function isSameFolder(one: string, other: string): boolean {
+  if (one === other) return true;
+  const [a, b] = [one, other].map((path) => statSync(path, { throwIfNoEntry: false }));
+  return a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
+}
+
+async function waitUntilServing(context: Context): Promise<void> {
+  const { dockerCmd, nginxContainer } = context.settings;
+  const answers = async () => (await loadedColor(context.settings)) !== undefined;
+  if (!(await pollUntil(RELOAD_SECONDS, answers))) {
+    throw new DockerError(`${nginxContainer} was started, but nginx does not answer`, {
+      next: `See why: ${dockerCmd} logs --tail 20 ${nginxContainer}`,
+    });
+  }
+  if ((await runningColors(context)).length === 0) return;
+  await pollUntil(FIRST_LOOKUP_SECONDS, async () => (await servingColor(context)) !== undefined);
+}

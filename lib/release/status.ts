@@ -1,0 +1,221 @@
+import { COLORS, type Color, isColor } from "../color.ts";
+import { colorStates, inspectColor } from "../docker/container.ts";
+import { inspectImage, taggedImage } from "../docker/image.ts";
+import { inspectServices } from "../docker/services.ts";
+import { readLink } from "../nginx/link.ts";
+import { probeNginx } from "../nginx/probe.ts";
+import type { Context } from "../run/context.ts";
+import { Entry, readHistory } from "../run/history.ts";
+import { readLock } from "../run/lock.ts";
+import { howItEnded } from "../run/record.ts";
+import { getHostPort, isFolder } from "../settings.ts";
+import { probeHealth } from "../util/http-probe.ts";
+import { type Infer, z } from "../util/zod.ts";
+import { type Observation, resolveActive } from "./active.ts";
+import { freeSpace } from "./disk.ts";
+import { readMarked, readStateFile } from "./state-file.ts";
+import { vaultLoss } from "./vault.ts";
+
+const RUNS_SHOWN = 5;
+
+const ColorStatus = z.object({
+  /** running, paused, exited, created, restarting, dead, or absent; unknown when Docker does not answer. */
+  container: z.string(),
+  port: z.number(),
+  /** The image id of the container, or else of the color's tag. */
+  image: z.string().nullable(),
+  /** ISO 8601. */
+  built: z.string().nullable(),
+  /** The commit that it was built from. */
+  revision: z.string().nullable(),
+  /** It belongs to a failed release: a rollback recreates it from the last good build. */
+  failed: z.boolean(),
+  /** The result of its /health on its own port: "healthy", or what is wrong; null when it does not run. */
+  health: z.string().nullable(),
+});
+
+/** What `scripts/status.mts --json` prints. */
+export const Status = z.object({
+  project: z.string(),
+  /** The color of a healthy response through nginx; null when there was none. */
+  serving: z.enum(COLORS).nullable(),
+  colors: z.object({ blue: ColorStatus, green: ColorStatus }),
+  nginx: z.string(),
+  auth: z.string(),
+  /** The color that the active link points at, or its raw target; null when there is none, or it cannot be read. */
+  link: z.string().nullable(),
+  /** The color in the state file; null when there is none, or it cannot be read. */
+  stateFile: z.enum(COLORS).nullable(),
+  /** The run in progress (`held`), or one that left something to repair; null when the last run ended. */
+  run: z.object({ held: z.boolean(), verb: z.string(), pid: z.number(), since: z.string() }).nullable(),
+  /** What disagrees or is missing, in words. The next run repairs what it can. */
+  drift: z.array(z.string()),
+  /** Free bytes where Docker keeps its data; null when unknown. */
+  freeBytes: z.number().nullable(),
+  /** The last runs, newest first. */
+  runs: z.array(Entry),
+});
+export type Status = Infer<typeof Status>;
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+async function colorStatus(context: Context, color: Color): Promise<Infer<typeof ColorStatus>> {
+  const port = getHostPort(context.settings, color);
+  const asked = probeHealth(`http://127.0.0.1:${port}/health`, 1);
+  try {
+    const { status, image: id, discarded } = await inspectColor(context, color);
+    const image = await (id ? inspectImage(context, id) : taggedImage(context, color));
+    const { healthy, finding } = await asked;
+    return {
+      container: status,
+      port,
+      image: image?.id ?? null,
+      built: image?.built ?? null,
+      revision: image?.revision ?? null,
+      failed: discarded,
+      health: status === "running" ? (healthy ? "healthy" : finding) : null,
+    };
+  } catch {
+    await asked;
+    return {
+      container: "unknown",
+      port,
+      image: null,
+      built: null,
+      revision: null,
+      failed: false,
+      health: null,
+    };
+  }
+}
+
+/** What can disagree with nginx, and the problems that hide parts of it: each look may fail on its own. */
+async function observePlaces(
+  context: Context,
+): Promise<
+  Omit<Partial<Observation>, "nginx"> & { published: Color | undefined; problems: readonly string[] }
+> {
+  const { settings } = context;
+  const { vaultPath } = settings;
+  const lost = isFolder(vaultPath)
+    ? (await vaultLoss(settings))?.finding
+    : `the vault ${vaultPath} does not exist`;
+  const problems = lost ? [lost] : [];
+  const attempt = async <T>(look: Promise<T>): Promise<T | undefined> => {
+    try {
+      return await look;
+    } catch (error) {
+      problems.push(messageOf(error));
+      return undefined;
+    }
+  };
+  const [link, file, published, containers] = await Promise.all([
+    attempt(readLink(context)),
+    attempt(readMarked(settings)),
+    attempt(readStateFile(settings)),
+    attempt(colorStates(context)),
+  ]);
+  return { link, file, published, problems, ...(containers ? { containers } : {}) };
+}
+
+/** What disagrees with nginx while no run changes it. */
+function disagreements(seen: Observation, published: Color | undefined): string[] {
+  const { nginx, link, file } = seen;
+  const { bothRun, wrong } = resolveActive(seen);
+  const marked = file !== published && wrong.includes("file");
+  return [
+    ...(bothRun ? ["both colors run"] : []),
+    ...(wrong.includes("link")
+      ? [`the active link points at ${link ?? "nothing"}, nginx serves ${nginx}`]
+      : []),
+    ...(marked ? [`${file ?? "no color"} is marked as active, nginx serves ${nginx}`] : []),
+    ...(nginx && published !== nginx
+      ? [`the state file says ${published ?? "nothing"}, nginx serves ${nginx}`]
+      : []),
+  ];
+}
+
+/** Inspects everything and changes nothing. Never throws: what cannot be seen is reported as unknown. */
+export async function readStatus(context: Context): Promise<Status> {
+  const { settings } = context;
+  const lock = await readLock(settings.lockFile);
+  const [answer, places, blue, green, front, space, runs] = await Promise.all([
+    probeNginx(settings),
+    observePlaces(context),
+    colorStatus(context, "blue"),
+    colorStatus(context, "green"),
+    inspectServices(context).catch(() => undefined),
+    freeSpace(context).catch(() => undefined),
+    readHistory(settings.historyFile),
+  ]);
+  const serving = answer.healthy && isColor(answer.color) ? answer.color : undefined;
+  const { link, file, published, containers } = places;
+  const drift = [
+    ...places.problems,
+    ...(serving ? [] : [`no healthy response through nginx: ${answer.finding}`]),
+    ...(containers && !lock?.held
+      ? disagreements({ nginx: serving, containers, link, file }, published)
+      : []),
+  ];
+  const { container, health } = serving ? { blue, green }[serving] : {};
+  if (container === "running" && health !== "healthy")
+    drift.push(`${serving} serves, but is not healthy on its own port: ${health}`);
+  for (const [name, container] of Object.entries(front ?? {}))
+    if (container.status !== "running") drift.push(`${name} is ${container.status}`);
+  if (lock?.record && !lock.held) drift.push(howItEnded(lock.record));
+  return {
+    project: settings.project,
+    serving: serving ?? null,
+    colors: { blue, green },
+    nginx: front?.nginx.status ?? "unknown",
+    auth: front?.auth.status ?? "unknown",
+    link: link ?? null,
+    stateFile: published ?? null,
+    run: lock?.record
+      ? { held: lock.held, verb: lock.record.verb, pid: lock.record.pid, since: lock.record.since }
+      : null,
+    drift,
+    freeBytes: space?.bytes ?? null,
+    runs: runs.slice(-RUNS_SHOWN).reverse(),
+  };
+}
+
+const minute = (iso: string): string => iso.slice(0, 16).replace("T", " ");
+
+const NEXT = "  next: a release or a rollback repairs what it can; see docs/when-something-goes-wrong.md";
+
+/** The same as one screen of text. */
+export function describeStatus(status: Status): string {
+  const { project, serving, colors, nginx, auth, run, drift, freeBytes, runs } = status;
+  const color = (name: Color): string => {
+    const { container, port, image, built, revision, failed, health } = colors[name];
+    return [
+      `  ${name.padEnd(6)} ${container.padEnd(9)} port ${port}`,
+      ...(image ? [`image ${image.replace("sha256:", "").slice(0, 12)}`] : []),
+      ...(built ? [`built ${minute(built)}`] : []),
+      ...(revision
+        ? [`revision ${revision.slice(0, 10)}${revision.endsWith("-dirty") ? "-dirty" : ""}`]
+        : []),
+      ...(failed ? ["failed release"] : []),
+      ...(health ? [health] : []),
+    ].join(" · ");
+  };
+  const free = freeBytes === null ? "free space unknown" : `${(freeBytes / 2 ** 30).toFixed(1)} GiB free`;
+  const working = run?.held
+    ? `a ${run.verb} is in progress (pid ${run.pid}, since ${run.since})`
+    : "no run in progress";
+  const line = ({ time, verb, from, to, result, seconds, cut }: Entry): string =>
+    `  ${minute(time)}  ${verb.padEnd(8)}  ${`${from ?? "?"} → ${to ?? "?"}`.padEnd(13)}  ${result.padEnd(12)}${seconds === undefined ? "" : `  ${seconds.toFixed(1)} s`}${cut ? `  ${cut} interrupted` : ""}`;
+  return [
+    serving ? `${project}: ${serving} serves, seen through nginx` : `${project}: neither color serves`,
+    "",
+    ...COLORS.map(color),
+    `  nginx ${nginx} · auth ${auth} · ${working} · ${free}`,
+    "",
+    ...(drift.length > 0
+      ? [...drift.map((text) => `  ! ${text}`), NEXT]
+      : [run?.held ? "  not compared" : "  all agree"]),
+    "",
+    ...(runs.length > 0 ? ["last runs (UTC)", ...runs.map(line)] : ["no earlier runs"]),
+  ].join("\n");
+}

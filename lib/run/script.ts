@@ -1,0 +1,163 @@
+import { EXIT, InterruptedError, SIGNALS, ToolError } from "../errors.ts";
+import { loadSettings, type Needs, type Settings } from "../settings.ts";
+import { visible } from "../util/visible.ts";
+import { type Context, stepsOf } from "./context.ts";
+import { addToHistory, DONE, DONE_INTERRUPTED, type Entry } from "./history.ts";
+import { type Leftover, type Lock, noLock, readLock, takeLock } from "./lock.ts";
+import { createLog, type Log } from "./log.ts";
+import { openLogFile } from "./log-file.ts";
+import { notify } from "./notify.ts";
+import { type Options, parseOptions } from "./options.ts";
+import type { RunRecord, Verb } from "./record.ts";
+import { checkStateDir, openStateDir } from "./state-dir.ts";
+
+/** Turns the signals that ask a run to end into an aborted AbortSignal. Further signals change nothing. */
+function onSignals(log: Log): AbortSignal {
+  const interruption = new AbortController();
+  for (const signal of Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]) {
+    process.on(signal, () => {
+      log.warn(
+        interruption.signal.aborted
+          ? `${signal}: already ending`
+          : `${signal}: ending as soon as nothing is left half done`,
+      );
+      interruption.abort(new InterruptedError(signal));
+    });
+  }
+  return interruption.signal;
+}
+
+/** What a successful run did. */
+export interface Outcome {
+  /** One line: what serves now. */
+  did: string;
+  /** How to go back. */
+  back: string;
+  /** The id of the serving image and its source revision, if they could be read. */
+  image: string | undefined;
+  revision: string | undefined;
+}
+
+interface Script {
+  /** Its name in the lock, the log and notifications. */
+  verb: Verb;
+  /** Printed for `--help`. */
+  help: string;
+  /** It has the option `--keep`. */
+  keep: boolean;
+  /** The folders that it cannot work without. */
+  needs: Needs;
+  main(context: Context): Promise<Outcome>;
+}
+
+/** Runs a script from command line to exit code: 0 when `main` returns, the error's own code when it throws. */
+export async function runScript(script: Script): Promise<void> {
+  // Writing to a closed pipe (`| head`) or a closed terminal fails; that must not leave a release half done.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
+  const log = createLog();
+  try {
+    const options = parseOptions(process.argv.slice(2), script.keep);
+    if (options.help) return console.log(script.help);
+    const settings = loadSettings(process.env, undefined, script.needs);
+    await (options.dryRun ? dryRun : realRun)(script, settings, options);
+  } catch (error) {
+    log.failure(error);
+    process.exitCode = exitCodeOf(error);
+  }
+}
+
+const exitCodeOf = (error: unknown): number => (error instanceof ToolError ? error.exitCode : EXIT.failed);
+
+/** Inspects everything and prints what would change. It has no lock, log file, history or notification. */
+async function dryRun({ verb, main }: Script, settings: Settings, options: Options): Promise<void> {
+  const log = createLog(options);
+  settings.warnings.forEach(log.warn);
+  checkStateDir(settings);
+  const found = await readLock(settings.lockFile);
+  if (found?.held)
+    log.warn(`a ${found.record?.verb ?? "run"} is in progress: this plan reflects an intermediate state`);
+  else if (found?.record)
+    log.warn(
+      "an earlier run left something to repair: the steps after the repair are planned from today's state",
+    );
+  const lock = noLock(verb, found?.held ? undefined : found?.record);
+  const signal = new AbortController().signal;
+  await main({ settings, options, log, lock, signal, ...stepsOf(options, log, signal) });
+  log.summary("Dry run: nothing was changed");
+}
+
+async function realRun({ verb, main }: Script, settings: Settings, options: Options): Promise<void> {
+  const started = performance.now();
+  const secondsSoFar = (): number => Math.round((performance.now() - started) / 100) / 10;
+  const stderr = createLog();
+  openStateDir(settings);
+  const log = createLog({ ...options, file: openLogFile(settings.logFile, stderr.warn) });
+  settings.warnings.forEach(log.warn);
+  const signal = onSignals(log);
+  let lock: Lock | undefined;
+  let outcome: Outcome | undefined;
+  let ended = { result: DONE as string, exitCode: EXIT.done as number, message: "" };
+  let leftover: Leftover = "nothing";
+  try {
+    lock = await takeLock(settings.lockFile, verb, log.warn);
+    outcome = await main({ settings, options, log, lock, signal, ...stepsOf(options, log, signal) });
+    const did = `${outcome.did}${cutInWords(lock.recorded())}`;
+    ended.message = did;
+    log.summary(`${did} in ${secondsSoFar().toFixed(1)} s`);
+    log.info(outcome.back);
+    if (signal.aborted) {
+      // Running it again would release, or go back, once more.
+      const stands = `${signal.reason.message}, but the run was already complete: do not run it again`;
+      log.warn(stands);
+      ended = { result: DONE_INTERRUPTED, exitCode: exitCodeOf(signal.reason), message: `${did}. ${stands}` };
+    }
+  } catch (error) {
+    log.failure(error);
+    const { name, message } = error as Error;
+    ended = { result: name, exitCode: exitCodeOf(error), message };
+    // The next run can repair what is half done, so it must find this run's record.
+    const halfDone = !(error instanceof ToolError) || ended.exitCode === EXIT.manual;
+    leftover = halfDone ? "its own record" : "the earlier record";
+  }
+  const seconds = secondsSoFar();
+  ended.message = visible(ended.message);
+  const { from, to, cut } = lock?.recorded() ?? {};
+  try {
+    if (lock)
+      await addToHistory(settings.historyFile, entryOf(lock.recorded(), ended, outcome, seconds, log));
+  } catch (error) {
+    log.warn(`the history could not be written: ${error}`);
+  }
+  try {
+    if (leftover === "its own record") lock?.record({ result: ended.result });
+    lock?.end(leftover);
+  } catch (error) {
+    log.warn(`the lock file could not be written: ${error}`);
+  }
+  process.exitCode = ended.exitCode;
+  await notify(settings, { ...ended, verb, project: settings.project, from, to, seconds, cut }, log.warn);
+}
+
+/** Interrupted requests break the promise, so they belong to the outcome. */
+const cutInWords = ({ cut = 0 }: RunRecord): string =>
+  cut === 0 ? "" : `; ${cut} ${cut === 1 ? "request was" : "requests were"} interrupted at the drain limit`;
+
+const entryOf = (
+  { verb, since, from, to, cut }: RunRecord,
+  { result, message }: { result: string; message: string },
+  { image, revision }: Partial<Outcome> = {},
+  seconds: number,
+  log: Log,
+): Entry => ({
+  time: since,
+  verb,
+  from,
+  to,
+  image,
+  revision,
+  seconds,
+  cut,
+  steps: log.durations(),
+  result,
+  message,
+});
