@@ -6,16 +6,16 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { $, type ProcessOutput } from "zx/core";
-import { replaceLink } from "../lib/util/atomic.ts";
 import { type Color, getInactiveColor } from "../lib/color.ts";
 import { newKeyFile } from "../lib/nginx/key.ts";
 import { ROOT } from "../lib/settings.ts";
-import { createScratch, ownersFile, type Scratch, waitFor } from "../tests/scratch.ts";
+import { replaceLink } from "../lib/util/atomic.ts";
 import { clientsTable, manyClients } from "./clients.ts";
 import { type Outcome, type OwnTimes, quantile, type Switch } from "./figures.ts";
-import { type Load, type Mix, startLoad } from "./load.ts";
 import { ownTable, PAUSE_MS, partsTable, picture, saturationTable, table } from "./report.ts";
 import { CONNECTIONS, type Saturation, saturate } from "./saturation.ts";
+import { type Load, type Mix, startLoad } from "./testbed/load.ts";
+import { createScratch, ownersFile, type Scratch, waitFor } from "./testbed/scratch.ts";
 
 const HELP = `Measures releases and the front door, each on stacks of its own, and writes docs/bench.md, docs/bench.svg and the
 tables in README.md.

@@ -1,6 +1,6 @@
 import { $ } from "zx/core";
-import { createScratch, type Scratch } from "../tests/scratch.ts";
-import { type Mix, startLoad } from "./load.ts";
+import { type Mix, startLoad } from "./testbed/load.ts";
+import { createScratch, type Scratch } from "./testbed/scratch.ts";
 
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
 

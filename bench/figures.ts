@@ -1,4 +1,4 @@
-import { type Shot } from "./load.ts";
+import type { Shot } from "./testbed/load.ts";
 
 /** One switch of a contender, in ms since its load began. */
 export interface Switch {

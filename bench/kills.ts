@@ -5,9 +5,9 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { $ } from "zx/core";
 import { ROOT } from "../lib/settings.ts";
-import { type Run, startRun, type Verb } from "../tests/killed.ts";
-import { createScratch, type Scratch, waitFor } from "../tests/scratch.ts";
-import { type Load, startLoad } from "./load.ts";
+import { type Run, startRun, type Verb } from "./testbed/killed.ts";
+import { type Load, startLoad } from "./testbed/load.ts";
+import { createScratch, type Scratch, waitFor } from "./testbed/scratch.ts";
 
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
 
@@ -93,17 +93,20 @@ function pickFault(roll: number, daemon: boolean): Fault {
 }
 
 const REPAIRS: [RegExp, string][] = [
-  [/was cut off before its end/, "found a run that was cut off"],
+  [/was killed before its end/, "found a killed run"],
   [/waiting for its last command/, "waited for the last command of a killed run"],
-  [/the active link points .* set right/, "link set right"],
-  [/the state file means .* set right/, "state file set right"],
-  [/was not verified to the end: going back/, "an unverified release taken back"],
+  [/the active link points .* correcting it/, "link corrected"],
+  [/the state file says .* correcting it/, "state file corrected"],
+  [/was never fully verified: going back/, "an unverified release taken back"],
   [/serves, .*: verifying it|so \w+ is verified/, "what served verified before it was marked"],
-  [/is marked as active, but .* was verified: set right/, "a verified color marked"],
-  [/will not be finished now/, "an old rollback not taken for the one of now"],
+  [/is marked as active, but .* was verified: marking it/, "a verified color marked"],
+  [/is too old to finish/, "an old rollback not taken for the one of now"],
   [/it gets the traffic/, "traffic given to the only color that was well"],
-  [/does not run: bringing it up/, "nginx or auth brought up"],
-  [/✓ stop (blue|green)[\s\S]*✓ note that it is put right/, "a color that was left running stopped"],
+  [/does not run: starting it/, "nginx or auth started"],
+  [
+    /✓ stop (blue|green)[\s\S]*✓ clear the record of the interrupted run/,
+    "a color that was left running stopped",
+  ],
 ];
 
 /** Ends the daemon as a shutdown does, and has set-up start it again. */
@@ -268,7 +271,12 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
   /** A run that finds the vault empty must say so, and must not write into what it is mounted on. */
   async function expectUntouched(below: string[], exitCode: number | null, output: string): Promise<void> {
     const left = await readdir(vault);
-    if (exitCode === 1 && output.includes("is empty, but was used") && left.join() === below.join()) return;
+    if (
+      exitCode === 1 &&
+      output.includes("is empty, but earlier releases used it") &&
+      left.join() === below.join()
+    )
+      return;
     report.hands.push(`an unmounted vault was used: exit code ${exitCode}, in it ${left.join()}\n${output}`);
   }
 

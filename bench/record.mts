@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { $ } from "zx/core";
 import { ROOT } from "../lib/settings.ts";
-import { createScratch } from "../tests/scratch.ts";
+import { createScratch } from "./testbed/scratch.ts";
 
 // Records what a release prints on a terminal, with the times that it really took, as docs/deploy.svg.
 

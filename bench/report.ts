@@ -1,6 +1,6 @@
-import { type Figures, figuresOf, type OwnTimes, type Switch, type Outcome } from "./figures.ts";
-import { type Shot } from "./load.ts";
-import { type Method, type Rate, type Saturation, type Way } from "./saturation.ts";
+import { type Figures, figuresOf, type Outcome, type OwnTimes, type Switch } from "./figures.ts";
+import type { Method, Rate, Saturation, Way } from "./saturation.ts";
+import type { Shot } from "./testbed/load.ts";
 
 const whole = (value: number): string => Math.round(value).toLocaleString("en");
 const inSeconds = (ms: number): string => (ms / 1000).toFixed(2);

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { $, type ProcessOutput } from "zx/core";
 import { renderConnections } from "../lib/nginx/connections.ts";
 import { ROOT } from "../lib/settings.ts";
-import { createScratch, type Scratch, waitFor } from "../tests/scratch.ts";
+import { createScratch, type Scratch, waitFor } from "./testbed/scratch.ts";
 
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
 

@@ -34,10 +34,14 @@ export async function closedAfter(port: number, path: string, seconds: number): 
     socket.on("end", end).on("error", end);
   });
   socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+  const timers = new AbortController();
+  const after = (ms: number): Promise<undefined> =>
+    sleep(ms, undefined, { signal: timers.signal }).catch(() => undefined);
   try {
-    await Promise.race([responded, closed, sleep(10_000)]);
-    return await Promise.race([closed, sleep(seconds * 1000).then(() => undefined)]);
+    await Promise.race([responded, closed, after(10_000)]);
+    return await Promise.race([closed, after(seconds * 1000)]);
   } finally {
+    timers.abort(); // a pending timer would keep the run alive after its last step
     socket.destroy();
   }
 }

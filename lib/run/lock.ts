@@ -67,14 +67,19 @@ const flock = async (descriptor: number, args: string[], deadline: number): Prom
 };
 
 /** Takes the lock; waits only for the commands of a run that is itself dead. Throws LockedError. */
-async function acquire(descriptor: number, file: string, warn: (message: string) => void): Promise<void> {
+async function acquire(
+  descriptor: number,
+  file: string,
+  warn: (message: string) => void,
+  leftoverSeconds: number,
+): Promise<void> {
   if ((await flock(descriptor, ["-n"], 10)) === 0) return;
   await sleep(200); // a run that just took the lock has not written its record yet
   const holder = readRunRecord(file);
   if (!holder || (await hasOpen(holder.pid, file))) throw locked(holder);
   warn(`the ${holder.verb} of ${holder.since} was killed; waiting for its last command to end`);
   const waited = (): Promise<number | null> =>
-    flock(descriptor, ["-w", String(LEFTOVER_SECONDS)], LEFTOVER_SECONDS + 10);
+    flock(descriptor, ["-w", String(leftoverSeconds)], leftoverSeconds + 10);
   if ((await waited()) === 0) return;
   const successor = readRunRecord(file);
   if (successor && (await hasOpen(successor.pid, file))) throw locked(successor);
@@ -106,7 +111,7 @@ async function holdersOf(file: string): Promise<number[]> {
   return holders.filter((_, i) => orphaned[i]);
 }
 
-/** Does no live run, which has the lock file open but not as descriptor 3, descend to this process? */
+/** Is no ancestor of this process a live run? A run has the lock file open, but not as descriptor 3. */
 async function isOrphan(pid: number, file: string, holders: readonly number[]): Promise<boolean> {
   for (let ancestor = await parentOf(pid); ancestor > 1; ancestor = await parentOf(ancestor))
     if (!holders.includes(ancestor) && (await hasOpen(ancestor, file, false))) return false;
@@ -115,16 +120,21 @@ async function isOrphan(pid: number, file: string, holders: readonly number[]): 
 
 /**
  * Takes the lock of a stack: the kernel's lock on a file in the state folder, so that a crash cannot leave it locked.
- * `warn` reports that it waits for the last command of a killed run.
+ * `warn` reports that it waits for the last command of a killed run, `leftoverSeconds` at most; then it kills that command.
  * Throws LockedError when a live run holds it, StateFileError when the file cannot be written.
  */
-export async function takeLock(file: string, verb: Verb, warn: (message: string) => void): Promise<Lock> {
+export async function takeLock(
+  file: string,
+  verb: Verb,
+  warn: (message: string) => void,
+  leftoverSeconds = LEFTOVER_SECONDS,
+): Promise<Lock> {
   let descriptor: number | undefined;
   try {
     await makeFolder(dirname(file));
     descriptor = openSync(file, constants.O_RDWR | constants.O_CREAT, 0o644);
     handOver(descriptor, file);
-    await acquire(descriptor, file, warn);
+    await acquire(descriptor, file, warn, leftoverSeconds);
     return lockOn(descriptor, originalRecord(readRunRecord(file)), {
       verb,
       pid: process.pid,

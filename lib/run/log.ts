@@ -40,12 +40,18 @@ function describe(error: unknown): string[] {
   return [`Error: ${message}`, details && indent(details), `Next: ${next}`].filter(Boolean);
 }
 
+// The log decides itself whether to color: newer Node versions would ask stdout, even for a line to stderr.
+const styled =
+  (style: "green" | "red" | "yellow") =>
+  (text: string): string =>
+    styleText(style, text, { validateStream: false });
+
 /** Colors the first word of a line, which says what kind of line it is. */
 const paint = (text: string): string =>
   text
-    .replace(/^✓/, (mark) => styleText("green", mark))
-    .replace(/^(✗|Error:)/, (mark) => styleText("red", mark))
-    .replace(/^Warning:/, (mark) => styleText("yellow", mark));
+    .replace(/^✓/, styled("green"))
+    .replace(/^(✗|Error:)/, styled("red"))
+    .replace(/^Warning:/, styled("yellow"));
 
 interface LogOptions {
   /** No live line, because Docker's output would break it. */

@@ -1,0 +1,183 @@
+import { randomInt } from "node:crypto";
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { request } from "undici";
+import * as assert from "uvu/assert";
+import { $, type ProcessOutput } from "zx";
+import { COLORS, type Color } from "../../lib/color.ts";
+import { keyHeaders } from "../../lib/nginx/key.ts";
+import { ROOT } from "../../lib/settings.ts";
+
+// No socket as standard input: bash would take itself for a remote shell and read ~/.bashrc, each time.
+const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
+
+/** A whole stack beside whatever runs on this machine: its own project, ports, containers, images and folders. */
+export interface Scratch {
+  folder: string;
+  project: string;
+  env: Record<string, string>;
+  nginxContainer: string;
+  stateFile: string;
+  /** What its runs trust; outside its vault. */
+  stateDir: string;
+  deploy(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
+  rollback(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
+  /** scripts/status.mts */
+  look(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
+  docker(...args: string[]): Promise<ProcessOutput>;
+  compose(...args: string[]): Promise<ProcessOutput>;
+  /** One docker inspect field of a container of this stack, "absent" when there is none. */
+  field(container: string, template: string): Promise<string>;
+  status(color: Color): Promise<string>;
+  running(): Promise<Color[]>;
+  /** What a client sees through nginx; below /_loop/, what a run sees. */
+  front(path?: string): Promise<{ status: number; color: string; body: string }>;
+  marked(): Promise<string>;
+  /** A copy of the example API that says this version, as LOOP_API_CONTEXT. */
+  apiVersion(version: string): Promise<Record<string, string>>;
+  remove(): Promise<void>;
+}
+
+/** Asks every 0.1 s, for so many seconds, until it is so. */
+export async function waitFor(what: string, isSo: () => Promise<boolean>, seconds = 10): Promise<void> {
+  for (let attempt = 0; attempt < seconds * 10; attempt++) {
+    if (await isSo().catch(() => false)) return;
+    await sleep(100);
+  }
+  assert.unreachable(`not within ${seconds} s: ${what}`);
+}
+
+const isFree = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const server = createServer()
+      .once("error", () => resolve(false))
+      .listen(port, () => server.close(() => resolve(true)));
+  });
+
+/** A port that is free now, on every address. */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    // Not one of those that the system gives to outgoing connections: it could be taken before the container starts.
+    const port = randomInt(10_000, 32_000);
+    if (await isFree(port)) return port;
+  }
+}
+
+/** Makes the folders and settings of a scratch stack, in a folder of this name; nothing runs yet. */
+export async function createScratch(name: string, folderName = "stack"): Promise<Scratch> {
+  const top = await mkdtemp(join(tmpdir(), `loop-test-${name}-`));
+  const project = basename(top).toLowerCase();
+  const folder = join(top, folderName);
+  const composeFiles = ["docker-compose.blue-green.yml", "faults.yml"].map((file) => join(folder, file));
+  await mkdir(folder);
+  await cp(join(ROOT, "docker-compose.blue-green.yml"), join(folder, "docker-compose.blue-green.yml"));
+  await cp(join(ROOT, "bench/testbed/faults.yml"), join(folder, "faults.yml"));
+  await cp(join(ROOT, "nginx"), join(folder, "nginx"), {
+    recursive: true,
+    filter: (file) => !/(active-upstream|probe-key)\.conf$/.test(file),
+  });
+  await mkdir(join(folder, "vault"), { recursive: true });
+
+  const env: Record<string, string> = {
+    PATH: process.env.PATH ?? "",
+    HOME: process.env.HOME ?? "",
+    COMPOSE_FILE: composeFiles.join(":"),
+    COMPOSE_PROJECT_NAME: project,
+    NGINX_PORT: String(await freePort()),
+    BLUE_PORT: String(await freePort()),
+    GREEN_PORT: String(await freePort()),
+    AUTH_PORT: String(await freePort()),
+    VAULT_PATH: join(folder, "vault"),
+    // Named although they are the defaults: an owner's .env.blue-green in this checkout must not reach the tests.
+    ACTIVE_COLOR_FILE: join(folder, "vault/_build/.active-color"),
+    STATE_DIR: join(folder, "state"),
+    NGINX_CONTAINER: `${project}-nginx`,
+    NGINX_IMAGE: "nginx:1.30",
+    OAUTH_DATA_PATH: join(folder, "oauth"),
+    LOOP_API_CONTEXT: join(ROOT, "examples/loop-api"),
+    LOOP_AUTH_CONTEXT: join(ROOT, "examples/loop-auth"),
+    HEALTH_RETRIES: "60", // how fast this machine boots a container is not what is tested
+    HEALTH_INTERVAL: "1",
+    HEALTH_TIMEOUT: "2",
+    VERIFY_SECONDS: "1",
+    DRAIN_SECONDS: "5",
+  };
+  const script = (path: string, args: string[], extra: Record<string, string>) =>
+    quiet({
+      env: { ...env, ...extra },
+      cwd: folder,
+      timeout: "120s",
+    })`node --import ${join(ROOT, "node_modules/tsx/dist/loader.mjs")} ${join(ROOT, path)} ${args}`;
+  const docker = (...args: string[]) => quiet`docker ${args}`;
+  const compose = (...args: string[]) =>
+    quiet({
+      env,
+      cwd: folder,
+    })`docker compose -f ${composeFiles[0] ?? ""} -f ${composeFiles[1] ?? ""} ${args}`;
+  const field = async (container: string, template: string) =>
+    (await docker("inspect", "--format", template, container)).stdout.trim() || "absent";
+  const status = (color: Color) => field(`${project}-api-${color}`, "{{.State.Status}}");
+  const stateFile = join(folder, "vault/_build/.active-color");
+
+  return {
+    folder,
+    project,
+    env,
+    nginxContainer: `${project}-nginx`,
+    stateFile,
+    stateDir: join(folder, "state"),
+    deploy: (args = [], extra = {}) => script("scripts/deploy-blue-green.mts", args, extra),
+    rollback: (args = [], extra = {}) => script("scripts/rollback.mts", args, extra),
+    look: (args = [], extra = {}) => script("scripts/status.mts", args, extra),
+    docker,
+    compose,
+    field,
+    status,
+    running: async () => {
+      const states = await Promise.all(COLORS.map(status));
+      return COLORS.filter((_, i) => states[i] === "running");
+    },
+    front: async (path = "/health") => {
+      const { statusCode, headers, body } = await request(`http://127.0.0.1:${env.NGINX_PORT}${path}`, {
+        reset: true,
+        headers: path.startsWith("/_loop/") ? await keyHeaders({ nginxFolder: join(folder, "nginx") }) : {},
+      });
+      return { status: statusCode, color: String(headers["x-loop-color"]), body: await body.text() };
+    },
+    marked: () => readFile(stateFile, "utf8").catch(() => "no file"),
+    apiVersion: async (version) => {
+      const context = join(folder, `api-${version}`);
+      await cp(join(ROOT, "examples/loop-api"), context, { recursive: true });
+      const main = join(context, "api/main.py");
+      await writeFile(
+        main,
+        (await readFile(main, "utf8")).replace('VERSION = "1.0.0"', `VERSION = "${version}"`),
+      );
+      return { LOOP_API_CONTEXT: context };
+    },
+    remove: async () => {
+      await compose("--profile", "green", "down", "--timeout", "1", "--volumes");
+      await docker("rmi", "--force", `${project}-api:blue`, `${project}-api:green`, `${project}-auth`);
+      await rm(top, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Puts a file of its owner into a stack's vault. */
+export const ownersFile = ({ folder }: Pick<Scratch, "folder">): Promise<void> =>
+  writeFile(join(folder, "vault/note.md"), "a note\n");
+
+/** A scratch stack after two releases, with these settings: blue serves, green stands by. */
+export async function createReleased(name: string, env: Record<string, string>): Promise<Scratch> {
+  const stack = await createScratch(name);
+  Object.assign(stack.env, env);
+  for (const color of ["green", "blue"]) {
+    const run = await stack.deploy();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.is((await stack.front()).color, color);
+  }
+  return stack;
+}

@@ -1,0 +1,66 @@
+import { createServer } from "node:net";
+import * as assert from "uvu/assert";
+import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
+import { suite } from "../suite.ts";
+
+const ports = suite<{ stack: Scratch }>("ports of nginx and auth");
+ports.before(async (context) => {
+  context.stack = await createScratch("port");
+});
+ports.after(({ stack }) => stack.remove());
+
+const containers = async ({ docker, project }: Scratch): Promise<string> =>
+  (await docker("ps", "-aq", "--filter", `label=com.docker.compose.project=${project}`)).stdout;
+
+ports("a stranger on nginx's port is named before anything is started", async ({ stack }) => {
+  const server = createServer().listen(Number(stack.env.NGINX_PORT));
+  const run = await stack.deploy();
+  server.close();
+  assert.is(run.exitCode, 1, run.stdall);
+  assert.match(run.stderr, "Port conflict detected, check running containers");
+  assert.match(run.stderr, `(pid ${process.pid})`);
+  assert.match(run.stderr, "set NGINX_PORT to a free port");
+  assert.is(await containers(stack), "");
+});
+
+ports("a container on auth's port is named before nginx is started", async ({ stack }) => {
+  const squatter = `${stack.project}-squatter`;
+  const publish = `127.0.0.1:${stack.env.AUTH_PORT}:80`;
+  await stack.docker("run", "-d", "--rm", "--name", squatter, "-p", publish, "nginx:1.30", "sleep", "60");
+  const run = await stack.deploy();
+  await stack.docker("rm", "--force", squatter);
+  assert.is(run.exitCode, 1, run.stdall);
+  assert.match(run.stderr, "Port conflict detected, check running containers");
+  assert.match(run.stderr, `is held by the container ${squatter}`);
+  assert.is(await containers(stack), "");
+});
+
+ports("an address for nginx that this machine does not have is a wrong setting", async ({ stack }) => {
+  const run = await stack.deploy([], { NGINX_BIND: "192.0.2.1" });
+  assert.is(run.exitCode, 2, run.stdall);
+  assert.match(run.stderr, "NGINX_BIND is 192.0.2.1, which is not an address of this machine");
+  assert.is(await containers(stack), "");
+});
+
+ports(
+  "nginx listens on NGINX_BIND only, is asked there, and another address needs a new nginx",
+  async ({ stack }) => {
+    const first = await stack.deploy([], { NGINX_BIND: "127.0.0.2" });
+    assert.is(first.exitCode, 0, first.stdall);
+    const published = await stack.docker("port", stack.nginxContainer);
+    assert.is(published.stdout.trim(), `8080/tcp -> 127.0.0.2:${stack.env.NGINX_PORT}`);
+    const second = await stack.deploy([], { NGINX_BIND: "127.0.0.3" });
+    assert.is(second.exitCode, 2, second.stdall);
+    assert.match(second.stderr, /NGINX_BIND is 127\.0\.0\.3, but \S+ was created with 127\.0\.0\.2/);
+    assert.equal(await stack.running(), ["green"]);
+    assert.is((await stack.look([], { NGINX_BIND: "127.0.0.2" })).exitCode, 0);
+
+    await stack.docker("rm", "--force", stack.nginxContainer);
+    const wide = await stack.deploy();
+    assert.is(wide.exitCode, 0, wide.stdall);
+    const narrow = await stack.rollback([], { NGINX_BIND: "127.0.0.1" });
+    assert.is(narrow.exitCode, 0, narrow.stdall);
+    assert.match(narrow.stderr, "still listens on all addresses");
+  },
+);
+ports.run();

@@ -1,0 +1,133 @@
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { startRun } from "../../bench/testbed/killed.ts";
+import { createScratch, freePort, type Scratch } from "../../bench/testbed/scratch.ts";
+import { readHistory } from "../../lib/run/history.ts";
+import { suite } from "../suite.ts";
+
+const rollback = suite<{ stack: Scratch }>("rollback");
+rollback.before(async (context) => {
+  context.stack = await createScratch("rollback");
+});
+rollback.after(({ stack }) => stack.remove());
+
+rollback("after the first release there is nothing to roll back to", async ({ stack }) => {
+  const first = await stack.deploy([], await stack.apiVersion("1.1.0"));
+  assert.is(first.exitCode, 0, first.stdall);
+  assert.match(first.stdout, "there is nothing to go back to yet");
+  const run = await stack.rollback();
+  assert.is(run.exitCode, 1);
+  assert.match(run.stderr, "nothing to roll back to");
+  assert.match(run.stderr, "Next: It exists after a second release");
+  assert.equal(
+    [await stack.running(), await stack.marked(), (await stack.front()).color],
+    [["green"], "green\n", "green"],
+  );
+});
+
+async function assertServes(stack: Scratch, color: string, version: string): Promise<void> {
+  const { color: served, body } = await stack.front();
+  assert.equal([served, JSON.parse(body).version], [color, version]);
+  assert.equal([await stack.running(), await stack.marked()], [[color], `${color}\n`]);
+}
+
+rollback("goes back to the build that was left, even when a newer source lies there", async ({ stack }) => {
+  assert.is((await stack.deploy([], await stack.apiVersion("1.2.0"))).exitCode, 0);
+  await assertServes(stack, "blue", "1.2.0");
+  const left = await stack.field(`${stack.project}-api-green`, "{{.Id}}");
+  const run = await stack.rollback([], await stack.apiVersion("1.3.0"));
+  assert.is(run.exitCode, 0, run.stdall);
+  assert.match(run.stdout, "Rolled back blue → green");
+  await assertServes(stack, "green", "1.1.0");
+  assert.is(await stack.field(`${stack.project}-api-green`, "{{.Id}}"), left, "the container was made anew");
+});
+
+rollback("twice returns to where it was; nginx and auth are not restarted", async ({ stack }) => {
+  const started = () => stack.field(stack.nginxContainer, "{{.State.StartedAt}}");
+  const before = await started();
+  assert.is((await stack.rollback()).exitCode, 0);
+  await assertServes(stack, "blue", "1.2.0");
+  assert.is(await started(), before);
+});
+
+rollback("a container that was pruned is made again from its image", async ({ stack }) => {
+  await stack.docker("rm", `${stack.project}-api-green`);
+  const run = await stack.rollback();
+  assert.is(run.exitCode, 0, run.stdall);
+  await assertServes(stack, "green", "1.1.0");
+});
+
+rollback("a container that was made for another port is made anew for the one of now", async ({ stack }) => {
+  const run = await stack.rollback([], { BLUE_PORT: String(await freePort()) });
+  assert.is(run.exitCode, 0, run.stdall);
+  await assertServes(stack, "blue", "1.2.0");
+  assert.is((await stack.rollback()).exitCode, 0);
+  await assertServes(stack, "green", "1.1.0");
+});
+
+rollback(
+  "after a release that failed goes to the last good build, not to the failed one",
+  async ({ stack }) => {
+    const failed = await stack.deploy([], {
+      ...(await stack.apiVersion("6.6.6")),
+      LOOP_FAULT: "sick-after=2",
+      VERIFY_SECONDS: "9",
+    });
+    assert.is(failed.exitCode, 1, failed.stdall);
+    await assertServes(stack, "green", "1.1.0");
+    assert.is((await stack.rollback()).exitCode, 0);
+    await assertServes(stack, "blue", "1.2.0");
+    assert.is((await stack.rollback()).exitCode, 0);
+    await assertServes(stack, "green", "1.1.0");
+  },
+);
+
+rollback("to a color that does not become healthy: what served goes on", async ({ stack }) => {
+  await stack.docker("rm", `${stack.project}-api-blue`);
+  const run = await stack.rollback([], { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "2" });
+  assert.is(run.exitCode, 1);
+  assert.match(run.stderr, "Health check failed, rollback not performed");
+  await assertServes(stack, "green", "1.1.0");
+});
+
+rollback(
+  "asked to end after the mark: ends what it does, and does not say to run it again",
+  async ({ stack }) => {
+    assert.is((await stack.deploy()).exitCode, 0);
+    const run = startRun(stack, "rollback");
+    await run.passed("mark green as active");
+    run.kill("SIGINT");
+    const { exitCode, output } = await run.ended;
+    assert.is(exitCode, 130, output);
+    assert.match(output, "but the run was already complete: do not run it again");
+    const last = (await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1);
+    assert.is(last?.result, "done, interrupted");
+    assert.match(
+      last?.message ?? "",
+      /^Rolled back blue → green: .*\. Interrupted by SIGINT, but the run was already complete/,
+    );
+    await assertServes(stack, "green", "1.1.0");
+  },
+);
+
+rollback(
+  "cut off once its color serves: the next one finishes it, and does not swap once more",
+  async ({ stack }) => {
+    const run = startRun(stack, "rollback", { VERIFY_SECONDS: "30" });
+    await run.passed("switch nginx to blue");
+    run.kill("SIGKILL");
+    await run.ended;
+    const next = await stack.rollback();
+    assert.is(next.exitCode, 0, next.stdall);
+    assert.match(next.stdout, "Rolled back, finishing the interrupted run: green → blue");
+    assert.equal([await stack.running(), await stack.marked()], [["blue"], "blue\n"]);
+    assert.is((await stack.rollback()).exitCode, 0);
+    await assertServes(stack, "green", "1.1.0");
+  },
+);
+
+rollback("does not know --keep", async ({ stack }) => {
+  const run = await stack.rollback(["--keep", "blue"]);
+  assert.is(run.exitCode, 2);
+});
+rollback.run();

@@ -1,0 +1,545 @@
+import { spawnSync } from "node:child_process";
+import { appendFile, chmod, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { request as open } from "node:http";
+import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { request } from "undici";
+import * as assert from "uvu/assert";
+import { $, type ProcessOutput } from "zx";
+import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { COLORS } from "../../lib/color.ts";
+import { keyHeaders } from "../../lib/nginx/key.ts";
+import { ROOT } from "../../lib/settings.ts";
+import { suite } from "../suite.ts";
+
+/** What the example API does not do: it tells what it was sent, and tries to steer nginx. */
+const ROGUE_API = `
+SENT = {}
+
+
+@app.middleware("http")
+async def remember(request: Request, call_next):
+    SENT[request.url.path] = dict(request.headers)
+    return await call_next(request)
+
+
+@app.get("/sent")
+def sent(path: str = "/sent") -> dict:
+    return SENT.get(path, {})
+
+
+@app.get("/steer")
+def steer() -> Response:
+    steering = {"X-Loop-Color": "blue", "X-Accel-Redirect": "/.well-known/oauth-authorization-server"}
+    return JSONResponse({"by": "the API"}, headers=steering)
+
+
+@app.post("/swallow")
+async def swallow(request: Request) -> dict:
+    return {"bytes": sum([len(chunk) async for chunk in request.stream()])}
+`;
+
+/** A host of the local network that answers every name with its own address, and every request with a lie. */
+const LIAR = `
+import http.server, socket, sys, threading
+me = socket.gethostbyname(socket.gethostname())
+class Lie(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b'{"status": "healthy", "vault_exists": true, "stolen": true}'
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+threading.Thread(target=http.server.HTTPServer(("", 8081), Lie).serve_forever, daemon=True).start()
+dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+dns.bind(("", 53))
+while True:
+    query, asker = dns.recvfrom(512)
+    end = query.index(0, 12) + 5
+    print("asked for", query[12:end - 5], flush=True)
+    answer = b"\\xc0\\x0c\\x00\\x01\\x00\\x01\\x00\\x00\\x00\\x01\\x00\\x04" + socket.inet_aton(me)
+    dns.sendto(query[:2] + b"\\x81\\x80\\x00\\x01\\x00\\x01\\x00\\x00\\x00\\x00" + query[12:end] + answer, asker)
+`;
+
+/** A scratch stack whose API may take its time to start: these tests measure no times. */
+async function patient(name: string): Promise<Scratch> {
+  const stack = await createScratch(name);
+  stack.env.HEALTH_RETRIES = "60";
+  return stack;
+}
+
+interface Place {
+  stack: Scratch;
+  url: string;
+  /** A git checkout. */
+  sources: string;
+  marks: string;
+}
+
+const attempts = suite<Place>("attempts");
+attempts.before(async (context) => {
+  const stack = await patient("sec");
+  const { LOOP_API_CONTEXT: sources = "" } = await stack.apiVersion("2.0.0");
+  await appendFile(join(sources, "api/main.py"), ROGUE_API);
+  const marks = join(stack.folder, "marks");
+  await mkdir(marks);
+  Object.assign(context, { stack, sources, marks, url: `http://127.0.0.1:${stack.env.NGINX_PORT}` });
+  await setTraps(context);
+  // A user of this machine may come as far as the checkout.
+  await chmod(dirname(stack.folder), 0o755);
+  const PATH = `${await recordGit(context)}:${stack.env.PATH}`;
+  Object.assign(stack.env, { LOOP_API_CONTEXT: sources, BODY_MAX: "32m", API_TMP: "32m" });
+  const run = await stack.deploy([], { PATH });
+  assert.is(run.exitCode, 0, run.stdall);
+});
+attempts.after(({ stack }) => stack.remove());
+
+/** A client from elsewhere: a container on another network, which knows this host as its gateway. Gives what Python prints. */
+async function fromElsewhere({ docker, project }: Scratch, script: string): Promise<string> {
+  const gateway = 'socket.inet_ntoa(bytes.fromhex(open("/proc/net/route").readlines()[1].split()[2])[::-1])';
+  const head = `import socket, urllib.request as u\nHOST = ${gateway}\n`;
+  const run = await docker("run", "--rm", `${project}-auth`, "python3", "-c", head + script);
+  assert.is(run.exitCode, 0, run.stdall);
+  return run.stdout.trim();
+}
+
+const inside = ({ docker, project }: Scratch, part: string, line: string): Promise<ProcessOutput> =>
+  docker("exec", `${project}-${part}`, "sh", "-c", line);
+
+/** Asserts that a shell line fails in a container, for the reason that stops it. */
+async function assertStopped(stack: Scratch, part: string, line: string, by: RegExp): Promise<void> {
+  const run = await inside(stack, part, line);
+  assert.is.not(run.exitCode, 0, `${part}: ${line}`);
+  assert.match(run.stdall, by, `${part}: ${line}`);
+}
+
+const statusOf = async (url: string, headers: Record<string, string> = {}): Promise<number> => {
+  const { statusCode, body } = await request(url, { headers });
+  await body.dump();
+  return statusCode;
+};
+
+const LOOP_PATHS = ["/_loop/color", "/_loop/green/health", "/_loop/blue/health", "/_loop/", "/_loop/else"];
+
+attempts(
+  "LAN client: /_loop/ is not there, from elsewhere or from here, without the run's key",
+  async (place) => {
+    const { stack, url } = place;
+    for (const path of LOOP_PATHS) {
+      assert.is(await statusOf(url + path), 404, path);
+      assert.is(await statusOf(url + path, { "x-loop-key": "0".repeat(32) }), 404, path);
+    }
+    const seen = await fromElsewhere(
+      stack,
+      `for path in ${JSON.stringify(LOOP_PATHS)}:
+    try: print(u.urlopen(f"http://{HOST}:${stack.env.NGINX_PORT}{path}").status)
+    except u.HTTPError as error: print(error.code)`,
+    );
+    assert.is(seen, LOOP_PATHS.map(() => "404").join("\n"));
+    assert.is((await stack.front("/_loop/color")).status, 204, "the run itself");
+    assert.is((await stack.front("/_loop/green/health")).status, 200, "the run itself");
+  },
+);
+
+attempts(
+  "LAN client: what it claims to be, and for whom, does not reach the API; nor does a run's key",
+  async (place) => {
+    const { stack, url } = place;
+    const claims = {
+      "x-forwarded-for": "203.0.113.7",
+      "x-forwarded-proto": "https",
+      "x-forwarded-host": "evil.example",
+      "x-real-ip": "203.0.113.7",
+      forwarded: "for=203.0.113.7;proto=https",
+      "x-loop-key": "guessed",
+    };
+    const { body } = await request(`${url}/sent`, { headers: claims });
+    const sent = (await body.json()) as Record<string, string>;
+    assert.not.match(JSON.stringify(sent), /203\.0\.113\.7|evil\.example|https|guessed/);
+    assert.match(sent["x-forwarded-for"] ?? "", /^[\d.]+$/);
+    assert.equal([sent["x-real-ip"], sent["x-forwarded-proto"]], [sent["x-forwarded-for"], "http"]);
+
+    await stack.front("/_loop/green/health");
+    const asked = await request(`${url}/sent?path=/health`);
+    assert.is(((await asked.body.json()) as Record<string, string>)["x-loop-key"], undefined);
+    const [key = "none"] = Object.values(await keyHeaders({ nginxFolder: join(stack.folder, "nginx") }));
+    const logged = async () => (await stack.docker("logs", stack.nginxContainer)).stdall;
+    await waitFor("it is in the log", async () => (await logged()).includes("/_loop/green/health"));
+    assert.not.match(await logged(), key);
+  },
+);
+
+attempts(
+  "LAN client: large bodies are refused, and others are not collected in memory",
+  async ({ stack, url }) => {
+    const tooLarge = await request(`${url}/swallow`, {
+      method: "POST",
+      body: Buffer.alloc(33 * 2 ** 20),
+    }).catch(
+      (error) => error, // nginx answers and closes while it is still being sent
+    );
+    if (!(tooLarge instanceof Error)) assert.is(tooLarge.statusCode, 413);
+
+    const uploads = [1, 2, 3].map(() => {
+      const upload = open(`${url}/swallow`, { method: "POST", headers: { "content-length": 8 * 2 ** 20 } });
+      upload.on("error", () => undefined);
+      upload.write(Buffer.alloc(4 * 2 ** 20));
+      return upload;
+    });
+    await sleep(1500);
+    // Not du: nginx unlinks such a file as soon as it is open.
+    const { stdout } = await inside(stack, "nginx", "df -k /tmp /run /var/cache/nginx /var/lib/nginx");
+    const held = stdout
+      .split("\n")
+      .slice(1)
+      .reduce((total, line) => total + Number(line.split(/\s+/)[2] ?? 0), 0);
+    for (const upload of uploads) upload.destroy();
+    assert.ok(held < 1024, `nginx holds ${held} KiB`);
+  },
+);
+
+attempts("LAN client: only nginx listens to it", async ({ stack }) => {
+  const { BLUE_PORT, GREEN_PORT, AUTH_PORT, NGINX_PORT } = stack.env;
+  const seen = await fromElsewhere(
+    stack,
+    `for port in [${NGINX_PORT}, ${BLUE_PORT}, ${GREEN_PORT}, ${AUTH_PORT}]:
+    print(socket.socket().connect_ex((HOST, port)))`,
+  );
+  assert.equal(
+    seen.split("\n").map((code) => code === "0"),
+    [true, false, false, false],
+  );
+});
+
+attempts(
+  "LAN client: registers over nobody, writes nowhere else, and no code goes to a stranger",
+  async ({ stack, url }) => {
+    const register = async (client: unknown) => {
+      const { statusCode, body } = await request(`${url}/register`, {
+        method: "POST",
+        body: JSON.stringify(client),
+      });
+      return { statusCode, client: (await body.json()) as { client_id?: string } };
+    };
+    const mine = { redirect_uris: ["https://client.example/back"] };
+    const { client_id = "" } = (await register(mine)).client;
+    for (const chosen of [client_id, "../outside", "/oauth-data/x", "a/../../tmp/x"]) {
+      const second = await register({ redirect_uris: ["https://evil.example/"], client_id: chosen });
+      assert.is(second.statusCode, 201);
+      assert.match(second.client.client_id ?? "", /^[0-9a-f]{16}$/);
+      assert.is.not(second.client.client_id, client_id);
+    }
+    const folder = stack.env.OAUTH_DATA_PATH ?? "";
+    assert.match(
+      await readFile(join(folder, `client-${client_id}.json`), "utf8"),
+      "https://client.example/back",
+    );
+    for (const file of await readdir(folder)) assert.match(file, /^client-[0-9a-f]{16}\.json$/);
+
+    for (const uri of ["http://evil.example/", "javascript:alert(1)", "https://a\\@b/", "https://a/#b", 7])
+      assert.is((await register({ redirect_uris: [uri] })).statusCode, 400, String(uri));
+    assert.is((await register({ redirect_uris: [`https://a/${"x".repeat(20_000)}`] })).statusCode, 413);
+    const authorize = (id: string, uri: string) =>
+      statusOf(`${url}/authorize?${new URLSearchParams({ client_id: id, redirect_uri: uri })}`);
+    assert.is(await authorize(client_id, "https://client.example/back"), 302);
+    assert.is(await authorize(client_id, "https://evil.example/"), 400);
+    assert.is(await authorize("../../etc/passwd", "https://evil.example/"), 400);
+  },
+);
+
+attempts(
+  "API: changes nothing of its own, has no key, no rights, and a limit for all it takes",
+  async ({ stack }) => {
+    await assertStopped(stack, "api-green", "echo x >>/srv/api/main.py", /Read-only file system/);
+    await assertStopped(stack, "api-green", "echo x >/oauth-data/x", /Read-only file system/);
+    await assertStopped(stack, "api-green", "chown 1 /vault", /Operation not permitted/);
+    await assertStopped(stack, "api-green", "mount -t tmpfs none /mnt", /permission denied|not permitted/i);
+    await assertStopped(stack, "api-green", "ls /var/run/docker.sock /etc/nginx", /No such file/);
+    await assertStopped(
+      stack,
+      "api-green",
+      "head -c 40m /dev/zero >/tmp/x; s=$?; rm /tmp/x; exit $s",
+      /No space left/,
+    );
+    const raw = "python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)'";
+    await assertStopped(stack, "api-green", raw, /Operation not permitted/);
+    const forks = "import os, time\nfor i in range(2000):\n  if os.fork() == 0: time.sleep(3); os._exit(0)";
+    const started = await inside(stack, "api-green", `python3 -c '${forks}'`);
+    assert.match(started.stderr, /BlockingIOError|Resource temporarily unavailable/);
+    await waitFor("green answers", async () => (await stack.front()).status === 200, 30);
+    const limits = await stack.field(
+      `${stack.project}-api-green`,
+      "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}",
+    );
+    assert.is(limits, `${2 ** 30} 512`);
+  },
+);
+
+attempts("API: does not claim a color, steer nginx, or ask below /_loop/", async ({ stack, url }) => {
+  const { headers, body } = await request(`${url}/steer`);
+  assert.equal(await body.json(), { by: "the API" });
+  assert.is(headers["x-loop-color"], "green");
+  const ask = "import urllib.request as u; u.urlopen('http://loop-nginx:8080/_loop/color')";
+  await assertStopped(stack, "api-green", `python3 -c "${ask}"`, /HTTP Error 404/);
+});
+
+attempts(
+  "auth: has no vault, changes nothing of its own, and a limit for all it takes",
+  async ({ stack }) => {
+    await assertStopped(stack, "auth", "ls /vault /etc/nginx /var/run/docker.sock", /No such file/);
+    await assertStopped(stack, "auth", "echo x >>/srv/auth/main.py", /Read-only file system/);
+    await assertStopped(
+      stack,
+      "auth",
+      "head -c 20m /dev/zero >/tmp/x; s=$?; rm /tmp/x; exit $s",
+      /No space left/,
+    );
+    await assertStopped(stack, "auth", "mount -t tmpfs none /mnt", /permission denied|not permitted/i);
+    const ask = "import urllib.request as u; u.urlopen('http://loop-nginx:8080/_loop/green/health')";
+    await assertStopped(stack, "auth", `python3 -c "${ask}"`, /HTTP Error 404/);
+    const limits = await stack.field(
+      `${stack.project}-auth`,
+      "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}",
+    );
+    assert.is(limits, `${2 ** 28} 128`);
+  },
+);
+
+attempts(
+  "nginx: cannot change its configuration, has neither vault nor log-ins, and a limit for all it takes",
+  async ({ stack }) => {
+    await assertStopped(stack, "nginx", "echo x >>/etc/nginx/nginx-blue-green.conf", /Read-only file system/);
+    await assertStopped(stack, "nginx", "ln -s x /etc/nginx/y", /Read-only file system/);
+    await assertStopped(stack, "nginx", "ls /vault /oauth-data /var/run/docker.sock", /No such file/);
+    for (const folder of ["/tmp", "/run", "/var/cache/nginx", "/var/lib/nginx"]) {
+      const fill = `head -c 20m /dev/zero >${folder}/x; s=$?; rm ${folder}/x; exit $s`;
+      await assertStopped(stack, "nginx", fill, /No space left/);
+    }
+    const limits = await stack.field(
+      stack.nginxContainer,
+      "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}",
+    );
+    assert.is(limits, `${2 ** 29} 256`);
+  },
+);
+
+attempts("local user without Docker: reads no key, no log-ins, reaches no engine", async ({ stack, url }) => {
+  if (process.getuid?.() !== 0) return; // only root can become somebody else
+  const asStranger = (line: string) =>
+    spawnSync("sh", ["-c", line], {
+      uid: 54_321,
+      gid: 54_321,
+      encoding: "utf8",
+      env: { PATH: process.env.PATH },
+    });
+  const nginx = join(stack.folder, "nginx");
+  assert.is(asStranger(`cat ${nginx}/nginx-blue-green.conf`).status, 0, "it comes as far as the checkout");
+  for (const line of [
+    `cat ${nginx}/probe-key.conf`,
+    `ln -sfn blue-upstream.conf ${nginx}/active-upstream.conf`,
+    `ls ${stack.env.OAUTH_DATA_PATH}`,
+    `echo x >>${join(stack.folder, "docker-compose.blue-green.yml")}`,
+  ]) {
+    const { status, stderr } = asStranger(line);
+    assert.is.not(status, 0, line);
+    assert.match(stderr, /Permission denied/, line);
+  }
+  assert.is.not(asStranger("docker ps").status, 0);
+  assert.is(await statusOf(`${url}/_loop/color`), 404);
+});
+
+// Attempts on the state directory stand beside the state's own tests.
+
+/** Whatever git could be made to run in the sources leaves a file that names it. */
+async function setTraps({ sources, marks }: Place): Promise<void> {
+  const git = $({ quiet: true, cwd: sources });
+  await git`git init -q && git add . && git -c user.name=t -c user.email=t@localhost commit -qm one`;
+  await appendFile(join(sources, ".gitattributes"), "* filter=evil\n");
+  await writeFile(join(sources, "Dockerfile"), await readFile(join(sources, "Dockerfile"), "utf8"));
+  await appendFile(
+    join(sources, ".git/config"),
+    `	fsmonitor = "touch ${marks}/fsmonitor"
+	sshCommand = "touch ${marks}/ssh"
+	pager = "touch ${marks}/pager"
+[filter "evil"]
+	clean = "touch ${marks}/clean; cat"
+`,
+  );
+}
+
+/** A folder with a git that notes whose settings it is asked to go by. */
+async function recordGit({ stack }: Place): Promise<string> {
+  const folder = join(stack.folder, "bin");
+  await mkdir(folder);
+  const real = (await $({ quiet: true })`command -v git`).stdout.trim();
+  const note = `echo "GIT_DIR=\${GIT_DIR:-of the folder} $*" >>${stack.folder}/git.log`;
+  await writeFile(join(folder, "git"), `#!/bin/sh\n${note}\nexec ${real} "$@"\n`, { mode: 0o755 });
+  return folder;
+}
+
+attempts(
+  "author of the sources: a release runs nothing that their checkout names, not even by Compose",
+  async (place) => {
+    const { stack, marks } = place;
+    assert.equal(await readdir(marks), []);
+    const calls = (await readFile(join(stack.folder, "git.log"), "utf8")).trim().split("\n");
+    assert.ok(calls.some((call) => call.includes("status")));
+    for (const call of calls) assert.match(call, /^GIT_DIR=\/\S*loop-revision-/);
+    const label = '{{index .Config.Labels "org.opencontainers.image.revision"}}';
+    assert.match(await stack.field(`${stack.project}-api-green`, label), /^[0-9a-f]{40}-dirty$/);
+  },
+);
+attempts.run();
+
+const trusting = suite<{ stack: Scratch; url: string }>("a trusted proxy");
+trusting.before(async (context) => {
+  context.stack = await patient("sec-proxy");
+  const sources = await context.stack.apiVersion("2.0.0");
+  await appendFile(join(sources.LOOP_API_CONTEXT ?? "", "api/main.py"), ROGUE_API);
+  Object.assign(context.stack.env, sources);
+  context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
+  const run = await context.stack.deploy();
+  assert.is(run.exitCode, 0, run.stdall);
+});
+trusting.after(({ stack }) => stack.remove());
+
+trusting(
+  "only a proxy that is named is believed, from the next switch on, and it names the client",
+  async ({ stack, url }) => {
+    const claims = { "x-forwarded-for": "198.51.100.9, 203.0.113.7", "x-forwarded-proto": "https" };
+    const sent = async () =>
+      (await (await request(`${url}/sent`, { headers: claims })).body.json()) as Record<string, string>;
+    const gateway = (await sent())["x-forwarded-for"] ?? "";
+    assert.match(gateway, /^[\d.]+$/);
+    const run = await stack.deploy([], { TRUSTED_PROXIES: `192.0.2.0/24, ${gateway}` });
+    assert.is(run.exitCode, 0, run.stdall);
+    await waitFor("no old worker answers", async () => (await sent())["x-forwarded-proto"] === "https");
+    assert.equal((await sent())["x-forwarded-for"], "203.0.113.7", "the last one is the proxy's own word");
+    assert.equal((await sent())["x-real-ip"], "203.0.113.7");
+    const back = await stack.deploy();
+    assert.is(back.exitCode, 0, back.stdall);
+    await waitFor("it is believed no more", async () => (await sent())["x-forwarded-proto"] === "http");
+    assert.is(
+      await readFile(join(stack.folder, "nginx/access.conf"), "utf8"),
+      await readFile(new URL("../nginx/access.conf", import.meta.url), "utf8"),
+      "the defaults are what is committed",
+    );
+  },
+);
+
+trusting(
+  "a key that is gone is made anew and read, without a wrong link being followed",
+  async ({ stack }) => {
+    const { color } = await stack.front();
+    const other = COLORS.find((one) => one !== color) ?? "blue";
+    const nginx = join(stack.folder, "nginx");
+    await stack.docker("exec", stack.nginxContainer, "true");
+    await $({
+      quiet: true,
+    })`rm ${nginx}/probe-key.conf && ln -sfn ${other}-upstream.conf ${nginx}/active-upstream.conf`;
+    const seen: string[] = [];
+    let asking = true;
+    const watch = (async () => {
+      while (asking) {
+        const front = await stack.front();
+        if (front.status !== 200) seen.push(`${front.color} ${front.status}`);
+        await sleep(20);
+      }
+    })();
+    const run = await stack.deploy();
+    asking = false;
+    await watch;
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(run.stdout, "✓ load the probe key into nginx");
+    assert.equal(seen, []);
+    assert.is((await stack.front("/_loop/color")).status, 204);
+  },
+);
+
+trusting("root's cron and the owner of the checkout take turns, with one key", async ({ stack }) => {
+  if (process.getuid?.() !== 0) return; // only root can become somebody else
+  const owner = 54_321;
+  const { gid } = await stat(process.env.DOCKER_HOST?.replace("unix://", "") ?? "/var/run/docker.sock");
+  const key = join(stack.folder, "nginx/probe-key.conf");
+  await chmod(dirname(stack.folder), 0o755);
+  await $({ quiet: true })`rm ${key} && chown -R ${owner}:${owner} ${stack.folder}`;
+  // This checkout is root's: root's runs keep their state there, and the owner of this stack's folder has one of their own.
+  await $({ quiet: true })`chown -R 0:0 ${stack.env.STATE_DIR ?? ""}`;
+  const asRoot = await stack.deploy();
+  assert.is(asRoot.exitCode, 0, asRoot.stdall);
+  const { uid, mode } = await stat(key);
+  assert.equal([uid, mode & 0o777], [owner, 0o600]);
+  const made = await readFile(key, "utf8");
+  const rollback = [
+    "--import",
+    join(ROOT, "node_modules/tsx/dist/loader.mjs"),
+    join(ROOT, "scripts/rollback.mts"),
+  ];
+  const own = { HOME: stack.folder, TMPDIR: stack.folder, STATE_DIR: join(stack.folder, "owners-state") };
+  const env = { ...stack.env, ...own };
+  const asOwner = spawnSync(process.execPath, rollback, {
+    uid: owner,
+    gid,
+    env,
+    cwd: stack.folder,
+    encoding: "utf8",
+  });
+  assert.is(asOwner.status, 0, asOwner.stdout + asOwner.stderr);
+  assert.is(await readFile(key, "utf8"), made);
+});
+
+trusting("settings that nginx refuses are put back, so that it can be restarted", async ({ stack }) => {
+  const nginx = join(stack.folder, "nginx");
+  const own = join(nginx, "nginx-blue-green.conf");
+  const [good, access] = await Promise.all(
+    [own, join(nginx, "access.conf")].map((file) => readFile(file, "utf8")),
+  );
+  await writeFile(own, `${good}\nthis is no nginx;\n`);
+  const run = await stack.rollback([], { BODY_MAX: "1m" });
+  await writeFile(own, good ?? "");
+  assert.is(run.exitCode, 1, run.stdall);
+  assert.match(run.stderr, "nginx rejects its configuration");
+  assert.is(await readFile(join(nginx, "access.conf"), "utf8"), access);
+});
+trusting.run();
+
+const names = suite<{ stack: Scratch; liar: string }>("a DNS server that knows every name");
+names.before(async (context) => {
+  const stack = await patient("sec-dns");
+  Object.assign(context, { stack, liar: `${stack.project}-liar` });
+  const up = await stack.compose("up", "-d", "--build", "loop-auth"); // makes the network and an image with Python
+  assert.is(up.exitCode, 0, up.stdall);
+  await stack.docker(
+    ...["run", "-d", "--name", context.liar, "--network", `${stack.project}_default`],
+    ...[`${stack.project}-auth`, "python3", "-c", LIAR],
+  );
+  const address = await stack.field(context.liar, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
+  const overlay = join(stack.folder, "dns.yml");
+  await writeFile(overlay, `services:\n  loop-nginx:\n    dns: ["${address}"]\n`);
+  stack.env.COMPOSE_FILE += `:${overlay}`;
+  const run = await stack.deploy();
+  assert.is(run.exitCode, 0, run.stdall);
+});
+names.after(async ({ stack, liar }) => {
+  await stack.docker("rm", "--force", liar);
+  await stack.remove();
+});
+
+names("never hears of a color, and gets no request of one that crashed", async ({ stack, liar }) => {
+  const outside = await stack.docker("exec", stack.nginxContainer, "getent", "hosts", "outside.example");
+  assert.is(outside.exitCode, 0, "nginx's container asks this server");
+  await stack.docker("kill", `${stack.project}-api-green`);
+  const since = performance.now();
+  let last = 0;
+  while (performance.now() - since < 12_000) {
+    const { status, body } = await stack.front();
+    assert.not.match(body, "stolen");
+    last = status;
+    await sleep(100);
+  }
+  assert.is(last, 502);
+  const { stdout } = await stack.docker("logs", liar);
+  assert.match(stdout, "outside");
+  assert.not.match(stdout, /loop-(api|auth)|GET/);
+});
+names.run();

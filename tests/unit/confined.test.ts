@@ -1,0 +1,120 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdir, mkdtemp, readdir, readFile, realpath, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { confined } from "../../lib/util/confined.ts";
+import { suite } from "../suite.ts";
+
+const confinement = suite<{ vault: string; outside: string; folder: string }>("confined");
+confinement.before.each(async (context) => {
+  const top = await mkdtemp(join(await realpath(tmpdir()), "loop-test-confined-"));
+  const [vault, outside] = [join(top, "vault"), join(top, "outside")];
+  Object.assign(context, { vault, outside, folder: join(vault, "a/_build") });
+  for (const path of [join(vault, "a/_build"), outside]) await mkdir(path, { recursive: true });
+});
+
+/** Exchanges the folder for a link to outside and back, as often as it can, as root in a container could. */
+function exchange(folder: string, outside: string): ChildProcess {
+  const script = `
+    const { renameSync, rmSync, symlinkSync } = require("node:fs");
+    const [folder, outside] = ${JSON.stringify([folder, outside])};
+    const attempt = (act) => { try { act(); } catch {} };
+    symlinkSync(outside, folder + ".link");
+    for (;;) {
+      attempt(() => renameSync(folder, folder + ".real"));
+      attempt(() => renameSync(folder + ".link", folder));
+      attempt(() => renameSync(folder, folder + ".link"));
+      attempt(() => rmSync(folder, { recursive: true }));
+      attempt(() => renameSync(folder + ".real", folder));
+    }`;
+  return spawn(process.execPath, ["-e", script], { stdio: "inherit" });
+}
+
+confinement(
+  "a folder that is exchanged for a link all the time: nothing outside is touched",
+  async (context) => {
+    const { vault, outside, folder } = context;
+    await writeFile(join(outside, "state"), "outside");
+    const attacker = exchange(folder, outside);
+    const before = process.cwd();
+    const seen: Record<string, number> = {};
+    const once = (): string => {
+      try {
+        return confined(folder, [vault], true, (here) => {
+          here.replace("state", "inside");
+          return String(here.read("state", 100));
+        });
+      } catch {
+        return "refused";
+      }
+    };
+    for (const until = performance.now() + 3000; performance.now() < until; ) {
+      const answer = once();
+      seen[answer] = (seen[answer] ?? 0) + 1;
+    }
+    attacker.kill("SIGKILL");
+    assert.is(process.cwd(), before);
+    assert.ok(
+      (seen.inside ?? 0) > 10 && (seen.refused ?? 0) > 10,
+      `there was no race: ${JSON.stringify(seen)}`,
+    );
+    assert.is(seen.outside, undefined);
+    assert.equal(await readdir(outside), ["state"]);
+    assert.is(await readFile(join(outside, "state"), "utf8"), "outside");
+  },
+);
+
+confinement("a link in any part of the path is refused, also one that leads back inside", async (context) => {
+  const { vault, outside } = context;
+  const read = (folder: string) => () =>
+    confined(folder, [vault], true, (here) => here.read("state", 100)?.toString());
+  for (const target of [outside, join(vault, "a")]) {
+    await symlink(target, join(vault, "b"));
+    assert.throws(read(join(vault, "b/_build")), /a container may have placed a symbolic link there/);
+    assert.throws(read(join(vault, "b")), /a container may have placed a symbolic link there/);
+    await rm(join(vault, "b"));
+  }
+  assert.equal(await readdir(outside), []);
+});
+
+confinement(
+  "an owner's own link to the vault is followed; one to somewhere in it is refused",
+  async (context) => {
+    const { vault, outside } = context;
+    await symlink(vault, join(outside, "alias"));
+    await symlink(join(vault, "a"), join(outside, "deep"));
+    confined(join(outside, "alias/a/_build"), [join(outside, "alias")], true, (here) =>
+      here.replace("state", "x"),
+    );
+    assert.is(await readFile(join(vault, "a/_build/state"), "utf8"), "x");
+    assert.throws(
+      () => confined(join(outside, "deep/_build"), [vault], true, (here) => here.replace("state", "y")),
+      /use that folder's own path/,
+    );
+  },
+);
+
+confinement("a file is known by its inode, and never by what a link leads to", async (context) => {
+  const { vault, outside, folder } = context;
+  const identity = () => confined(folder, [vault], false, (here) => here.identity("lock"));
+  assert.is(identity(), undefined);
+  await writeFile(join(folder, "lock"), "");
+  const { dev, ino } = await stat(join(folder, "lock"));
+  assert.equal(identity(), { dev, ino });
+  await writeFile(join(outside, "file"), "");
+  for (const target of [join(outside, "file"), "/dev/null"]) {
+    await rm(join(folder, "lock"));
+    await symlink(target, join(folder, "lock"));
+    assert.throws(identity, /ELOOP/);
+  }
+});
+
+confinement("names that lead elsewhere are refused", ({ vault, folder }) => {
+  for (const name of ["../state", "a/b", "..", "/etc/passwd"])
+    assert.throws(
+      () => confined(folder, [vault], false, (here) => here.read(name, 10)),
+      /is not a bare file name/,
+    );
+});
+confinement.run();

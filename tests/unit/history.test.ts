@@ -1,0 +1,55 @@
+import { appendFile, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import { addToHistory, type Entry, readHistory } from "../../lib/run/history.ts";
+import { suite } from "../suite.ts";
+
+const history = suite<{ folder: string; file: string }>("history");
+history.before.each(async (context) => {
+  context.folder = await mkdtemp(join(tmpdir(), "loop-test-history-"));
+  context.file = join(context.folder, "history.jsonl");
+});
+history.after.each(({ folder }) => rm(folder, { recursive: true }));
+
+const entry = (message: string): Entry => ({
+  time: "2030-01-01T03:00:00.000Z",
+  verb: "deploy",
+  from: "blue",
+  to: "green",
+  seconds: 41.2,
+  steps: { "build green": 20.5 },
+  result: "done",
+  message,
+});
+
+history("what is added is read again, in order; no file is no runs", async ({ file }) => {
+  assert.equal(await readHistory(file), []);
+  await addToHistory(file, entry("one"));
+  await addToHistory(file, { time: "t", verb: "rollback", result: "killed", message: "two" });
+  assert.equal(
+    (await readHistory(file)).map(({ message }) => message),
+    ["one", "two"],
+  );
+});
+
+history("a torn last line is skipped, and does not take the next run along", async ({ file }) => {
+  await addToHistory(file, entry("one"));
+  await appendFile(file, '{"time":"2030-01-02T03:00');
+  assert.is((await readHistory(file)).length, 1);
+  await addToHistory(file, entry("two"));
+  assert.equal(
+    (await readHistory(file)).map(({ message }) => message),
+    ["one", "two"],
+  );
+});
+
+history("it is bounded: the older half goes", async ({ file }) => {
+  await appendFile(file, `${JSON.stringify(entry("x".repeat(2000)))}\n`.repeat(300));
+  await addToHistory(file, entry("last"));
+  const runs = await readHistory(file);
+  assert.is(runs.length, 151);
+  assert.is(runs.at(-1)?.message, "last");
+  assert.ok((await readFile(file, "utf8")).length < 400_000);
+});
+history.run();

@@ -1,0 +1,64 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { UsageError } from "../../lib/errors.ts";
+import { parseOptions } from "../../lib/run/options.ts";
+
+test("no options is the plain run", () => {
+  assert.equal(parseOptions([], true), {
+    help: false,
+    verbose: false,
+    quiet: false,
+    dryRun: false,
+    acceptEmptyVault: false,
+  });
+});
+
+test("--accept-empty-vault is known to both scripts", () => {
+  for (const withKeep of [true, false])
+    assert.is(parseOptions(["--accept-empty-vault"], withKeep).acceptEmptyVault, true);
+});
+
+test("--keep takes its four answers", () => {
+  for (const keep of ["serving", "blue", "green", "abort"] as const) {
+    assert.is(parseOptions(["--keep", keep], true).keep, keep);
+    assert.is(parseOptions([`--keep=${keep}`], true).keep, keep);
+  }
+});
+
+test("anything else is refused by name", () => {
+  const wrong = {
+    "--kep blue": "--kep",
+    "--keep purple": "purple",
+    "--keep": "--keep",
+    green: "green",
+    "-x": "-x",
+    "--keep blue --keep green": "--keep is given twice",
+    "--verbose --verbose": "--verbose is given twice",
+    "--quiet --verbose": "exclude each other",
+  };
+  for (const [line, named] of Object.entries(wrong)) {
+    try {
+      parseOptions(line.split(" "), true);
+      assert.unreachable(line);
+    } catch (error) {
+      assert.instance(error, UsageError);
+      assert.match((error as Error).message, named);
+    }
+  }
+  assert.throws(() => parseOptions(["--keep", "blue"], false), /--keep/);
+});
+test("one that is nearly right is suggested", () => {
+  for (const [given, meant] of Object.entries({
+    "--kep": "--keep",
+    "--verbos": "--verbose",
+    "--qiet": undefined,
+  })) {
+    try {
+      parseOptions([given], true);
+      assert.unreachable(given);
+    } catch (error) {
+      assert.is((error as UsageError).next.match(/Did you mean (\S+)\?/)?.[1], meant);
+    }
+  }
+});
+test.run();

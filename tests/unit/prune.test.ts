@@ -1,0 +1,58 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { readCacheRecords } from "../../lib/docker/build-cache.ts";
+import { staleRecords } from "../../lib/release/prune.ts";
+import type { Entry } from "../../lib/run/history.ts";
+
+const at = (minute: number) => Date.UTC(2030, 0, 1, 3, minute);
+const deploy = (minute: number, result = "done"): Entry => ({
+  time: new Date(at(minute)).toISOString(),
+  verb: "deploy",
+  seconds: 60,
+  result,
+  message: "",
+});
+const record = (id: string, created: number, used: number, inUse = false) => ({
+  id,
+  created: at(created) + 30_000,
+  used: at(used) + 30_000,
+  inUse,
+});
+
+test("only what this stack built, and neither the last release nor anybody since has used", () => {
+  const runs = [deploy(0), deploy(10, "HealthError"), deploy(20), deploy(30)];
+  const records = [
+    record("of the first release, unused since", 0, 0),
+    record("of a failed one", 10, 10),
+    record("used by the last", 0, 30),
+    record("used by another project since", 20, 45),
+    record("in use", 0, 0, true),
+    record("built by another project", 5, 5),
+    record("of the release after the last, which is not in the history yet", 40, 40),
+  ];
+  assert.equal(
+    staleRecords(records, runs).map(({ id }) => id),
+    ["of the first release, unused since", "of a failed one"],
+  );
+});
+
+test("what Docker says of its cache is read, of a record that was never used as well", () => {
+  const listed = (LastUsedAt: string) => ({
+    ID: "abc*",
+    CreatedAt: "2030-01-01 04:00:00.123456789 +0100 CET",
+    LastUsedAt,
+    InUse: "false",
+  });
+  const read = readCacheRecords(JSON.stringify([listed("2030-01-01 03:10:00 +0000 UTC"), listed("")]));
+  assert.equal(read, [
+    { id: "abc", created: at(0) + 123, used: at(10), inUse: false },
+    { id: "abc", created: at(0) + 123, used: at(0) + 123, inUse: false },
+  ]);
+  assert.equal(readCacheRecords("null"), []);
+});
+
+test("without a release in the history nothing is stale", () => {
+  assert.equal(staleRecords([record("a", 0, 0)], []), []);
+  assert.equal(staleRecords([record("a", 0, 0)], [deploy(0, "BuildError")]), []);
+});
+test.run();

@@ -1,0 +1,219 @@
+import { mkdir, mkdtemp, readFile, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { UsageError } from "../../lib/errors.ts";
+import { checkComposeFiles, getHostPort, loadSettings, type Needs, ROOT } from "../../lib/settings.ts";
+
+const NO_FILE = "/nonexistent/.env.blue-green";
+
+function refused(environment: Record<string, string>, file = NO_FILE): string {
+  try {
+    loadSettings(environment, file);
+  } catch (error) {
+    assert.instance(error, UsageError);
+    assert.is((error as UsageError).exitCode, 2);
+    return (error as UsageError).details;
+  }
+  return assert.unreachable(JSON.stringify(environment)) as never;
+}
+
+test("no file and an empty environment give the documented defaults", () => {
+  const settings = loadSettings({}, NO_FILE);
+  assert.equal(settings.composeFiles, [join(ROOT, "docker-compose.blue-green.yml")]);
+  assert.equal([settings.project, settings.nginxContainer, settings.nginxPort], ["loop", "loop-nginx", 8080]);
+  assert.equal([getHostPort(settings, "blue"), getHostPort(settings, "green")], [8082, 8085]);
+  assert.equal(settings.health, { retries: 30, interval: 10, timeout: 5 });
+  assert.equal([settings.verifySeconds, settings.drainSeconds], [30, 30]);
+  assert.is(settings.activeColorFile, join(settings.vaultPath, "_build/.active-color"));
+  assert.is(settings.environment.NGINX_IMAGE, "nginx:1.30");
+});
+
+test("the environment wins over the file, the file over the defaults, and set to nothing is not set", async () => {
+  const file = join(await mkdtemp(join(tmpdir(), "loop-test-settings-")), ".env.blue-green");
+  await writeFile(file, 'NGINX_PORT=9000\nBLUE_PORT=9001\nGREEN_PORT=\nAPI_KEY="a b"\n# AUTH_PORT=1\n');
+  const settings = loadSettings({ NGINX_PORT: "9002", BLUE_PORT: "" }, file);
+  assert.equal([settings.nginxPort, settings.ports], [9002, { blue: 9001, green: 8085 }]);
+  assert.is(settings.environment.API_KEY, "a b", "an owner's own variable must reach Compose");
+  assert.is(settings.environment.NGINX_PORT, "9002");
+});
+
+test("the state file and nginx's name follow the settings that they depend on", async () => {
+  const vault = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const settings = loadSettings({ VAULT_PATH: vault, COMPOSE_PROJECT_NAME: "second" }, NO_FILE);
+  assert.is(settings.activeColorFile, join(vault, "_build/.active-color.second"));
+  assert.equal(
+    [settings.nginxContainer, settings.environment.NGINX_CONTAINER],
+    ["second-nginx", "second-nginx"],
+  );
+});
+
+test("what a run trusts is a folder of its own for each project, in the checkout", () => {
+  const at = (project: string) => join(ROOT, ".state", project);
+  for (const project of ["loop", "second"]) {
+    const { stateDir, lockFile, historyFile, logFile } = loadSettings(
+      { COMPOSE_PROJECT_NAME: project },
+      NO_FILE,
+    );
+    assert.equal(
+      [stateDir, lockFile, historyFile, logFile],
+      [at(project), ...["lock", "history.jsonl", "blue-green.log"].map((name) => join(at(project), name))],
+    );
+  }
+});
+
+test("what a run trusts may not lie where containers can write, by whatever name", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const [VAULT_PATH, OAUTH_DATA_PATH, alias] = ["vault", "oauth", "alias"].map((name) =>
+    join(folder, name),
+  ) as [string, string, string];
+  await mkdir(VAULT_PATH);
+  await symlink(VAULT_PATH, alias);
+  const places = [VAULT_PATH, join(VAULT_PATH, "a/b"), join(OAUTH_DATA_PATH, "x"), join(alias, "x")];
+  for (const STATE_DIR of places)
+    assert.match(
+      refused({ VAULT_PATH, OAUTH_DATA_PATH, STATE_DIR }),
+      /^STATE_DIR is .*: containers can write to it, because it is inside (VAULT|OAUTH_DATA)_PATH/,
+    );
+  loadSettings({ VAULT_PATH, OAUTH_DATA_PATH, STATE_DIR: `${VAULT_PATH}-beside` }, NO_FILE);
+  // The example file once had it there: a night without a release would be worse than a log elsewhere.
+  for (const LOG_FILE of places) {
+    const { logFile, stateDir, warnings } = loadSettings({ VAULT_PATH, OAUTH_DATA_PATH, LOG_FILE }, NO_FILE);
+    assert.is(logFile, join(stateDir, "blue-green.log"));
+    assert.is(warnings.length, 1);
+    assert.match(
+      warnings[0] ?? "",
+      `LOG_FILE=${LOG_FILE} is ignored: containers can write to it, because it is inside`,
+    );
+  }
+  const beside = loadSettings({ VAULT_PATH, OAUTH_DATA_PATH, LOG_FILE: join(folder, "log") }, NO_FILE);
+  assert.equal([beside.logFile, beside.warnings], [join(folder, "log"), []]);
+});
+
+/** What is refused for lying where containers can write, by its first word or two. */
+function exposed(environment: Record<string, string>, needs?: Needs): string[] {
+  try {
+    loadSettings(environment, NO_FILE, needs);
+    return [];
+  } catch (error) {
+    const lines = (error as UsageError).details.split("\n");
+    for (const line of lines) assert.match(line, "containers can write to it, because it is inside");
+    return lines.map((line) => line.replace(/ is ".*$/, ""));
+  }
+}
+
+test("what root runs or changes may not lie there either; a rollback is refused only what it needs", async () => {
+  const vault = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const [sources, composeFile] = [join(vault, "api"), join(vault, "compose.yml")];
+  await mkdir(sources);
+  await writeFile(composeFile, "");
+  const NGINX = "The folder of nginx's configuration";
+  for (const mount of ["VAULT_PATH", "OAUTH_DATA_PATH"]) {
+    const at = (path: string) => ({ [mount]: path });
+    for (const name of ["LOOP_API_CONTEXT", "LOOP_AUTH_CONTEXT"]) {
+      assert.equal(exposed({ ...at(vault), [name]: sources }), [name]);
+      assert.equal(exposed({ ...at(vault), [name]: sources }, "vault"), []);
+    }
+    assert.equal(exposed({ ...at(vault), COMPOSE_FILE: composeFile }), [NGINX, "COMPOSE_FILE"]);
+    assert.equal(exposed({ ...at(vault), COMPOSE_FILE: composeFile }, "vault"), [NGINX]);
+    const laidOver = { ...at(vault), COMPOSE_FILE: `docker-compose.blue-green.yml:${composeFile}` };
+    assert.equal(exposed(laidOver), ["COMPOSE_FILE"]);
+    assert.equal(exposed(laidOver, "vault"), []);
+    assert.throws(
+      () => checkComposeFiles(loadSettings(laidOver, NO_FILE, "vault")),
+      (error: unknown) => error instanceof UsageError,
+    );
+    for (const folder of [ROOT, join(ROOT, ".."), "/"])
+      for (const needs of ["vault", "vault and sources"] as const)
+        assert.equal(exposed(at(folder), needs), ["The checkout"], folder);
+  }
+  checkComposeFiles(loadSettings({}, NO_FILE)); // its vault is inside the checkout
+});
+
+test("each wrong value is refused by its name, and all of them at once", () => {
+  const wrong: Record<string, string> = {
+    NGINX_PORT: "0",
+    BLUE_PORT: "65536",
+    GREEN_PORT: "80.5",
+    AUTH_PORT: "http",
+    HEALTH_RETRIES: "0",
+    HEALTH_INTERVAL: "0",
+    HEALTH_TIMEOUT: "-1",
+    VERIFY_SECONDS: "1e3",
+    DRAIN_SECONDS: "NaN",
+    COMPOSE_PROJECT_NAME: "Loop!",
+    NGINX_CONTAINER: "-rm",
+    VAULT_PATH: "/not/mounted",
+    LOOP_API_CONTEXT: "/not/there",
+    NGINX_BIND: "localhost",
+    TRUSTED_PROXIES: "10.0.0.0/33",
+    BODY_MAX: "100 MB",
+    API_MEMORY: "5m",
+    NGINX_MEMORY: "1.5g",
+    AUTH_MEMORY: "6000",
+    API_PIDS: "-1",
+    API_TMP: "0",
+  };
+  const all = refused(wrong);
+  for (const [name, value] of Object.entries(wrong)) {
+    assert.match(all, `${name} is "${value}": it `);
+    assert.is(refused({ [name]: value }).split("\n").length, 1);
+  }
+});
+
+test("what is written into a file of nginx is addresses and nothing else", () => {
+  for (const text of [
+    "10.0.0.1; }",
+    "10.0.0.1/8/8",
+    "10.0.0",
+    "proxy.lan",
+    "fe80::1%eth0",
+    "::1/129",
+    "1.2.3.4/",
+    "#",
+  ])
+    assert.match(refused({ TRUSTED_PROXIES: text }), "it must be addresses or networks", text);
+  const { trustedProxies } = loadSettings(
+    { TRUSTED_PROXIES: "10.0.0.0/8, 192.0.2.1 2001:db8::/32" },
+    NO_FILE,
+  );
+  assert.equal(trustedProxies, ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]);
+  assert.equal(loadSettings({ TRUSTED_PROXIES: "" }, NO_FILE).trustedProxies, []);
+});
+
+test("nginx is asked where it listens", () => {
+  const url = (bind: string) => loadSettings({ NGINX_BIND: bind, NGINX_PORT: "81" }, NO_FILE).nginxUrl;
+  assert.equal(["", "0.0.0.0", "127.0.0.1", "192.0.2.1"].map(url), [
+    "http://127.0.0.1:81",
+    "http://127.0.0.1:81",
+    "http://127.0.0.1:81",
+    "http://192.0.2.1:81",
+  ]);
+});
+
+test("sizes count as Compose counts them", () => {
+  for (const text of ["0", "6m", "6291456", "6144k", "1G"])
+    assert.is(loadSettings({ API_MEMORY: text }, NO_FILE).environment.API_MEMORY, text);
+});
+
+test("a vault that is a file is no vault", () => {
+  assert.match(refused({ VAULT_PATH: join(ROOT, "package.json") }), "VAULT_PATH");
+});
+
+test("two names for one port are refused", () => {
+  assert.match(refused({ BLUE_PORT: "8080" }), "NGINX_PORT and BLUE_PORT are both 8080");
+});
+
+test("a compose file that does not exist is named", () => {
+  assert.match(refused({ COMPOSE_FILE: "docker-compose.blue-green.yml:none.yml" }), join(ROOT, "none.yml"));
+});
+
+test("the example file is a valid one and names every setting that Compose and the scripts read", async () => {
+  const example = join(ROOT, ".env.blue-green.example");
+  const settings = loadSettings({}, example);
+  assert.equal(settings.ports, { blue: 8082, green: 8085 });
+  const text = await readFile(example, "utf8");
+  for (const name of Object.keys(settings.environment)) assert.match(text, new RegExp(`^#?${name}=`, "m"));
+});
+test.run();
