@@ -26,16 +26,16 @@ export interface Scratch {
   deploy(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   rollback(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   /** scripts/status.mts */
-  look(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
+  status(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   docker(...args: string[]): Promise<ProcessOutput>;
   compose(...args: string[]): Promise<ProcessOutput>;
   /** One docker inspect field of a container of this stack, "absent" when there is none. */
   field(container: string, template: string): Promise<string>;
-  status(color: Color): Promise<string>;
+  containerStatus(color: Color): Promise<string>;
   running(): Promise<Color[]>;
   /** What a client sees through nginx; below /_loop/, what a run sees. */
-  front(path?: string): Promise<{ status: number; color: string; body: string }>;
-  marked(): Promise<string>;
+  get(path?: string): Promise<{ status: number; color: string; body: string }>;
+  readStateFile(): Promise<string>;
   /** A copy of the example API that says this version, as LOOP_API_CONTEXT. */
   apiVersion(version: string): Promise<Record<string, string>>;
   remove(): Promise<void>;
@@ -119,7 +119,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     })`docker compose -f ${composeFiles[0] ?? ""} -f ${composeFiles[1] ?? ""} ${args}`;
   const field = async (container: string, template: string) =>
     (await docker("inspect", "--format", template, container)).stdout.trim() || "absent";
-  const status = (color: Color) => field(`${project}-api-${color}`, "{{.State.Status}}");
+  const containerStatus = (color: Color) => field(`${project}-api-${color}`, "{{.State.Status}}");
   const stateFile = join(folder, "vault/_build/.active-color");
 
   return {
@@ -131,23 +131,23 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     stateDir: join(folder, "state"),
     deploy: (args = [], extra = {}) => script("scripts/deploy-blue-green.mts", args, extra),
     rollback: (args = [], extra = {}) => script("scripts/rollback.mts", args, extra),
-    look: (args = [], extra = {}) => script("scripts/status.mts", args, extra),
+    status: (args = [], extra = {}) => script("scripts/status.mts", args, extra),
     docker,
     compose,
     field,
-    status,
+    containerStatus,
     running: async () => {
-      const states = await Promise.all(COLORS.map(status));
+      const states = await Promise.all(COLORS.map(containerStatus));
       return COLORS.filter((_, i) => states[i] === "running");
     },
-    front: async (path = "/health") => {
+    get: async (path = "/health") => {
       const { statusCode, headers, body } = await request(`http://127.0.0.1:${env.NGINX_PORT}${path}`, {
         reset: true,
         headers: path.startsWith("/_loop/") ? await keyHeaders({ nginxFolder: join(folder, "nginx") }) : {},
       });
       return { status: statusCode, color: String(headers["x-loop-color"]), body: await body.text() };
     },
-    marked: () => readFile(stateFile, "utf8").catch(() => "no file"),
+    readStateFile: () => readFile(stateFile, "utf8").catch(() => "no file"),
     apiVersion: async (version) => {
       const context = join(folder, `api-${version}`);
       await cp(join(ROOT, "examples/loop-api"), context, { recursive: true });
@@ -167,17 +167,17 @@ export async function createScratch(name: string, folderName = "stack"): Promise
 }
 
 /** Puts a file of its owner into a stack's vault. */
-export const ownersFile = ({ folder }: Pick<Scratch, "folder">): Promise<void> =>
+export const addVaultFile = ({ folder }: Pick<Scratch, "folder">): Promise<void> =>
   writeFile(join(folder, "vault/note.md"), "a note\n");
 
 /** A scratch stack after two releases, with these settings: blue serves, green stands by. */
-export async function createReleased(name: string, env: Record<string, string>): Promise<Scratch> {
+export async function createReleasedScratch(name: string, env: Record<string, string>): Promise<Scratch> {
   const stack = await createScratch(name);
   Object.assign(stack.env, env);
   for (const color of ["green", "blue"]) {
     const run = await stack.deploy();
     assert.is(run.exitCode, 0, run.stdall);
-    assert.is((await stack.front()).color, color);
+    assert.is((await stack.get()).color, color);
   }
   return stack;
 }

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
-import { locked, type Run, startRun } from "../../bench/testbed/killed.ts";
+import { type Run, startRun, waitForLock } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { suite } from "../suite.ts";
 
@@ -21,15 +21,15 @@ leftovers.after(({ stack }) => stack.remove());
 async function killAfter(stack: Scratch, step: string, env: Record<string, string>): Promise<Run> {
   const since = Date.now();
   const run = startRun(stack, "deploy", env);
-  await locked(stack, since);
-  await run.passed(step);
+  await waitForLock(stack, since);
+  await run.waitForStep(step);
   run.kill("SIGKILL");
   await run.ended;
   return run;
 }
 
 const served = async (stack: Scratch): Promise<[string, string]> => {
-  const { color, body } = await stack.front();
+  const { color, body } = await stack.get();
   return [color, JSON.parse(body).version];
 };
 
@@ -37,12 +37,12 @@ leftovers(
   "a sick release that was cut off in its verification: the next plain run takes it back",
   async ({ stack }) => {
     await killAfter(stack, "switch", { LOOP_FAULT: "sick-after=4", VERIFY_SECONDS: "30" });
-    await waitFor("green is sick", async () => JSON.parse((await stack.front()).body).status !== "healthy");
+    await waitFor("green is sick", async () => JSON.parse((await stack.get()).body).status !== "healthy");
     const run = await stack.deploy(["--quiet"], await stack.apiVersion("3.0.0"));
     assert.is(run.exitCode, 0, run.stdall);
     assert.match(run.stderr, "neither color serves, and blue is healthy: it gets the traffic");
     assert.equal(await served(stack), ["green", "3.0.0"]);
-    assert.equal([await stack.running(), await stack.marked()], [["green"], "green\n"]);
+    assert.equal([await stack.running(), await stack.readStateFile()], [["green"], "green\n"]);
     assert.is((await stack.rollback()).exitCode, 0);
     assert.equal(await served(stack), ["blue", "2.0.0"]);
   },
@@ -78,7 +78,7 @@ leftovers(
     const id = await stack.field(`${stack.project}-api-green`, "{{.Id}}");
     const since = Date.now();
     const cutOff = startRun(stack, "deploy", await stack.apiVersion("6.0.0"));
-    await locked(stack, since);
+    await waitForLock(stack, since);
     while (!(await readFile(join(stack.stateDir, "lock"), "utf8")).includes('"to":"green"')) await sleep(2);
     cutOff.kill("SIGKILL"); // it has said what it is about, and builds
     await cutOff.ended;
@@ -99,8 +99,8 @@ leftovers(
     const release = { ...(await stack.apiVersion("7.0.0")), ...SLOW_START, DRAIN_SECONDS: "2" };
     const since = Date.now();
     const run = startRun(stack, "deploy", release);
-    await locked(stack, since);
-    await run.passed("start green");
+    await waitForLock(stack, since);
+    await run.waitForStep("start green");
     const params = { name: "slow", arguments: { seconds: 20 } };
     const open = request(`http://127.0.0.1:${stack.env.NGINX_PORT}/mcp`, {
       method: "POST",
@@ -109,18 +109,18 @@ leftovers(
       ({ body }) => body.dump(),
       () => undefined, // it is cut at the end of the next run's drain
     );
-    await run.passed("mark green as active");
+    await run.waitForStep("mark green as active");
     run.kill("SIGKILL"); // it waits for the slow call
     await run.ended;
     await stack.docker("restart", "--time", "0", `${stack.project}-api-green`); // as the host does
-    await waitFor("green is away", async () => (await stack.front()).status !== 200);
+    await waitFor("green is away", async () => (await stack.get()).status !== 200);
     const next = await stack.deploy([], await stack.apiVersion("8.0.0"));
     await open;
     assert.is(next.exitCode, 0, next.stdall);
     assert.match(next.stderr, "was killed before its end");
     assert.match(next.stderr, "neither color serves, and blue is healthy: it gets the traffic");
     assert.not.match(next.stdout, "restore the previous image of green");
-    if ((await stack.front()).color === "green") assert.is((await stack.rollback()).exitCode, 0);
+    if ((await stack.get()).color === "green") assert.is((await stack.rollback()).exitCode, 0);
   },
 );
 

@@ -23,9 +23,9 @@ releases("the first on an empty machine goes to green and creates the state file
   assert.match(run.stdout, "does not run: starting it");
   assert.match(run.stdout, "Released blue → green");
   assert.match(run.stdout, /^\d{4}-\d\d-\d\dT[\d:.]+Z ✓ build green/m);
-  assert.is(await stack.marked(), "green\n");
+  assert.is(await stack.readStateFile(), "green\n");
   assert.equal(await stack.running(), ["green"]);
-  const { status, color, body } = await stack.front();
+  const { status, color, body } = await stack.get();
   assert.equal([status, color, JSON.parse(body).color], [200, "green", "green"]);
 });
 
@@ -33,9 +33,9 @@ releases("the second goes to blue; nginx and auth are not restarted", async ({ s
   const before = await started(stack);
   const run = await stack.deploy([], await stack.apiVersion("2.0.0"));
   assert.is(run.exitCode, 0, run.stdall);
-  assert.is(await stack.marked(), "blue\n");
+  assert.is(await stack.readStateFile(), "blue\n");
   assert.equal(await stack.running(), ["blue"]);
-  const { color, body } = await stack.front();
+  const { color, body } = await stack.get();
   assert.equal([color, JSON.parse(body).version], ["blue", "2.0.0"]);
   assert.equal(await started(stack), before);
 });
@@ -51,7 +51,7 @@ releases("a lost state file does not make it build over the color that serves", 
     id,
     "the blue that served was replaced",
   );
-  assert.equal([await stack.marked(), (await stack.front()).color], ["green\n", "green"]);
+  assert.equal([await stack.readStateFile(), (await stack.get()).color], ["green\n", "green"]);
 });
 
 releases("nor does a stopped nginx and a state file that is wrong", async ({ stack }) => {
@@ -62,7 +62,7 @@ releases("nor does a stopped nginx and a state file that is wrong", async ({ sta
   assert.is(run.exitCode, 0, run.stdall);
   assert.match(run.stderr, "the state file says blue, but");
   assert.is(await stack.field(`${stack.project}-api-green`, "{{.Id}} {{.State.StartedAt}}"), id);
-  assert.equal([await stack.marked(), (await stack.front()).color], ["blue\n", "blue"]);
+  assert.equal([await stack.readStateFile(), (await stack.get()).color], ["blue\n", "blue"]);
 });
 
 releases("nginx and auth that are stopped are brought up, and it says so", async ({ stack }) => {
@@ -71,7 +71,7 @@ releases("nginx and auth that are stopped are brought up, and it says so", async
   assert.is(run.exitCode, 0, run.stdall);
   assert.match(run.stdout, `${stack.nginxContainer} does not run: starting it`);
   assert.match(run.stdout, `${stack.project}-auth does not run: starting it`);
-  assert.equal([await stack.marked(), (await stack.front()).color], ["green\n", "green"]);
+  assert.equal([await stack.readStateFile(), (await stack.get()).color], ["green\n", "green"]);
 });
 releases.run();
 
@@ -91,14 +91,14 @@ async function assertBlueServes(
   { stack, link }: { stack: Scratch; link: string },
   green: string[],
 ): Promise<void> {
-  const { status, color } = await stack.front();
+  const { status, color } = await stack.get();
   assert.equal([status, color], [200, "blue"]);
-  assert.is(await stack.status("blue"), "running");
+  assert.is(await stack.containerStatus("blue"), "running");
   assert.ok(
-    green.includes(await stack.status("green")),
-    `green is ${await stack.status("green")}, not ${green}`,
+    green.includes(await stack.containerStatus("green")),
+    `green is ${await stack.containerStatus("green")}, not ${green}`,
   );
-  assert.is(await stack.marked(), "blue\n");
+  assert.is(await stack.readStateFile(), "blue\n");
   assert.is(await readlink(link), "blue-upstream.conf");
 }
 
@@ -354,7 +354,7 @@ failures("nginx that passes the test but does not reload: seen, exit 3, link res
     good.replace("server_tokens off;", `server_tokens off; limit_req_zone ${key} zone=z:1m rate=1r/s;`);
   await writeFile(configuration, withZone("$host"));
   await stack.docker("restart", "--time", "1", stack.nginxContainer);
-  await waitFor("nginx runs with the first key", async () => (await stack.front()).status === 200);
+  await waitFor("nginx runs with the first key", async () => (await stack.get()).status === 200);
   await writeFile(configuration, withZone("$uri")); // `nginx -t` cannot see that the running zone has another key
   const run = await stack.deploy(["--keep", "blue"]);
   await writeFile(configuration, good);

@@ -1,6 +1,6 @@
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import { locked, startRun, type Verb } from "../../bench/testbed/killed.ts";
+import { startRun, type Verb, waitForLock } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { suite } from "../suite.ts";
 
@@ -90,8 +90,8 @@ dryRun(
 
     const since = Date.now();
     const run = startRun(stack, "rollback", { VERIFY_SECONDS: "20" });
-    await locked(stack, since);
-    await run.passed("switch");
+    await waitForLock(stack, since);
+    await run.waitForStep("switch");
     run.kill("SIGKILL");
     await run.ended;
     const cutOff = await told(stack, "rollback");

@@ -5,8 +5,8 @@ import type { Progress } from "@modelcontextprotocol/sdk/types.js";
 import { Agent } from "undici";
 import * as assert from "uvu/assert";
 import { z } from "zod";
-import type { Verb } from "../../bench/testbed/killed.ts";
-import { createReleased, type Scratch } from "../../bench/testbed/scratch.ts";
+import type { Verb } from "../../bench/testbed/run.ts";
+import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { COLORS, type Color, isColor } from "../../lib/color.ts";
 import { suite } from "../suite.ts";
 
@@ -163,7 +163,7 @@ async function startSessions(url: string): Promise<{ stop(): Promise<Tally> }> {
 
 const mcp = suite<{ stack: Scratch; url: string }>("a real MCP client");
 mcp.before(async (context) => {
-  context.stack = await createReleased("mcp", { VERIFY_SECONDS: "0", DRAIN_SECONDS: "20" });
+  context.stack = await createReleasedScratch("mcp", { VERIFY_SECONDS: "0", DRAIN_SECONDS: "20" });
   context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
 });
 mcp.after(({ stack }) => stack.remove());
@@ -188,7 +188,7 @@ mcp("its sessions go through ten deploys and rollbacks, and no call fails", asyn
     const run = await (verb === "deploy"
       ? stack.deploy([], await stack.apiVersion(`2.0.${i}`))
       : stack.rollback());
-    const served = (await stack.front()).color;
+    const served = (await stack.get()).color;
     // The sessions must end before an assertion may, or they would keep the test's process alive.
     if (run.exitCode !== 0) problem = run.stdall;
     else if (served !== (i % 2 ? "blue" : "green")) problem = `${served} serves after release ${i + 1}`;

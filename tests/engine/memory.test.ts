@@ -2,12 +2,12 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import * as assert from "uvu/assert";
-import { createReleased, type Scratch } from "../../bench/testbed/scratch.ts";
+import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { suite } from "../suite.ts";
 
 const memory = suite<{ stack: Scratch }>("memory");
 memory.before(async (context) => {
-  context.stack = await createReleased("memory", {});
+  context.stack = await createReleasedScratch("memory", {});
 });
 memory.after(({ stack }) => stack.remove());
 
@@ -54,7 +54,7 @@ memory("a second color that does not fit is not started by a release", async ({ 
   assert.match(run.stderr, /The active \S+-api-blue holds \d\d+ MiB; green would need about as much/);
   assert.match(run.stderr, "Nothing was started");
   assert.is(await stack.field(`${stack.project}-api-green`, "{{.Id}} {{.State.StartedAt}}"), before);
-  assert.equal([(await stack.front()).color, await stack.running()], ["blue", ["blue"]]);
+  assert.equal([(await stack.get()).color, await stack.running()], ["blue", ["blue"]]);
 });
 
 memory(
@@ -67,7 +67,7 @@ memory(
       run.stderr,
       /Not enough memory for a second color: 3 MiB free.* Continuing, because this is a rollback/,
     );
-    assert.is((await stack.front()).color, "green");
+    assert.is((await stack.get()).color, "green");
   },
 );
 

@@ -15,15 +15,15 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import { locked, startRun } from "../../bench/testbed/killed.ts";
-import { createReleased, type Scratch } from "../../bench/testbed/scratch.ts";
+import { startRun, waitForLock } from "../../bench/testbed/run.ts";
+import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { suite } from "../suite.ts";
 
 /** Blue serves at the start of each, and green stands by. */
 const migration = suite<{ stack: Scratch; old: string }>("taking over the state of an older version");
 migration.before(async (context) => {
-  context.stack = await createReleased("migrate", { HEALTH_RETRIES: "60" });
+  context.stack = await createReleasedScratch("migrate", { HEALTH_RETRIES: "60" });
   context.old = dirname(context.stack.stateFile);
   await writeFile(join(context.old, "../note.md"), ""); // an empty vault would be taken for one that is lost
 });
@@ -49,7 +49,7 @@ async function runsIn(folder: string) {
 
 /** Does something in the container of the color that serves, as root. */
 async function inside(stack: Scratch, command: string, ...options: string[]): Promise<void> {
-  const { color } = await stack.front();
+  const { color } = await stack.get();
   const run = await stack.docker("exec", ...options, `${stack.project}-api-${color}`, "sh", "-c", command);
   assert.is(run.exitCode, 0, run.stdall);
 }
@@ -59,12 +59,12 @@ async function imageId({ docker }: Scratch, name: string): Promise<string> {
 }
 
 async function backToBlue(stack: Scratch): Promise<void> {
-  if ((await stack.front()).color === "green") {
+  if ((await stack.get()).color === "green") {
     const run = await stack.rollback();
     assert.is(run.exitCode, 0, run.stdall);
   }
   assert.equal(
-    [(await stack.front()).color, await stack.running(), await stack.marked()],
+    [(await stack.get()).color, await stack.running(), await stack.readStateFile()],
     ["blue", ["blue"], "blue\n"],
   );
 }
@@ -105,8 +105,8 @@ migration("a release that the old version was killed in is put right", async ({ 
   const image = await stack.docker("image", "inspect", "--format", "{{.Id}}", `${stack.project}-api:green`);
   const since = Date.now();
   const killed = startRun(stack, "deploy", await stack.apiVersion("7.7.7"));
-  await locked(stack, since);
-  await killed.passed("start green");
+  await waitForLock(stack, since);
+  await killed.waitForStep("start green");
   killed.kill("SIGKILL");
   await killed.ended;
   await age(stack, old);
@@ -157,7 +157,7 @@ for (const [what, [forge, said]] of Object.entries(FORGED)) {
     assert.is(run.exitCode, 0, run.stdall);
     assert.not.match(run.stdout, "the record of the unfinished");
     if (said) assert.match(run.stderr, said);
-    assert.equal([(await stack.front()).color, await stack.running()], ["green", ["green"]]);
+    assert.equal([(await stack.get()).color, await stack.running()], ["green", ["green"]]);
     assert.equal(await tags(), before);
     await backToBlue(stack);
   });
@@ -317,7 +317,7 @@ migration("files that another project may have used are copied, and stay", async
   );
   assert.equal((await readdir(old)).toSorted(), [...before, own].toSorted());
   assert.is(await readFile(join(old, own), "utf8"), "green\n");
-  assert.is(await stack.marked(), "blue\n", "another project's state file was written");
+  assert.is(await stack.readStateFile(), "blue\n", "another project's state file was written");
   for (const name of [own, ...Object.values(OLD_NAMES)]) await rm(join(old, name));
   await backToBlue(stack);
 });
@@ -328,7 +328,7 @@ migration("killed at any instant of it, nothing is lost", async ({ stack, old })
   for (let i = 0; i < 12; i++) {
     const since = Date.now();
     const run = startRun(stack, "rollback");
-    await locked(stack, since); // what it does next is to take over
+    await waitForLock(stack, since); // what it does next is to take over
     await sleep(i * 2);
     run.kill("SIGKILL");
     await run.ended;

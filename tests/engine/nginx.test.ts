@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
-import { createScratch, ownersFile, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { addVaultFile, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { replaceLink } from "../../lib/util/atomic.ts";
 import { suite } from "../suite.ts";
@@ -10,13 +10,13 @@ import { suite } from "../suite.ts";
 const nginx = suite<{ stack: Scratch; url: string }>("nginx");
 nginx.before(async (context) => {
   context.stack = await createScratch("nginx");
-  await ownersFile(context.stack); // containers made by hand, and an empty vault: that is one that is not mounted
+  await addVaultFile(context.stack); // containers made by hand, and an empty vault: that is one that is not mounted
   context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
 });
 nginx.after(({ stack }) => stack.remove());
 
 const serves = (stack: Scratch, color: string) => async () => {
-  const front = await stack.front();
+  const front = await stack.get();
   return front.status === 200 && front.color === color && JSON.parse(front.body).color === color;
 };
 
@@ -52,7 +52,7 @@ nginx(
       await replaceLink(join(stack.folder, "nginx/active-upstream.conf"), `${color}-upstream.conf`);
       const since = performance.now();
       process.kill(master, "SIGHUP");
-      const isNew = async () => (await stack.front("/_loop/color")).color === color;
+      const isNew = async () => (await stack.get("/_loop/color")).color === color;
       while (!(await isNew()) && performance.now() - since < 5000) await sleep(5);
       times.push(performance.now() - since);
       await sleep(500);
@@ -64,7 +64,7 @@ nginx(
 nginx(
   "sends the OAuth paths to auth and the rest to the active color, and names the color on each",
   async ({ stack, url }) => {
-    const metadata = await stack.front("/.well-known/oauth-authorization-server");
+    const metadata = await stack.get("/.well-known/oauth-authorization-server");
     assert.is(JSON.parse(metadata.body).issuer, url);
     const redirect_uri = "http://localhost:9/back";
     const registered = await request(`${url}/register`, {
@@ -81,7 +81,7 @@ nginx(
     const token = await request(`${url}/token`, { method: "POST" });
     assert.is(((await token.body.json()) as { token_type: string }).token_type, "Bearer");
     for (const path of ["/health", "/no/such/path", "/.well-known/x", "/register"]) {
-      assert.is((await stack.front(path)).color, "green", path);
+      assert.is((await stack.get(path)).color, "green", path);
     }
   },
 );
@@ -127,7 +127,7 @@ nginx("starts while the active color is down, and finds it when it is back", asy
   const green = `${stack.project}-api-green`;
   await stack.docker("stop", green);
   await stack.docker("restart", "--time", "1", stack.nginxContainer);
-  await waitFor("an answer without an upstream", async () => (await stack.front()).status === 502);
+  await waitFor("an answer without an upstream", async () => (await stack.get()).status === 502);
   await stack.docker("start", green);
   await waitFor("green serves", serves(stack, "green"));
 });
@@ -168,14 +168,14 @@ nginx(
     const inNginx = (line: string) => stack.docker("exec", stack.nginxContainer, "sh", "-c", line);
     const { stdout } = await inNginx("grep -ls '[w]orker process' /proc/[0-9]*/cmdline | head -n 1");
     const pid = stdout.match(/\d+/)?.[0] ?? "";
-    const { color } = await stack.front();
+    const { color } = await stack.get();
     await inNginx(`kill -STOP ${pid}`); // as one that hangs on its disk
     const run = await stack.rollback();
     await inNginx(`kill -CONT ${pid}`);
     assert.is(run.exitCode, 3, run.stdall);
     assert.match(run.stderr, "an old worker is still accepting requests");
     assert.ok(await serves(stack, color)());
-    const status = await stack.look();
+    const status = await stack.status();
     assert.match(status.stdout, /the rollback of \S+ ended with NginxReloadError/);
     const next = await stack.rollback();
     assert.is(next.exitCode, 0, next.stdall);

@@ -53,7 +53,7 @@ ports(
     assert.is(second.exitCode, 2, second.stdall);
     assert.match(second.stderr, /NGINX_BIND is 127\.0\.0\.3, but \S+ was created with 127\.0\.0\.2/);
     assert.equal(await stack.running(), ["green"]);
-    assert.is((await stack.look([], { NGINX_BIND: "127.0.0.2" })).exitCode, 0);
+    assert.is((await stack.status([], { NGINX_BIND: "127.0.0.2" })).exitCode, 0);
 
     await stack.docker("rm", "--force", stack.nginxContainer);
     const wide = await stack.deploy();

@@ -1,7 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { type Run, startRun, type Verb } from "../../bench/testbed/killed.ts";
+import { type Run, startRun, type Verb } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { ROOT } from "../../lib/settings.ts";
 import { replaceLink } from "../../lib/util/atomic.ts";
@@ -22,9 +22,9 @@ async function release(stack: Scratch, version: string): Promise<string> {
 }
 
 async function serves(stack: Scratch, color: string, version: string): Promise<void> {
-  const { color: served, body } = await stack.front();
+  const { color: served, body } = await stack.get();
   assert.equal(
-    [served, JSON.parse(body).version, await stack.running(), await stack.marked()],
+    [served, JSON.parse(body).version, await stack.running(), await stack.readStateFile()],
     [color, version, [color], `${color}\n`],
   );
 }
@@ -37,7 +37,7 @@ async function goBack(stack: Scratch): Promise<string> {
 
 /** Blue with 2.0.0, and green with 1.0.0 beside it. */
 async function asAtTheStart(stack: Scratch): Promise<void> {
-  if ((await stack.front()).color === "green") await release(stack, "2.0.0");
+  if ((await stack.get()).color === "green") await release(stack, "2.0.0");
   await release(stack, "1.0.0");
   await release(stack, "2.0.0");
   await serves(stack, "blue", "2.0.0");
@@ -46,10 +46,10 @@ async function asAtTheStart(stack: Scratch): Promise<void> {
 /** A run that is killed once nginx was switched: a single answer is well then, and nothing is verified. */
 async function cutOff(stack: Scratch, verb: Verb, env: Record<string, string> = {}): Promise<Run> {
   const run = startRun(stack, verb, { VERIFY_SECONDS: "30", ...env });
-  await run.passed("switch nginx");
+  await run.waitForStep("switch nginx");
   run.kill("SIGKILL");
   await run.ended;
-  assert.is((await stack.front()).color, "green");
+  assert.is((await stack.get()).color, "green");
   return run;
 }
 
@@ -119,7 +119,7 @@ proof(
     await stack.docker("rm", "--force", blue);
     await stack.docker("rmi", "--force", `${stack.project}-api:blue`);
     const run = startRun(stack, "deploy", { VERIFY_SECONDS: "20" });
-    await run.passed("find the active color");
+    await run.waitForStep("find the active color");
     await stack.docker("pause", green); // it does not answer any more
     const { exitCode, output } = await run.ended;
     await stack.docker("unpause", green);
@@ -127,9 +127,9 @@ proof(
     assert.match(output, "green serves, but could not be verified, so it was not marked as active");
     assert.match(output, "There is nothing to roll back to");
     assert.match(output, `docker start ${blue} && `);
-    assert.equal([await stack.marked(), await imageOf(stack, "green")], ["blue\n", unverified]);
+    assert.equal([await stack.readStateFile(), await imageOf(stack, "green")], ["blue\n", unverified]);
     assert.not.match(output, /✓ (build|keep|remove)/);
-    await waitFor("green serves", async () => (await stack.front()).status === 200);
+    await waitFor("green serves", async () => (await stack.get()).status === 200);
 
     const next = await release(stack, "4.0.0");
     assert.match(next, "blue does not take over, so green is verified");
@@ -145,20 +145,20 @@ proof(
   async ({ stack }) => {
     const green = `${stack.project}-api-green`;
     await stack.docker("start", green);
-    await waitFor("green is up", async () => (await stack.front("/_loop/green/health")).status === 200);
+    await waitFor("green is up", async () => (await stack.get("/_loop/green/health")).status === 200);
     await replaceLink(join(stack.folder, "nginx/active-upstream.conf"), "green-upstream.conf");
     await stack.docker("exec", stack.nginxContainer, "sh", "-c", "kill -HUP 1");
-    await waitFor("green serves", async () => (await stack.front()).color === "green");
+    await waitFor("green serves", async () => (await stack.get()).color === "green");
     await stack.docker("stop", `${stack.project}-api-blue`);
     const run = startRun(stack, "deploy", { VERIFY_SECONDS: "20" });
-    await run.passed("find the active color");
+    await run.waitForStep("find the active color");
     await stack.docker("pause", green);
     const { exitCode, output } = await run.ended;
     await stack.docker("unpause", green);
     assert.is(exitCode, 3, output);
     assert.match(output, "green serves, but no run has verified it: verifying it");
-    assert.is(await stack.marked(), "blue\n");
-    await waitFor("green serves", async () => (await stack.front()).status === 200);
+    assert.is(await stack.readStateFile(), "blue\n");
+    await waitFor("green serves", async () => (await stack.get()).status === 200);
 
     const back = await goBack(stack);
     assert.not.match(back, "verify green");
@@ -223,7 +223,7 @@ proof(
     await cutOff(stack, "rollback");
     await rewrite(stack, { since: WEEKS_AGO, updated: WEEKS_AGO });
     const killed = startRun(stack, "rollback");
-    await killed.passed("check Docker");
+    await killed.waitForStep("check Docker");
     killed.kill("SIGKILL");
     await killed.ended;
     assert.match(await readFile(lockFile(stack), "utf8"), '"left":{"verb":"rollback","since":"2026-01-01');

@@ -2,24 +2,24 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { startRun } from "../../bench/testbed/killed.ts";
-import { createReleased, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { startRun } from "../../bench/testbed/run.ts";
+import { createReleasedScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { getInactiveColor, isColor } from "../../lib/color.ts";
 import { suite } from "../suite.ts";
 
 /** What a rollback does without, and a build that would keep it waiting. */
 const wayBack = suite<{ stack: Scratch }>("the way back");
 wayBack.before(async (context) => {
-  context.stack = await createReleased("wayback", {});
+  context.stack = await createReleasedScratch("wayback", {});
 });
 wayBack.after(({ stack }) => stack.remove());
 
 /** Rolls back from the color that is marked, with these settings; the other one must serve then. */
 async function goesBack(stack: Scratch, env: Record<string, string> = {}): Promise<string> {
-  const color = (await stack.marked()).trim();
+  const color = (await stack.readStateFile()).trim();
   const run = await stack.rollback([], env);
   assert.is(run.exitCode, 0, run.stdall);
-  assert.is((await stack.front()).color, color === "blue" ? "green" : "blue", run.stdall);
+  assert.is((await stack.get()).color, color === "blue" ? "green" : "blue", run.stdall);
   return run.stdall;
 }
 
@@ -65,7 +65,7 @@ wayBack("does without auth's folder", async ({ stack }) => {
 });
 
 wayBack("does without a network that was removed: the container is made anew", async ({ stack }) => {
-  const { color } = await stack.front();
+  const { color } = await stack.get();
   const standby = `${stack.project}-api-${color === "blue" ? "green" : "blue"}`;
   const extra = `${stack.project}-extra`;
   await stack.docker("network", "create", extra);
@@ -76,11 +76,11 @@ wayBack("does without a network that was removed: the container is made anew", a
 
 /** Kills a rollback once it has passed a step with this name; gives where it came from and where it went to. */
 async function cutOff(stack: Scratch, step: string, env: Record<string, string> = {}) {
-  const { color: from } = await stack.front();
+  const { color: from } = await stack.get();
   if (!isColor(from)) return assert.unreachable(from) as never;
   const to = getInactiveColor(from);
   const run = startRun(stack, "rollback", env);
-  await run.passed(step.replace("TO", to));
+  await run.waitForStep(step.replace("TO", to));
   run.kill("SIGKILL");
   await run.ended;
   return { from, to };
@@ -90,7 +90,7 @@ async function finishes(stack: Scratch, { from, to }: { from: string; to: string
   const run = await stack.rollback();
   assert.is(run.exitCode, 0, run.stdall);
   assert.match(run.stdout, `Rolled back, finishing the interrupted run: ${from} → ${to}`);
-  assert.equal([(await stack.front()).color, await stack.running()], [to, [to]]);
+  assert.equal([(await stack.get()).color, await stack.running()], [to, [to]]);
 }
 
 wayBack("that was cut off is still finished after a retry that failed early", async ({ stack }) => {
@@ -104,7 +104,7 @@ wayBack("that was cut off is still finished after a retry that failed early", as
 wayBack("that was cut off is still finished after a retry that was interrupted", async ({ stack }) => {
   const way = await cutOff(stack, "mark TO as active");
   const retry = startRun(stack, "rollback", { VERIFY_SECONDS: "60" });
-  await retry.passed("clear the record of the interrupted run");
+  await retry.waitForStep("clear the record of the interrupted run");
   retry.kill("SIGINT");
   const { exitCode, output } = await retry.ended;
   assert.is(exitCode, 130, output);
@@ -121,7 +121,7 @@ async function processesWith(text: string): Promise<string[]> {
 }
 
 wayBack("a build that hangs is ended, with all of its processes, and the lock is free", async ({ stack }) => {
-  const { color } = await stack.front();
+  const { color } = await stack.get();
   const hung = join(stack.folder, "hung");
   const sleep = `sleep ${100_000 + (process.pid % 100_000)}`;
   await mkdir(hung);
@@ -133,7 +133,7 @@ wayBack("a build that hangs is ended, with all of its processes, and the lock is
   assert.match(run.stderr, "or raise BUILD_SECONDS");
   assert.equal(await processesWith(`-p\0${stack.project}\0`), []);
   await waitFor("the engine ends what the build ran", async () => (await processesWith(sleep)).length === 0);
-  assert.is((await stack.front()).color, color);
+  assert.is((await stack.get()).color, color);
   const output = await goesBack(stack);
   assert.not.match(output, /cut off|waiting for/);
 });

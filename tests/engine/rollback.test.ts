@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { startRun } from "../../bench/testbed/killed.ts";
+import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, freePort, type Scratch } from "../../bench/testbed/scratch.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { suite } from "../suite.ts";
@@ -20,15 +20,15 @@ rollback("after the first release there is nothing to roll back to", async ({ st
   assert.match(run.stderr, "nothing to roll back to");
   assert.match(run.stderr, "Next: It exists after a second release");
   assert.equal(
-    [await stack.running(), await stack.marked(), (await stack.front()).color],
+    [await stack.running(), await stack.readStateFile(), (await stack.get()).color],
     [["green"], "green\n", "green"],
   );
 });
 
 async function assertServes(stack: Scratch, color: string, version: string): Promise<void> {
-  const { color: served, body } = await stack.front();
+  const { color: served, body } = await stack.get();
   assert.equal([served, JSON.parse(body).version], [color, version]);
-  assert.equal([await stack.running(), await stack.marked()], [[color], `${color}\n`]);
+  assert.equal([await stack.running(), await stack.readStateFile()], [[color], `${color}\n`]);
 }
 
 rollback("goes back to the build that was left, even when a newer source lies there", async ({ stack }) => {
@@ -95,7 +95,7 @@ rollback(
   async ({ stack }) => {
     assert.is((await stack.deploy()).exitCode, 0);
     const run = startRun(stack, "rollback");
-    await run.passed("mark green as active");
+    await run.waitForStep("mark green as active");
     run.kill("SIGINT");
     const { exitCode, output } = await run.ended;
     assert.is(exitCode, 130, output);
@@ -114,13 +114,13 @@ rollback(
   "cut off once its color serves: the next one finishes it, and does not swap once more",
   async ({ stack }) => {
     const run = startRun(stack, "rollback", { VERIFY_SECONDS: "30" });
-    await run.passed("switch nginx to blue");
+    await run.waitForStep("switch nginx to blue");
     run.kill("SIGKILL");
     await run.ended;
     const next = await stack.rollback();
     assert.is(next.exitCode, 0, next.stdall);
     assert.match(next.stdout, "Rolled back, finishing the interrupted run: green → blue");
-    assert.equal([await stack.running(), await stack.marked()], [["blue"], "blue\n"]);
+    assert.equal([await stack.running(), await stack.readStateFile()], [["blue"], "blue\n"]);
     assert.is((await stack.rollback()).exitCode, 0);
     await assertServes(stack, "green", "1.1.0");
   },

@@ -136,8 +136,8 @@ attempts(
     except u.HTTPError as error: print(error.code)`,
     );
     assert.is(seen, LOOP_PATHS.map(() => "404").join("\n"));
-    assert.is((await stack.front("/_loop/color")).status, 204, "the run itself");
-    assert.is((await stack.front("/_loop/green/health")).status, 200, "the run itself");
+    assert.is((await stack.get("/_loop/color")).status, 204, "the run itself");
+    assert.is((await stack.get("/_loop/green/health")).status, 200, "the run itself");
   },
 );
 
@@ -159,7 +159,7 @@ attempts(
     assert.match(sent["x-forwarded-for"] ?? "", /^[\d.]+$/);
     assert.equal([sent["x-real-ip"], sent["x-forwarded-proto"]], [sent["x-forwarded-for"], "http"]);
 
-    await stack.front("/_loop/green/health");
+    await stack.get("/_loop/green/health");
     const asked = await request(`${url}/sent?path=/health`);
     assert.is(((await asked.body.json()) as Record<string, string>)["x-loop-key"], undefined);
     const [key = "none"] = Object.values(await keyHeaders({ nginxFolder: join(stack.folder, "nginx") }));
@@ -266,7 +266,7 @@ attempts(
     const forks = "import os, time\nfor i in range(2000):\n  if os.fork() == 0: time.sleep(3); os._exit(0)";
     const started = await inside(stack, "api-green", `python3 -c '${forks}'`);
     assert.match(started.stderr, /BlockingIOError|Resource temporarily unavailable/);
-    await waitFor("green answers", async () => (await stack.front()).status === 200, 30);
+    await waitFor("green answers", async () => (await stack.get()).status === 200, 30);
     const limits = await stack.field(
       `${stack.project}-api-green`,
       "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}",
@@ -430,7 +430,7 @@ trusting(
 trusting(
   "a key that is gone is made anew and read, without a wrong link being followed",
   async ({ stack }) => {
-    const { color } = await stack.front();
+    const { color } = await stack.get();
     const other = COLORS.find((one) => one !== color) ?? "blue";
     const nginx = join(stack.folder, "nginx");
     await stack.docker("exec", stack.nginxContainer, "true");
@@ -441,7 +441,7 @@ trusting(
     let asking = true;
     const watch = (async () => {
       while (asking) {
-        const front = await stack.front();
+        const front = await stack.get();
         if (front.status !== 200) seen.push(`${front.color} ${front.status}`);
         await sleep(20);
       }
@@ -452,7 +452,7 @@ trusting(
     assert.is(run.exitCode, 0, run.stdall);
     assert.match(run.stdout, "✓ load the probe key into nginx");
     assert.equal(seen, []);
-    assert.is((await stack.front("/_loop/color")).status, 204);
+    assert.is((await stack.get("/_loop/color")).status, 204);
   },
 );
 
@@ -532,7 +532,7 @@ names("never hears of a color, and gets no request of one that crashed", async (
   const since = performance.now();
   let last = 0;
   while (performance.now() - since < 12_000) {
-    const { status, body } = await stack.front();
+    const { status, body } = await stack.get();
     assert.not.match(body, "stolen");
     last = status;
     await sleep(100);

@@ -1,6 +1,6 @@
 import * as assert from "uvu/assert";
-import { startRun } from "../../bench/testbed/killed.ts";
 import { startLoad } from "../../bench/testbed/load.ts";
+import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { Status } from "../../lib/release/status.ts";
 import { suite } from "../suite.ts";
@@ -17,11 +17,14 @@ standby.before(async (context) => {
 });
 standby.after(({ stack }) => stack.remove());
 
-const states = async (stack: Scratch) => [await stack.status("blue"), await stack.status("green")];
+const states = async (stack: Scratch) => [
+  await stack.containerStatus("blue"),
+  await stack.containerStatus("green"),
+];
 
 standby("the color that is left is paused, and counts as standby", async ({ stack }) => {
   assert.equal(await states(stack), ["running", "paused"]);
-  const { stdout, exitCode } = await stack.look(["--json"]);
+  const { stdout, exitCode } = await stack.status(["--json"]);
   const { drift, colors } = Status.parse(JSON.parse(stdout));
   assert.equal([exitCode, drift, colors.green.container], [0, [], "paused"]);
 });
@@ -35,7 +38,7 @@ standby(
       const before = await booted();
       const run = startRun(stack, "rollback", { VERIFY_SECONDS: "3" });
       const since = performance.now();
-      while ((await stack.front()).color !== "green") assert.ok(performance.now() - since < 30_000);
+      while ((await stack.get()).color !== "green") assert.ok(performance.now() - since < 30_000);
       assert.not.ok(
         run.steps.includes("verify green through nginx"),
         "the traffic waited for the verification",
@@ -50,7 +53,7 @@ standby(
         [],
       );
       assert.equal(await states(stack), ["paused", "running"]);
-      assert.is(JSON.parse((await stack.front()).body).version, "1.0.0");
+      assert.is(JSON.parse((await stack.get()).body).version, "1.0.0");
     } finally {
       await load.stop(); // left running, it would keep a failed test from ending
     }
@@ -62,7 +65,7 @@ standby("a deploy replaces the paused color", async ({ stack }) => {
   const run = await stack.deploy([], await stack.apiVersion("3.0.0"));
   assert.is(run.exitCode, 0, run.stdall);
   assert.ok(performance.now() - since < 20_000, "a paused container was waited for");
-  assert.is(JSON.parse((await stack.front()).body).version, "3.0.0");
+  assert.is(JSON.parse((await stack.get()).body).version, "3.0.0");
   assert.equal(await states(stack), ["running", "paused"]);
 });
 

@@ -15,7 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import { createReleased, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { createReleasedScratch, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { StateFileError, UsageError } from "../../lib/errors.ts";
 import { checkStateDir, openStateDir } from "../../lib/run/state-dir.ts";
 import { loadSettings, ROOT, type Settings } from "../../lib/settings.ts";
@@ -121,7 +121,7 @@ folders.run();
 /** Blue serves; its container has been broken into. */
 const attacks = suite<{ stack: Scratch; outside: string }>("a compromised API");
 attacks.before(async (context) => {
-  context.stack = await createReleased("attack", { HEALTH_RETRIES: "60" });
+  context.stack = await createReleasedScratch("attack", { HEALTH_RETRIES: "60" });
   context.outside = join(context.stack.folder, "outside");
   await mkdir(context.outside);
   await writeFile(join(context.stack.folder, "vault/note.md"), ""); // an empty vault would be taken for one that is lost
@@ -137,7 +137,7 @@ async function nothingOutsideWasTouched(outside: string): Promise<void> {
 
 /** Does something in the container of the color that serves, as root. */
 async function inside(stack: Scratch, command: string, ...options: string[]): Promise<void> {
-  const { color } = await stack.front();
+  const { color } = await stack.get();
   const run = await stack.docker("exec", ...options, `${stack.project}-api-${color}`, "sh", "-c", command);
   assert.is(run.exitCode, 0, run.stdall);
 }
@@ -145,12 +145,12 @@ async function inside(stack: Scratch, command: string, ...options: string[]): Pr
 async function releaseAndRollback(stack: Scratch): Promise<string> {
   let output = "";
   for (const act of [stack.deploy, stack.rollback]) {
-    const { color } = await stack.front();
+    const { color } = await stack.get();
     const run = await act();
     output += run.stdall;
     assert.is(run.exitCode, 0, run.stdall);
-    assert.is.not((await stack.front()).color, color);
-    assert.equal(await stack.running(), [(await stack.front()).color]);
+    assert.is.not((await stack.get()).color, color);
+    assert.equal(await stack.running(), [(await stack.get()).color]);
   }
   return output;
 }
@@ -172,7 +172,7 @@ attacks(
     await nothingOutsideWasTouched(outside);
     assert.match(output, `Cannot read the state file ${stack.stateFile}: ELOOP`);
     assert.ok((await lstat(stack.stateFile)).isFile());
-    assert.is(await stack.marked(), `${(await stack.front()).color}\n`);
+    assert.is(await stack.readStateFile(), `${(await stack.get()).color}\n`);
   },
 );
 

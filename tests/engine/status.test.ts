@@ -2,7 +2,7 @@ import { appendFile, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import { locked, startRun } from "../../bench/testbed/killed.ts";
+import { startRun, waitForLock } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { Status } from "../../lib/release/status.ts";
 import { readHistory } from "../../lib/run/history.ts";
@@ -19,7 +19,7 @@ async function json(
   stack: Scratch,
   env: Record<string, string> = {},
 ): Promise<Status & { exitCode: number | null }> {
-  const { stdout, exitCode } = await stack.look(["--json"], env);
+  const { stdout, exitCode } = await stack.status(["--json"], env);
   return { ...Status.parse(JSON.parse(stdout)), exitCode };
 }
 
@@ -28,7 +28,7 @@ status("on an empty machine: nothing serves, exit 1, and nothing is made", async
   assert.equal([exitCode, serving, nginx, run, runs], [1, null, "absent", null, []]);
   assert.equal([colors.blue.container, colors.green.container], ["absent", "absent"]);
   assert.ok(drift.some((line) => line.startsWith("no healthy response through nginx: no response")));
-  assert.is(await stack.marked(), "no file");
+  assert.is(await stack.readStateFile(), "no file");
   assert.is((await stack.docker("ps", "-aq", "--filter", `name=${stack.project}`)).stdout, "");
 });
 
@@ -57,7 +57,7 @@ status("after two releases: what serves, from which source, and what both runs w
   );
   assert.equal([seen.runs[0]?.revision, seen.runs[0]?.image], [commit, seen.colors.blue.image]);
   assert.ok((seen.runs[0]?.steps?.["switch nginx to blue"] ?? 0) > 0);
-  const { stdout } = await stack.look();
+  const { stdout } = await stack.status();
   assert.match(stdout, "blue serves, seen through nginx");
   assert.match(stdout, "all agree");
   assert.match(stdout, commit.slice(0, 10));
@@ -76,7 +76,7 @@ status("what disagrees is said, exit 1, and left as it is", async ({ stack }) =>
     "the active link points at green, nginx serves blue",
     "the state file says green, nginx serves blue",
   ]);
-  assert.equal([await stack.running(), await stack.marked()], [["blue", "green"], "green\n"]);
+  assert.equal([await stack.running(), await stack.readStateFile()], [["blue", "green"], "green\n"]);
   await stack.docker("stop", `${stack.project}-api-green`);
   assert.is((await stack.deploy([], { LOOP_API_CONTEXT: join(stack.folder, "nginx") })).exitCode, 1); // sets right, then has nothing to build
   assert.equal((await json(stack)).drift, []);
@@ -85,11 +85,11 @@ status("what disagrees is said, exit 1, and left as it is", async ({ stack }) =>
 status("a run at work is no disagreement; one that was killed is", async ({ stack }) => {
   const since = Date.now();
   const run = startRun(stack, "rollback", { VERIFY_SECONDS: "10" });
-  await locked(stack, since);
-  await run.passed("switch nginx to green");
+  await waitForLock(stack, since);
+  await run.waitForStep("switch nginx to green");
   const during = await json(stack);
   assert.equal([during.run?.held, during.run?.verb, during.drift], [true, "rollback", []]);
-  assert.match((await stack.look()).stdout, "not compared");
+  assert.match((await stack.status()).stdout, "not compared");
   run.kill("SIGKILL");
   await run.ended;
   const after = await json(stack);
@@ -123,7 +123,7 @@ status("a container of a release that failed is told from a standby", async ({ s
   assert.not(colors[idle].failed);
   assert.is((await stack.deploy([], { LOOP_FAULT: "exit" })).exitCode, 1);
   assert.ok((await json(stack)).colors[idle].failed);
-  assert.match((await stack.look()).stdout, `failed release`);
+  assert.match((await stack.status()).stdout, `failed release`);
 });
 
 status("a torn history is read as far as it goes; an unknown option exits 2", async ({ stack }) => {
@@ -134,7 +134,7 @@ status("a torn history is read as far as it goes; an unknown option exits 2", as
   assert.is((await readHistory(file)).length, whole.trim().split("\n").length);
   await rm(file);
   assert.equal((await json(stack)).runs, []);
-  const wrong = await stack.look(["--jsn"]);
+  const wrong = await stack.status(["--jsn"]);
   assert.is(wrong.exitCode, 2);
   assert.match(wrong.stderr, "--jsn");
 });

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $, type ProcessOutput, which } from "zx";
-import { locked, startRun } from "../../bench/testbed/killed.ts";
+import { startRun, waitForLock } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { readCacheRecords } from "../../lib/docker/build-cache.ts";
 import { staleRecords } from "../../lib/release/prune.ts";
@@ -29,7 +29,12 @@ night.after(({ stack }) => stack.remove());
 
 async function blueServes(stack: Scratch): Promise<void> {
   assert.equal(
-    [(await stack.front()).status, (await stack.front()).color, await stack.running(), await stack.marked()],
+    [
+      (await stack.get()).status,
+      (await stack.get()).color,
+      await stack.running(),
+      await stack.readStateFile(),
+    ],
     [200, "blue", ["blue"], "blue\n"],
   );
 }
@@ -43,7 +48,7 @@ async function backToBlue(stack: Scratch): Promise<void> {
 night("the second run exits 4 at once and names the first, deploy or rollback", async ({ stack }) => {
   const since = Date.now();
   const first = startRun(stack, "deploy");
-  await locked(stack, since);
+  await waitForLock(stack, since);
   for (const second of [await stack.deploy(), await stack.rollback()]) {
     assert.is(second.exitCode, 4, second.stdall);
     assert.match(second.stderr, /Another run holds the lock: the deploy with pid \d+, since \d{4}-/);
@@ -174,7 +179,7 @@ night(
       await readFile(link, "utf8"),
       await readFile(join(stack.folder, "nginx/blue-upstream.conf"), "utf8"),
     );
-    assert.is((await stack.front()).color, "blue");
+    assert.is((await stack.get()).color, "blue");
     await stack.docker("stop", `${stack.project}-api-green`);
   },
 );
@@ -236,7 +241,7 @@ night("releases with changing content leave no images behind, and touch nobody e
   assert.is(await dangling(`com.docker.compose.project=${stack.project}`), "");
   assert.ok(await dangling(label), "the stranger's old image is gone");
   await stack.docker("rmi", "--force", `${stack.project}-stranger`, await dangling(label));
-  if ((await stack.front()).color === "green") await backToBlue(stack);
+  if ((await stack.get()).color === "green") await backToBlue(stack);
   await blueServes(stack);
 });
 
@@ -350,7 +355,7 @@ night("a vault that is read-only costs the state file, and no way back", async (
     const run = await stack.rollback();
     assert.is(run.exitCode, 0, run.stdall);
     assert.match(run.stderr, `the state file ${stack.stateFile} was not written: EROFS`);
-    assert.equal([(await stack.front()).color, await stack.marked()], ["green", "blue\n"]);
+    assert.equal([(await stack.get()).color, await stack.readStateFile()], ["green", "blue\n"]);
   } finally {
     await $`umount ${vault}`.quiet();
   }
@@ -359,7 +364,7 @@ night("a vault that is read-only costs the state file, and no way back", async (
 
 night("nothing on the terminal end: `| head -1` does not leave a release half done", async ({ stack }) => {
   const run = startRun(stack, "rollback");
-  await run.reached(1);
+  await run.waitForSteps(1);
   run.closeOutput();
   assert.is((await run.ended).exitCode, 0);
   assert.equal(await stack.running(), ["green"]);
@@ -406,7 +411,7 @@ odd(
       for (const run of [await stack.deploy(), await stack.deploy(), await stack.rollback()]) {
         assert.is(run.exitCode, 0, run.stdall);
       }
-      assert.equal([await stack.running(), (await stack.front()).color], [["green"], "green"]);
+      assert.equal([await stack.running(), (await stack.get()).color], [["green"], "green"]);
       assert.not(existsSync(join(stack.folder, "pwned")));
     } finally {
       await stack.remove();

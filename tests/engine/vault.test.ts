@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import { createReleased, type Scratch } from "../../bench/testbed/scratch.ts";
+import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { isLost, recordVault, vaultLoss } from "../../lib/release/vault.ts";
 import type { Settings } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
@@ -99,7 +99,7 @@ rules.run();
 /** Blue serves at the start of each of these, and at the end; the vault has a file of its owner. */
 const unmounted = suite<{ stack: Scratch; vault: string }>("an unmounted vault");
 unmounted.before(async (context) => {
-  context.stack = await createReleased("vault", {});
+  context.stack = await createReleasedScratch("vault", {});
   context.vault = dirname(dirname(context.stack.stateFile));
 });
 unmounted.after(({ stack }) => stack.remove());
@@ -115,9 +115,9 @@ async function whileUnmounted(vault: string, act: () => Promise<void>): Promise<
 }
 
 async function blueServes(stack: Scratch): Promise<void> {
-  const { status, color } = await stack.front();
+  const { status, color } = await stack.get();
   assert.equal(
-    [status, color, await stack.running(), await stack.marked()],
+    [status, color, await stack.running(), await stack.readStateFile()],
     [200, "blue", ["blue"], "blue\n"],
   );
 }
@@ -133,7 +133,7 @@ unmounted(
         assert.match(run.stderr, /Next: Mount the volume .* --accept-empty-vault/);
         assert.equal([await readdir(vault), run.stdout.includes("check Docker")], [[], false]);
       }
-      const status = await stack.look();
+      const status = await stack.status();
       assert.is(status.exitCode, 1);
       assert.match(status.stdout, `! The vault ${vault} is empty, but earlier releases used it`);
     });
@@ -173,7 +173,7 @@ unmounted(
       run.stderr,
       `the state file ${stack.stateFile} was not written: The vault ${vault} is empty`,
     );
-    assert.equal([names, (await stack.front()).color], [[], "green"]);
+    assert.equal([names, (await stack.get()).color], [[], "green"]);
     const back = await stack.rollback();
     assert.is(back.exitCode, 0, back.stdall);
     await blueServes(stack);
@@ -199,7 +199,7 @@ unmounted("is not one that a container has emptied: neither verb is stopped", as
   for (const color of ["green", "blue"]) {
     const run = await stack.rollback();
     assert.is(run.exitCode, 0, run.stdall);
-    assert.is((await stack.front()).color, color);
+    assert.is((await stack.get()).color, color);
   }
   await stack.docker("exec", `${stack.project}-api-blue`, "sh", "-c", "rm -r /vault/_build");
   assert.equal(await readdir(vault), []);
@@ -210,7 +210,7 @@ unmounted("is not one that a container has emptied: neither verb is stopped", as
   const run = await stack.rollback();
   assert.is(run.exitCode, 0, run.stdall);
   assert.match(run.stderr, emptied);
-  assert.equal([(await stack.front()).color, await stack.marked()], ["green", "green\n"]);
+  assert.equal([(await stack.get()).color, await stack.readStateFile()], ["green", "green\n"]);
   const back = await stack.rollback();
   assert.is(back.exitCode, 0, back.stdall);
   await blueServes(stack);

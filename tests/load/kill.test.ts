@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { locked, startRun, type Verb } from "../../bench/testbed/killed.ts";
 import { type Load, type Shot, startLoad } from "../../bench/testbed/load.ts";
+import { startRun, type Verb, waitForLock } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { SIGNALS } from "../../lib/errors.ts";
 
@@ -16,10 +16,10 @@ const lost = (shots: readonly Shot[]): string[] =>
   shots.flatMap(({ kind, failure }) => (failure ? [`${kind}: ${failure}`] : []));
 
 async function agree(stack: Scratch): Promise<void> {
-  const { status, color } = await stack.front();
+  const { status, color } = await stack.get();
   const link = await readlink(join(stack.folder, "nginx/active-upstream.conf"));
   assert.equal(
-    { status, running: await stack.running(), marked: await stack.marked(), link },
+    { status, running: await stack.running(), marked: await stack.readStateFile(), link },
     { status: 200, running: [color], marked: `${color}\n`, link: `${color}-upstream.conf` },
   );
 }
@@ -34,22 +34,22 @@ async function plainRun(stack: Scratch, verb: Verb): Promise<string[]> {
 
 /** Kills a run of `verb` in its step after `done` of them; then what was seen must be what was promised. */
 async function killAt(stack: Scratch, load: Load, verb: Verb, done: number, kill: (typeof KILLS)[number]) {
-  const [before, sent] = [(await stack.front()).color, load.shots.length];
+  const [before, sent] = [(await stack.get()).color, load.shots.length];
   const since = Date.now();
   const run = startRun(stack, verb);
-  await Promise.race([done === 0 ? locked(stack, since) : run.reached(done), run.ended]);
+  await Promise.race([done === 0 ? waitForLock(stack, since) : run.waitForSteps(done), run.ended]);
   await sleep(INTO_STEP_MS);
   run.kill(kill);
   const { exitCode, signal, output } = await run.ended;
   const at = `${verb}, ${kill} after "${run.steps[done - 1] ?? "the lock"}"\n${output}`;
 
-  assert.is((await stack.front()).status, 200, at);
-  assert.match(await stack.marked(), /^(blue|green)\n$/, at);
+  assert.is((await stack.get()).status, 200, at);
+  assert.match(await stack.readStateFile(), /^(blue|green)\n$/, at);
   if (kill !== "SIGKILL") {
     assert.is(signal, null, at);
     const stands = run.steps.some((step) => step.startsWith("mark"));
     assert.is(exitCode, output.includes(`${kill}: ending`) ? SIGNALS[kill] : 0, at);
-    const { color } = await stack.front();
+    const { color } = await stack.get();
     assert.is(color === before, !stands, at);
     await agree(stack).catch((error) => assert.unreachable(`${error.message}\n${at}`));
   }

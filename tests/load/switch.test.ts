@@ -6,9 +6,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
-import { startRun } from "../../bench/testbed/killed.ts";
 import { type Mix, type Shot, startLoad } from "../../bench/testbed/load.ts";
-import { createReleased, type Scratch } from "../../bench/testbed/scratch.ts";
+import { startRun } from "../../bench/testbed/run.ts";
+import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import type { Color } from "../../lib/color.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { suite } from "../suite.ts";
@@ -30,7 +30,7 @@ function losses(shots: readonly Shot[]): Record<string, number> {
 
 const lossless = suite<{ stack: Scratch; url: string }>("switch under load");
 lossless.before(async (context) => {
-  context.stack = await createReleased("switch", { VERIFY_SECONDS: "0", DRAIN_SECONDS: "20" });
+  context.stack = await createReleasedScratch("switch", { VERIFY_SECONDS: "0", DRAIN_SECONDS: "20" });
   context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
 });
 lossless.after(({ stack }) => stack.remove());
@@ -128,7 +128,7 @@ lossless(
 );
 
 lossless("processes that come and go in nginx's container do not end a drain", async ({ stack, url }) => {
-  const before = (await stack.front()).color;
+  const before = (await stack.get()).color;
   const slow = call(url, "slow", { seconds: 6 }).then(
     async ({ statusCode, body }) => `${statusCode} ${await body.text()}`,
     (error) => `lost: ${error}`,
@@ -173,7 +173,7 @@ lossless("what is still open at the limit is counted, reported and closed", asyn
     assert.equal([told?.result, told?.cut], ["done", 3]);
     assert.match(told?.message, "3 requests were interrupted at the drain limit");
   }
-  assert.match((await stack.look()).stdout, /blue → green {3}done .* 3 cut/);
+  assert.match((await stack.status()).stdout, /blue → green {3}done .* 3 cut/);
   const ends = await open;
   assert.equal(
     ends.map(({ status }) => status),
@@ -182,7 +182,7 @@ lossless("what is still open at the limit is counted, reported and closed", asyn
 });
 
 lossless("idle connections to the old color are neither counted nor waited for", async ({ stack, url }) => {
-  const before = (await stack.front()).color;
+  const before = (await stack.get()).color;
   const env = { API_IDLE_SECONDS: "60", DRAIN_SECONDS: "3" };
   const load = startLoad(url, { clients: { get: 10 }, thinkMs: 20, patientMs: [0, 0] }); // fills nginx's idle connections
   await sleep(500);
@@ -192,7 +192,7 @@ lossless("idle connections to the old color are neither counted nor waited for",
   let over = false;
   const asking = (async () => {
     while (!over) {
-      await stack.front(`/_loop/${before}/health`); // by a new worker, of the color that drains
+      await stack.get(`/_loop/${before}/health`); // by a new worker, of the color that drains
       await sleep(100);
     }
   })();
@@ -211,16 +211,16 @@ lossless("idle connections to the old color are neither counted nor waited for",
 });
 
 lossless("a release that begins while old workers of the last one drain works", async ({ stack, url }) => {
-  const before = (await stack.front()).color;
+  const before = (await stack.get()).color;
   const long = call(url, "count", { n: 60, interval: 0.2 }).then(async ({ body }) => body.text());
   await sleep(300);
   const first = startRun(stack, "rollback");
-  await first.passed("mark");
+  await first.waitForStep("mark");
   first.kill("SIGKILL");
   await first.ended;
   const run = await stack.deploy([], { DRAIN_SECONDS: "20" });
   assert.is(run.exitCode, 0, run.stdall);
-  assert.is((await stack.front()).color, before);
+  assert.is((await stack.get()).color, before);
   assert.match(await long, `${before} ${(60 * 61) / 2}`);
 });
 
