@@ -11,40 +11,43 @@ import { COLORS, type Color } from "../../lib/color.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
 import { ROOT } from "../../lib/settings.ts";
 
-// No socket as standard input: bash would take itself for a remote shell and read ~/.bashrc, each time.
+// With a socket as standard input, bash believes it is a remote shell and reads ~/.bashrc every time.
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
 
-/** A whole stack beside whatever runs on this machine: its own project, ports, containers, images and folders. */
+/** A complete, isolated stack: its own project, ports, containers, images and folders. */
 export interface Scratch {
   folder: string;
   project: string;
   env: Record<string, string>;
   nginxContainer: string;
   stateFile: string;
-  /** What its runs trust; outside its vault. */
+  /** Its STATE_DIR, outside its vault. */
   stateDir: string;
   deploy(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   rollback(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
-  /** scripts/status.mts */
+  /** Runs scripts/status.mts. */
   status(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   docker(...args: string[]): Promise<ProcessOutput>;
   compose(...args: string[]): Promise<ProcessOutput>;
-  /** One docker inspect field of a container of this stack, "absent" when there is none. */
+  /** One `docker inspect` field of a container or image; "absent" if there is none. */
   field(container: string, template: string): Promise<string>;
+  /** Docker's status of a color's container, such as "running"; "absent" if there is none. */
   containerStatus(color: Color): Promise<string>;
+  /** The colors whose containers run. */
   running(): Promise<Color[]>;
-  /** What a client sees through nginx; below /_loop/, what a run sees. */
+  /** Sends a GET through nginx, by default of /health; below /_loop/ with the probe key. `color` is the X-Loop-Color header. */
   get(path?: string): Promise<{ status: number; color: string; body: string }>;
+  /** The content of the state file; "no file" if there is none. */
   readStateFile(): Promise<string>;
-  /** A copy of the example API that says this version, as LOOP_API_CONTEXT. */
+  /** Copies the example API with this version number. Returns LOOP_API_CONTEXT for the copy. */
   apiVersion(version: string): Promise<Record<string, string>>;
   remove(): Promise<void>;
 }
 
-/** Asks every 0.1 s, for so many seconds, until it is so. */
-export async function waitFor(what: string, isSo: () => Promise<boolean>, seconds = 10): Promise<void> {
+/** Polls a condition every 0.1 s until it holds. Fails after `seconds`. */
+export async function waitFor(what: string, condition: () => Promise<boolean>, seconds = 10): Promise<void> {
   for (let attempt = 0; attempt < seconds * 10; attempt++) {
-    if (await isSo().catch(() => false)) return;
+    if (await condition().catch(() => false)) return;
     await sleep(100);
   }
   assert.unreachable(`not within ${seconds} s: ${what}`);
@@ -57,16 +60,16 @@ const isFree = (port: number): Promise<boolean> =>
       .listen(port, () => server.close(() => resolve(true)));
   });
 
-/** A port that is free now, on every address. */
+/** Returns a port that is free on every address. */
 export async function freePort(): Promise<number> {
   for (;;) {
-    // Not one of those that the system gives to outgoing connections: it could be taken before the container starts.
+    // Below the ephemeral ports: an outgoing connection could take one of those before the container starts.
     const port = randomInt(10_000, 32_000);
     if (await isFree(port)) return port;
   }
 }
 
-/** Makes the folders and settings of a scratch stack, in a folder of this name; nothing runs yet. */
+/** Creates the folders and settings of a scratch stack. Starts nothing. */
 export async function createScratch(name: string, folderName = "stack"): Promise<Scratch> {
   const top = await mkdtemp(join(tmpdir(), `loop-test-${name}-`));
   const project = basename(top).toLowerCase();
@@ -91,7 +94,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     GREEN_PORT: String(await freePort()),
     AUTH_PORT: String(await freePort()),
     VAULT_PATH: join(folder, "vault"),
-    // Named although they are the defaults: an owner's .env.blue-green in this checkout must not reach the tests.
+    // Set although these are the defaults: an owner's .env.blue-green in this checkout must not affect the tests.
     ACTIVE_COLOR_FILE: join(folder, "vault/_build/.active-color"),
     STATE_DIR: join(folder, "state"),
     NGINX_CONTAINER: `${project}-nginx`,
@@ -99,7 +102,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     OAUTH_DATA_PATH: join(folder, "oauth"),
     LOOP_API_CONTEXT: join(ROOT, "examples/loop-api"),
     LOOP_AUTH_CONTEXT: join(ROOT, "examples/loop-auth"),
-    HEALTH_RETRIES: "60", // how fast this machine boots a container is not what is tested
+    HEALTH_RETRIES: "60", // the tests must not depend on how fast this machine starts a container
     HEALTH_INTERVAL: "1",
     HEALTH_TIMEOUT: "2",
     VERIFY_SECONDS: "1",
@@ -166,11 +169,11 @@ export async function createScratch(name: string, folderName = "stack"): Promise
   };
 }
 
-/** Puts a file of its owner into a stack's vault. */
+/** Adds a file to a stack's vault, so that the vault is not empty. */
 export const addVaultFile = ({ folder }: Pick<Scratch, "folder">): Promise<void> =>
   writeFile(join(folder, "vault/note.md"), "a note\n");
 
-/** A scratch stack after two releases, with these settings: blue serves, green stands by. */
+/** A scratch stack with these settings, after two releases: blue serves, green is on standby. */
 export async function createReleasedScratch(name: string, env: Record<string, string>): Promise<Scratch> {
   const stack = await createScratch(name);
   Object.assign(stack.env, env);
