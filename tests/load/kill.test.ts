@@ -8,14 +8,14 @@ import { startRun, type Verb, waitForLock } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { SIGNALS } from "../../lib/errors.ts";
 
-/** Killed so many ms into a step: after its beginning, which is the end of the step before, has been seen. */
+/** The ms between the start of a step, which is the end of the previous one, and the kill. */
 const INTO_STEP_MS = 30;
 const KILLS = ["SIGKILL", "SIGTERM", "SIGINT"] as const;
 
 const lost = (shots: readonly Shot[]): string[] =>
   shots.flatMap(({ kind, failure }) => (failure ? [`${kind}: ${failure}`] : []));
 
-async function agree(stack: Scratch): Promise<void> {
+async function assertAgreement(stack: Scratch): Promise<void> {
   const { status, color } = await stack.get();
   const link = await readlink(join(stack.folder, "nginx/active-upstream.conf"));
   assert.equal(
@@ -24,15 +24,15 @@ async function agree(stack: Scratch): Promise<void> {
   );
 }
 
-async function plainRun(stack: Scratch, verb: Verb): Promise<string[]> {
+async function runToEnd(stack: Scratch, verb: Verb): Promise<string[]> {
   const run = startRun(stack, verb);
   const { exitCode, output } = await run.ended;
   assert.is(exitCode, 0, output);
-  await agree(stack);
+  await assertAgreement(stack);
   return [...run.steps];
 }
 
-/** Kills a run of `verb` in its step after `done` of them; then what was seen must be what was promised. */
+/** Kills a run after `done` of its steps. Then checks that no request was lost and that the next run repairs everything. */
 async function killAt(stack: Scratch, load: Load, verb: Verb, done: number, kill: (typeof KILLS)[number]) {
   const [before, sent] = [(await stack.get()).color, load.shots.length];
   const since = Date.now();
@@ -51,14 +51,14 @@ async function killAt(stack: Scratch, load: Load, verb: Verb, done: number, kill
     assert.is(exitCode, output.includes(`${kill}: ending`) ? SIGNALS[kill] : 0, at);
     const { color } = await stack.get();
     assert.is(color === before, !stands, at);
-    await agree(stack).catch((error) => assert.unreachable(`${error.message}\n${at}`));
+    await assertAgreement(stack).catch((error) => assert.unreachable(`${error.message}\n${at}`));
   }
   assert.equal(lost(load.shots.slice(sent)), [], at);
-  const next = done % 2 === 0 ? "deploy" : "rollback"; // either must be able to go on
-  await plainRun(stack, next).catch((error) =>
-    assert.unreachable(`the ${next} after it: ${error.message}\n${at}`),
+  const next = done % 2 === 0 ? "deploy" : "rollback"; // either must be able to continue
+  await runToEnd(stack, next).catch((error) =>
+    assert.unreachable(`the next ${next}: ${error.message}\n${at}`),
   );
-  assert.equal(lost(load.shots.slice(sent)), [], `in the run after: ${at}`);
+  assert.equal(lost(load.shots.slice(sent)), [], `in the next run: ${at}`);
 }
 
 async function killInEveryStep(verb: Verb): Promise<void> {
@@ -66,8 +66,8 @@ async function killInEveryStep(verb: Verb): Promise<void> {
   stack.env.VERIFY_SECONDS = "0.5";
   let load: Load | undefined;
   try {
-    for (let i = 0; i < 2; i++) await plainRun(stack, "deploy");
-    const steps = await plainRun(stack, verb);
+    for (let i = 0; i < 2; i++) await runToEnd(stack, "deploy");
+    const steps = await runToEnd(stack, verb);
     load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {
       clients: { post: 5, get: 5 },
       thinkMs: 50,
@@ -78,13 +78,13 @@ async function killInEveryStep(verb: Verb): Promise<void> {
     }
     assert.equal(lost(await load.stop()), []);
   } finally {
-    await load?.stop(); // else it would go on for ever, against nothing
+    await load?.stop(); // otherwise it would run forever
     await stack.remove();
   }
 }
 
-test("killed in every step of a deploy and of a rollback: nothing is lost, and the next plain run puts it right", async () => {
-  const both = await Promise.allSettled([killInEveryStep("deploy"), killInEveryStep("rollback")]); // on a stack each
-  for (const end of both) if (end.status === "rejected") throw end.reason;
+test("a deploy or rollback that is killed in any step loses no request, and the next run repairs everything", async () => {
+  const both = await Promise.allSettled([killInEveryStep("deploy"), killInEveryStep("rollback")]); // each on its own stack
+  for (const result of both) if (result.status === "rejected") throw result.reason;
 });
 test.run();
