@@ -2,7 +2,7 @@ import type { Shot } from "./testbed/load.ts";
 
 /** One switch of a contender, in ms since its load started. */
 export interface Switch {
-  /** When the traffic was told to move: the link was swapped, or Compose was called. */
+  /** When the switch was requested: the link was swapped, or Compose was called. */
   command: number;
   /** When the first response from the new build had arrived. */
   firstAnswer: number;

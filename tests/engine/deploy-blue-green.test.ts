@@ -197,13 +197,13 @@ failures(
     assert.match(byProcess.stderr, "Port conflict detected, check running containers");
     assert.match(byProcess.stderr, `(pid ${process.pid})`);
 
-    const squatter = `${stack.project}-squatter`;
+    const blocker = `${stack.project}-blocker`;
     await stack.docker(
       "run",
       "-d",
       "--rm",
       "--name",
-      squatter,
+      blocker,
       "-p",
       `${stack.env.GREEN_PORT}:80`,
       "nginx:1.30",
@@ -211,9 +211,9 @@ failures(
       "60",
     );
     const byContainer = await stack.deploy();
-    await stack.docker("rm", "--force", squatter);
+    await stack.docker("rm", "--force", blocker);
     assert.is(byContainer.exitCode, 1);
-    assert.match(byContainer.stderr, `is held by the container ${squatter}`);
+    assert.match(byContainer.stderr, `is held by the container ${blocker}`);
     await assertBlueServes(context, ["absent"]);
   },
 );

@@ -80,15 +80,15 @@ async function echo(client: Client): Promise<Color> {
 
 async function count(client: Client): Promise<Color> {
   const { n } = STREAM;
-  const seen: Progress[] = [];
+  const received: Progress[] = [];
   const color = await callTool(
     client,
     { name: "count", arguments: STREAM },
     `${(n * (n + 1)) / 2}`,
-    (progress) => seen.push(progress),
+    (progress) => received.push(progress),
   );
   const all = Array.from({ length: n }, (_, i) => ({ progress: i + 1, total: n }));
-  assert.equal(seen, all, "progress notifications are missing or out of order");
+  assert.equal(received, all, "progress notifications are missing or out of order");
   return color;
 }
 

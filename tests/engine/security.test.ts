@@ -130,13 +130,13 @@ attempts(
       assert.is(await statusOf(url + path), 404, path);
       assert.is(await statusOf(url + path, { "x-loop-key": "0".repeat(32) }), 404, path);
     }
-    const seen = await runAsRemoteClient(
+    const output = await runAsRemoteClient(
       stack,
       `for path in ${JSON.stringify(LOOP_PATHS)}:
     try: print(u.urlopen(f"http://{HOST}:${stack.env.NGINX_PORT}{path}").status)
     except u.HTTPError as error: print(error.code)`,
     );
-    assert.is(seen, LOOP_PATHS.map(() => "404").join("\n"));
+    assert.is(output, LOOP_PATHS.map(() => "404").join("\n"));
     assert.is((await stack.get("/_loop/color")).status, 204, "with the probe key");
     assert.is((await stack.get("/_loop/green/health")).status, 200, "with the probe key");
   },
@@ -201,13 +201,13 @@ attempts(
 
 attempts("LAN client: it can only connect to nginx", async ({ stack }) => {
   const { BLUE_PORT, GREEN_PORT, AUTH_PORT, NGINX_PORT } = stack.env;
-  const seen = await runAsRemoteClient(
+  const output = await runAsRemoteClient(
     stack,
     `for port in [${NGINX_PORT}, ${BLUE_PORT}, ${GREEN_PORT}, ${AUTH_PORT}]:
     print(socket.socket().connect_ex((HOST, port)))`,
   );
   assert.equal(
-    seen.split("\n").map((code) => code === "0"),
+    output.split("\n").map((code) => code === "0"),
     [true, false, false, false],
   );
 });
