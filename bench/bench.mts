@@ -152,7 +152,7 @@ async function warmRollbacks(stack: Scratch, load: Load): Promise<number> {
 async function ownTimes(): Promise<OwnTimes> {
   const stack = await createScratch("bench");
   try {
-    Object.assign(stack.env, { VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
+    Object.assign(stack.env, { API_IDLE_SECONDS: "2", VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
     await ownersFile(stack);
     expectDone(await stack.compose("up", "-d"));
     await waitFor("blue serves", async () => (await stack.front()).status === 200);
@@ -274,7 +274,7 @@ async function compete(
 ): Promise<Outcome> {
   const stack = await createScratch("bench");
   try {
-    Object.assign(stack.env, { VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
+    Object.assign(stack.env, { API_IDLE_SECONDS: "2", VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
     if (!protectedConf) {
       const file = join(stack.folder, "nginx/nginx-blue-green.conf");
       await writeFile(file, (await readFile(file, "utf8")).replace(/^ *keepalive_min_timeout .*$/m, ""));

@@ -61,7 +61,12 @@ const higher = (a: Usage, b: Usage): Usage => ({
 export async function manyClients(): Promise<Clients> {
   const stack = await createScratch("clients");
   try {
-    Object.assign(stack.env, { VERIFY_SECONDS: "1", DRAIN_SECONDS: "30", HEALTH_RETRIES: "60" });
+    Object.assign(stack.env, {
+      API_IDLE_SECONDS: "2",
+      VERIFY_SECONDS: "1",
+      DRAIN_SECONDS: "30",
+      HEALTH_RETRIES: "60",
+    });
     for (let i = 0; i < 2; i++) {
       const run = await stack.deploy();
       if (run.exitCode !== 0) throw new Error(run.stdall);

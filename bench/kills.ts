@@ -171,7 +171,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
   const stack = await createScratch("chaos");
   const vault = dirname(dirname(stack.stateFile));
   const disk = join(stack.folder, "vault-disk");
-  stack.env.DRAIN_SECONDS = "20";
+  Object.assign(stack.env, { API_IDLE_SECONDS: "2", VERIFY_SECONDS: "1", DRAIN_SECONDS: "20" });
   stack.env.HEALTH_RETRIES = "60"; // how fast this machine boots a container is not what is looked at
   const verified = new Set<string>();
   let load: Load | undefined;

@@ -160,7 +160,11 @@ async function logReach({ nginxContainer }: Scratch): Promise<Reach> {
 async function ways(api: string, env: Record<string, string>, seconds: number, releaseSeconds?: number) {
   const stack = await createScratch("saturation");
   try {
-    Object.assign(stack.env, env, { VERIFY_SECONDS: "5", DRAIN_SECONDS: "30", HEALTH_RETRIES: "60" });
+    Object.assign(stack.env, { API_IDLE_SECONDS: "2" }, env, {
+      VERIFY_SECONDS: "5",
+      DRAIN_SECONDS: "30",
+      HEALTH_RETRIES: "60",
+    });
     const run = await stack.deploy();
     if (run.exitCode !== 0) throw new Error(run.stdall);
     const tools = `${stack.project}-tools`;

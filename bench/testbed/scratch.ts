@@ -102,7 +102,9 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     HEALTH_RETRIES: "60", // how fast this machine boots a container is not what is tested
     HEALTH_INTERVAL: "1",
     HEALTH_TIMEOUT: "2",
-    VERIFY_SECONDS: "1",
+    // Short, because every release of every test waits for them; load tests and benchmarks set the defaults.
+    API_IDLE_SECONDS: "0.4",
+    VERIFY_SECONDS: "0.3",
     DRAIN_SECONDS: "5",
   };
   const script = (path: string, args: string[], extra: Record<string, string>) =>
