@@ -1,7 +1,6 @@
 import { randomInt } from "node:crypto";
-import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
@@ -10,6 +9,7 @@ import { $, type ProcessOutput } from "zx";
 import { COLORS, type Color } from "../../lib/color.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
 import { ROOT } from "../../lib/settings.ts";
+import { tempFolder } from "./temp.ts";
 
 // No socket as standard input: bash would take itself for a remote shell and read ~/.bashrc, each time.
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
@@ -68,7 +68,7 @@ export async function freePort(): Promise<number> {
 
 /** Makes the folders and settings of a scratch stack, in a folder of this name; nothing runs yet. */
 export async function createScratch(name: string, folderName = "stack"): Promise<Scratch> {
-  const top = await mkdtemp(join(tmpdir(), `loop-test-${name}-`));
+  const top = await tempFolder(name);
   const project = basename(top).toLowerCase();
   const folder = join(top, folderName);
   const composeFiles = ["docker-compose.blue-green.yml", "faults.yml"].map((file) => join(folder, file));

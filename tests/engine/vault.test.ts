@@ -1,9 +1,9 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { createReleased, type Scratch } from "../../bench/testbed/scratch.ts";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { isLost, recordVault, vaultLoss } from "../../lib/release/vault.ts";
 import type { Settings } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
@@ -19,7 +19,7 @@ const finding = async (settings: Settings): Promise<string> => (await vaultLoss(
 
 /** A vault and a state folder without any stack. */
 async function settingsAt(): Promise<Settings> {
-  const folder = await mkdtemp(join(tmpdir(), "loop-test-vault-"));
+  const folder = await tempFolder("vault");
   const [vaultPath, stateDir] = [join(folder, "vault"), join(folder, "state")];
   for (const path of [vaultPath, stateDir]) await mkdir(path);
   const historyFile = join(stateDir, "history.jsonl");

@@ -1,8 +1,8 @@
-import { mkdir, mkdtemp, readFile, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { UsageError } from "../../lib/errors.ts";
 import { checkComposeFiles, getHostPort, loadSettings, type Needs, ROOT } from "../../lib/settings.ts";
 
@@ -31,7 +31,7 @@ test("no file and an empty environment give the documented defaults", () => {
 });
 
 test("the environment wins over the file, the file over the defaults, and set to nothing is not set", async () => {
-  const file = join(await mkdtemp(join(tmpdir(), "loop-test-settings-")), ".env.blue-green");
+  const file = join(await tempFolder("settings"), ".env.blue-green");
   await writeFile(file, 'NGINX_PORT=9000\nBLUE_PORT=9001\nGREEN_PORT=\nAPI_KEY="a b"\n# AUTH_PORT=1\n');
   const settings = loadSettings({ NGINX_PORT: "9002", BLUE_PORT: "" }, file);
   assert.equal([settings.nginxPort, settings.ports], [9002, { blue: 9001, green: 8085 }]);
@@ -40,7 +40,7 @@ test("the environment wins over the file, the file over the defaults, and set to
 });
 
 test("the state file and nginx's name follow the settings that they depend on", async () => {
-  const vault = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const vault = await tempFolder("settings");
   const settings = loadSettings({ VAULT_PATH: vault, COMPOSE_PROJECT_NAME: "second" }, NO_FILE);
   assert.is(settings.activeColorFile, join(vault, "_build/.active-color.second"));
   assert.equal(
@@ -64,7 +64,7 @@ test("what a run trusts is a folder of its own for each project, in the checkout
 });
 
 test("what a run trusts may not lie where containers can write, by whatever name", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const folder = await tempFolder("settings");
   const [VAULT_PATH, OAUTH_DATA_PATH, alias] = ["vault", "oauth", "alias"].map((name) =>
     join(folder, name),
   ) as [string, string, string];
@@ -104,7 +104,7 @@ function exposed(environment: Record<string, string>, needs?: Needs): string[] {
 }
 
 test("what root runs or changes may not lie there either; a rollback is refused only what it needs", async () => {
-  const vault = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const vault = await tempFolder("settings");
   const [sources, composeFile] = [join(vault, "api"), join(vault, "compose.yml")];
   await mkdir(sources);
   await writeFile(composeFile, "");

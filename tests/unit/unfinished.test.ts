@@ -1,9 +1,9 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { isStillIntended } from "../../lib/release/unfinished.ts";
 import type { Entry } from "../../lib/run/history.ts";
 import { takeLock } from "../../lib/run/lock.ts";
@@ -55,7 +55,7 @@ test("a run since that failed before it moved or settled anything does not count
 });
 
 test("a retry that ends early leaves the record to the next one, written just then", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "loop-test-unfinished-"));
+  const folder = await tempFolder("unfinished");
   const file = join(folder, "lock");
   const record = async () => RunRecord.parse(JSON.parse(await readFile(file, "utf8")));
   const take = () => takeLock(file, "rollback", () => undefined);
