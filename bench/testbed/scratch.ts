@@ -57,11 +57,16 @@ const isFree = (port: number): Promise<boolean> =>
       .listen(port, () => server.close(() => resolve(true)));
   });
 
-/** A port that is free now, on every address. */
+/** Below the ports that the kernel gives to outgoing connections, which could take one before a container starts. */
+const [LOWEST_PORT, HIGHEST_PORT] = [10_000, 32_000];
+const PORTS_PER_PROCESS = 500;
+
+/** A port that is free on every address, from a range that test files running in parallel do not share. */
 export async function freePort(): Promise<number> {
+  const ranges = (HIGHEST_PORT - LOWEST_PORT) / PORTS_PER_PROCESS;
+  const first = LOWEST_PORT + (process.pid % ranges) * PORTS_PER_PROCESS;
   for (;;) {
-    // Not one of those that the system gives to outgoing connections: it could be taken before the container starts.
-    const port = randomInt(10_000, 32_000);
+    const port = randomInt(first, first + PORTS_PER_PROCESS);
     if (await isFree(port)) return port;
   }
 }
