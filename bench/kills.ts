@@ -101,7 +101,7 @@ const REPAIRS: [RegExp, string][] = [
   [/serves, .*: verifying it|so \w+ is verified/, "verified the serving color before marking it"],
   [/is marked as active, but .* was verified: marking/, "marked a verified color as active"],
   [/starting a new rollback from/, "did not finish an old rollback"],
-  [/it gets the traffic/, "switched traffic to the only healthy color"],
+  [/is healthy: switching nginx to it/, "switched traffic to the only healthy color"],
   [/does not run: starting it/, "started nginx or auth"],
   [
     /✓ stop (blue|green)[\s\S]*✓ clear the record of the interrupted run/,
