@@ -17,20 +17,20 @@ import { CONNECTIONS, type Saturation, saturate } from "./saturation.ts";
 import { type Load, type Mix, startLoad } from "./testbed/load.ts";
 import { addVaultFile, createScratch, type Scratch, waitFor } from "./testbed/scratch.ts";
 
-const HELP = `Measures releases and the front door, each on stacks of its own, and writes docs/bench.md, docs/bench.svg and the
-tables in README.md.
+const HELP = `Measures releases and nginx, on separate stacks, and writes docs/bench.md, docs/bench.svg and the tables in
+README.md.
 
 Usage: npm run bench -- [--only SECTION] [--switches N] [--others N] [--steady S] [--seconds S] [--release-seconds S]
 
-  --only SECTION       one of these; all of them otherwise, which takes over an hour
-      own              this tool's own times, without load
+  --only SECTION       measure only one of these; all of them take over an hour
+      own              the times of this tool itself, without load
       releases         this tool, the usual recipe and Compose in place, under the same load
-      saturation       the front door, HAProxy, Caddy and the API itself, at the load that each can carry
-      clients          1,000 keep-alive clients and 500 open streams through 20 switches
-  --switches N         releases: switches by this tool (default 10)
-  --others N           releases: switches by each of the other two (default 10)
+      saturation       nginx, HAProxy, Caddy and the API without a proxy, each at full load
+      clients          1,000 keep-alive clients and 500 open streams, during 20 switches
+  --switches N         releases: switches with this tool (default 10)
+  --others N           releases: switches in each of the other two ways (default 10)
   --steady S           releases: seconds of load before the first switch (default 60)
-  --seconds S          saturation: seconds for each way and method (default 60)
+  --seconds S          saturation: seconds for each proxy and method (default 60)
   --release-seconds S  saturation: seconds of load with ten releases (default 300)`;
 
 const MIX: Mix = { clients: { post: 25, get: 25, slow: 5, stream: 5 }, thinkMs: 100, patientMs: [0, 0] };
@@ -152,7 +152,7 @@ async function warmRollbacks(stack: Scratch, load: Load): Promise<number> {
 async function ownTimes(): Promise<OwnTimes> {
   const stack = await createScratch("bench");
   try {
-    Object.assign(stack.env, { VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
+    Object.assign(stack.env, { API_IDLE_SECONDS: "2", VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
     await addVaultFile(stack);
     expectDone(await stack.compose("up", "-d"));
     await waitFor("blue serves", async () => (await stack.get()).status === 200);
@@ -198,18 +198,22 @@ async function measureOwnTimes(stack: Scratch): Promise<OwnTimes> {
     warmRollback,
     switch: first,
     parts: {
-      "switch: from the swap of the link to the first new answer": first,
-      "– of it `docker exec`, without which nothing inside is reached": exec,
-      "– of it `nginx -t`, without which a bad configuration is refused in silence": test - exec,
-      "– a bare HUP to nginx, to its first new answer": await bareReloads(stack, load),
-      "rollback: from the command to the first new answer, less the API's boot": rollback,
-      "– of it the interpreter (`--help`)": interpreter,
-      "– the rest: looking at Docker, nginx, colors, image and port; lock and log":
+      "switch: from the link change to the first response from the new color": first,
+      "– of which `docker exec`, the only way into the container": exec,
+      "– of which `nginx -t`; without it, nginx would reject a bad configuration silently": test - exec,
+      "– for comparison, a bare HUP to nginx, to its first response from the new color": await bareReloads(
+        stack,
+        load,
+      ),
+      "rollback: from the command to the first response from the new color, without API boot": rollback,
+      "– of which starting Node and loading the script (`--help`)": interpreter,
+      "– of which inspecting Docker, nginx, colors, image and port; lock and log":
         rollback - interpreter - start - health - first,
-      "– of it `docker start`": start,
-      "– of it until nginx has seen the API at its address (it looks the name up once a second), less the boot":
+      "– of which `docker start`": start,
+      "– of which waiting until nginx has the API's address (it resolves the name once a second), without API boot":
         health,
-      "rollback with STANDBY=paused: from the command to the first new answer, all included": warmRollback,
+      "rollback with STANDBY=paused: from the command to the first response from the new color, everything included":
+        warmRollback,
     },
   };
 }
@@ -271,7 +275,7 @@ async function compete(
 ): Promise<Outcome> {
   const stack = await createScratch("bench");
   try {
-    Object.assign(stack.env, { VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
+    Object.assign(stack.env, { API_IDLE_SECONDS: "2", VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
     if (!protectedConf) {
       const file = join(stack.folder, "nginx/nginx-blue-green.conf");
       await writeFile(file, (await readFile(file, "utf8")).replace(/^ *keepalive_min_timeout .*$/m, ""));
@@ -335,34 +339,36 @@ async function publish(page: string, mark: string, text: string): Promise<void> 
 async function compare(switches: number, others: number, steady: number): Promise<void> {
   const outcomes = [
     await compete("this tool", thisTool, switches, steady, true),
-    await compete("the recipe: swap, plain reload, stop", recipe, others, steady, false),
+    await compete("usual recipe: change the link, plain reload, stop", recipe, others, steady, false),
     await compete("in place: docker compose up -d --build", inPlace, others, steady, true),
   ];
   const text = `${table(outcomes)}
 
-Measured ${await place()}, load generator on the same machine:
-50 keep-alive clients (half POST \`/mcp\`, half GET) with ${MIX.thinkMs} ms mean think time, 5 slow calls and 5 streams open at any
-time, ${steady} s steady before the first switch. "In switches" is from the command to half a second after the stop of the old.
-By \`npm run bench -- --only releases --switches ${switches} --others ${others} --steady ${steady}\`.`;
+Measured ${await place()}, with the load generator on the same machine.
+The load: 50 keep-alive clients (half POST \`/mcp\`, half GET) with ${MIX.thinkMs} ms mean think time, plus 5 slow calls and 5 streams
+open at any time; it ran for ${steady} s before the first switch. "During switches" means from each switch command until half a second
+after the old container has stopped.
+Repeat with \`npm run bench -- --only releases --switches ${switches} --others ${others} --steady ${steady}\`.`;
   await writeFile(join(ROOT, "docs/bench.svg"), picture(outcomes));
   for (const page of ["docs/bench.md", "README.md"]) await publish(page, "bench", text);
 }
 
 async function timeOwn(): Promise<void> {
   const own = await ownTimes();
-  const measured = `Measured ${await place()}, by \`npm run bench -- --only own\`; scripts by \`node --import tsx\`.`;
+  const measured = `Measured ${await place()}, with the scripts started by \`node --import tsx\`. Repeat with \`npm run bench -- --only own\`.`;
   await publish("README.md", "own", `${ownTable(own)}\n\n${measured}`);
   await publish("docs/bench.md", "own", `${ownTable(own)}\n\n${partsTable(own)}\n\n${measured}`);
 }
 
 async function compareWays(seconds: number, releaseSeconds: number): Promise<void> {
   const { tables, reach } = await saturate(seconds, releaseSeconds);
-  const measured = `Measured ${await place()}, load generator (wrk, ${CONNECTIONS} connections, no think time) on the same machine,
-${seconds} s for each way and method, ${releaseSeconds} s with ten releases (half of the connections GET, half POST). Each way logs its requests, but for the API itself.
-By \`npm run bench -- --only saturation --seconds ${seconds} --release-seconds ${releaseSeconds}\`.`;
+  const measured = `Measured ${await place()}, with the load generator (wrk, ${CONNECTIONS} connections, no think time) on the same machine.
+Each proxy and method ran for ${seconds} s, and the row with ten releases for ${releaseSeconds} s (half of the connections sent GET, half POST).
+The proxies log each request, unless the row says otherwise; the API does not.
+Repeat with \`npm run bench -- --only saturation --seconds ${seconds} --release-seconds ${releaseSeconds}\`.`;
   await publish("README.md", "saturation", `${saturationTable(tables[0] as Saturation)}\n\n${measured}`);
   const all = tables.map((one) => `In front of ${one.api}:\n\n${saturationTable(one)}`).join("\n\n");
-  const lines = `nginx's log keeps ${reach.lines.toLocaleString("en")} lines (${reach.megabytes.toFixed(0)} MB).`;
+  const lines = `Docker keeps ${reach.lines.toLocaleString("en")} lines of nginx's access log (${reach.megabytes.toFixed(0)} MB).`;
   await publish("docs/bench.md", "saturation", `${all}\n\n${lines}\n\n${measured}`);
 }
 
@@ -371,7 +377,7 @@ async function countClients(): Promise<void> {
   await publish(
     "docs/bench.md",
     "clients",
-    `${text}\n\nMeasured ${await place()}, by \`npm run bench -- --only clients\`.`,
+    `${text}\n\nMeasured ${await place()}. Repeat with \`npm run bench -- --only clients\`.`,
   );
 }
 

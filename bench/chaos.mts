@@ -5,13 +5,14 @@ import { parseArgs } from "node:util";
 import { ROOT } from "../lib/settings.ts";
 import { kills, type Report } from "./kills.ts";
 
-const HELP = `Deploys and rolls back under load, and kills most of the runs at a random moment; writes docs/chaos.md.
-The Docker daemon is restarted now and then only with --daemon, and only while nothing else runs on it.
+const HELP = `Runs deploys and rollbacks under load, kills most of them at a random moment, and writes docs/chaos.md.
+With --daemon, some of them restart the Docker daemon, but only while no other containers run.
 
 Usage: npm run chaos -- [--runs N] [--seed S] [--daemon]
 
-  --runs N   runs that something happens to (default 30); about eight seconds each
-  --seed S   decides what happens and when (default 1)`;
+  --runs N   runs with a fault (default 30); about eight seconds each
+  --seed S   determines the faults and their moments (default 1)
+  --daemon   restart the Docker daemon in some runs`;
 
 const rows = (counts: Record<string, number>): string =>
   Object.entries(counts)
@@ -23,26 +24,26 @@ const sum = (counts: Record<string, number>): number => Object.values(counts).re
 
 const text = (report: Report): string => `# Killed at random
 
-${report.runs} runs under load, most of them killed at a random moment, often several in a row before one that nothing happens to.
+${report.runs} runs under load. Most of them were killed at a random moment, often several in a row before a run without a fault.
 
 | | |
 | --- | ---: |
 | requests | ${report.requests.toLocaleString("en")} |
 | **failed while nginx was up** | **${sum(report.failed)}** |
-| failed while nginx or the daemon was away on purpose (${report.outages} times) | ${report.lostInOutages.toLocaleString("en")} |
-| plain runs in between, each of which has to put everything right | ${report.plainRuns} |
-| **what needed a hand** | **${report.hands.length}** |
-| **unverified builds kept**: after a plain run, the marked build was one that no run had verified in full | **${report.unverified.length}** |
+| failed while nginx or the Docker daemon was stopped on purpose (${report.outages} times) | ${report.lostInOutages.toLocaleString("en")} |
+| runs without a fault in between, each of which must repair everything | ${report.plainRuns} |
+| **cases that needed a manual fix** | **${report.hands.length}** |
+| **unverified builds kept**: after a run without a fault, the active build had never been fully verified | **${report.unverified.length}** |
 
-| what happened | times |
+| fault | times |
 | --- | ---: |
 ${rows(report.faults)}
 
-| put right by a later run | times |
+| found or repaired by a later run | times |
 | --- | ---: |
 ${rows(report.repairs)}
 
-| where a run was when it was ended | times |
+| last completed step of a run that did not succeed | times |
 | --- | ---: |
 ${rows(report.steps)}
 

@@ -17,22 +17,22 @@ const FAULTS = {
   SIGTERM: 12,
   SIGINT: 12,
   SIGHUP: 5,
-  "a sick build, killed between reload and mark": 8,
-  "a vault that is gone, and comes back": 5,
-  "a clock that jumps": 4,
-  "a full vault": 4,
-  "a full state folder": 4,
-  "a stopped nginx": 4,
-  "a restarted daemon": 4,
-  nothing: 3,
+  "unhealthy build, killed between reload and mark": 8,
+  "vault unmounted, then mounted again": 5,
+  "clock changed by 30 days": 4,
+  "vault full": 4,
+  "state folder full": 4,
+  "nginx stopped": 4,
+  "Docker daemon restarted": 4,
+  "no fault": 3,
 } as const;
 type Fault = keyof typeof FAULTS;
 
-/** It is well for a few seconds: who looks once takes it for a good one. */
+/** It is healthy for a few seconds, so a single check does not detect it. */
 const SICK = { LOOP_FAULT: "sick-after=5", VERIFY_SECONDS: "20" };
 
 /** After these nginx is away for a while. */
-const OUTAGES: readonly Fault[] = ["a stopped nginx", "a restarted daemon"];
+const OUTAGES: readonly Fault[] = ["nginx stopped", "Docker daemon restarted"];
 
 /** After so many runs comes one that nothing happens to: it must put everything right. */
 const PLAIN_EVERY = 4;
@@ -87,25 +87,25 @@ function pickFault(roll: number, daemon: boolean): Fault {
   let left = roll * 100;
   for (const [fault, share] of Object.entries(FAULTS)) {
     left -= share;
-    if (left < 0) return fault === "a restarted daemon" && !daemon ? "SIGKILL" : (fault as Fault);
+    if (left < 0) return fault === "Docker daemon restarted" && !daemon ? "SIGKILL" : (fault as Fault);
   }
-  return "nothing";
+  return "no fault";
 }
 
 const REPAIRS: [RegExp, string][] = [
-  [/was killed before its end/, "found a killed run"],
+  [/was killed before it finished/, "found a killed run"],
   [/waiting for its last command/, "waited for the last command of a killed run"],
-  [/the active link points .* correcting it/, "link corrected"],
-  [/the state file says .* correcting it/, "state file corrected"],
-  [/was never fully verified: going back/, "an unverified release taken back"],
-  [/serves, .*: verifying it|so \w+ is verified/, "what served verified before it was marked"],
-  [/is marked as active, but .* was verified: marking it/, "a verified color marked"],
-  [/is too old to finish/, "an old rollback not taken for the one of now"],
-  [/it gets the traffic/, "traffic given to the only color that was well"],
-  [/does not run: starting it/, "nginx or auth started"],
+  [/the active link points .* correcting it/, "corrected the active link"],
+  [/the state file .*: correcting it/i, "corrected the state file"],
+  [/was never fully verified: going back/, "switched back from an unverified release"],
+  [/serves, .*: verifying it|so \w+ is verified/, "verified the serving color before marking it"],
+  [/is marked as active, but .* was verified: marking/, "marked a verified color as active"],
+  [/starting a new rollback from/, "did not finish an old rollback"],
+  [/is healthy: switching nginx to it/, "switched traffic to the only healthy color"],
+  [/does not run: starting it/, "started nginx or auth"],
   [
     /✓ stop (blue|green)[\s\S]*✓ clear the record of the interrupted run/,
-    "a color that was left running stopped",
+    "stopped a color that was left running",
   ],
 ];
 
@@ -137,9 +137,9 @@ async function jump(stack: Scratch, days: number): Promise<void> {
 /** Does to a run what is to happen to it at that moment. */
 async function strike(stack: Scratch, run: Run, fault: Fault): Promise<void> {
   if (fault.startsWith("SIG")) run.kill(fault as NodeJS.Signals);
-  if (fault.startsWith("a sick build") || fault === "a clock that jumps") run.kill("SIGKILL");
-  if (fault === "a stopped nginx") await stack.docker("stop", "--time", "1", stack.nginxContainer);
-  if (fault === "a restarted daemon") await restartDaemon();
+  if (fault.startsWith("unhealthy build") || fault.startsWith("clock changed")) run.kill("SIGKILL");
+  if (fault === "nginx stopped") await stack.docker("stop", "--time", "1", stack.nginxContainer);
+  if (fault === "Docker daemon restarted") await restartDaemon();
 }
 
 async function disagreement(stack: Scratch): Promise<string | undefined> {
@@ -171,7 +171,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
   const stack = await createScratch("chaos");
   const vault = dirname(dirname(stack.stateFile));
   const disk = join(stack.folder, "vault-disk");
-  stack.env.DRAIN_SECONDS = "20";
+  Object.assign(stack.env, { API_IDLE_SECONDS: "2", VERIFY_SECONDS: "1", DRAIN_SECONDS: "20" });
   stack.env.HEALTH_RETRIES = "60"; // how fast this machine boots a container is not what is looked at
   const verified = new Set<string>();
   let load: Load | undefined;
@@ -197,17 +197,17 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
     for (let i = 1; i <= runs; i++) {
       const picked: Verb = roll() < 0.6 ? "deploy" : "rollback";
       const fault = pickFault(roll(), daemon && (await mayRestartDaemon(stack)));
-      const sick = fault.startsWith("a sick build");
+      const sick = fault.startsWith("unhealthy build");
       const verb = sick ? "deploy" : picked;
       const moment = roll() * 1.1 * typical;
       const context = verb === "deploy" && (roll() < 0.5 || sick) ? await stack.apiVersion(`${i}.0.0`) : {};
       const chance = roll();
       count(report.faults, fault);
 
-      if (fault === "a full vault") await fill(disk);
-      if (fault === "a full state folder") await fill(stack.stateDir);
+      if (fault === "vault full") await fill(disk);
+      if (fault === "state folder full") await fill(stack.stateDir);
       // Half of the times before the run, else in its midst.
-      const gone = fault.startsWith("a vault that is gone");
+      const gone = fault.startsWith("vault unmounted");
       if (gone && chance < 0.5) await quiet`umount -l ${vault}`;
       const below = await readdir(vault);
       const run = startRun(stack, verb, { ...context, ...(sick ? SICK : {}) });
@@ -224,16 +224,16 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
       for (const path of [disk, stack.stateDir]) await rm(join(path, FILLER), { force: true });
       if (gone && chance < 0.5) await expectUntouched(below, exitCode, output);
       if (gone) await mountVault();
-      if (fault === "a clock that jumps") await jump(stack, chance < 0.5 ? 30 : -30);
-      const last = at?.replace(/ (blue|green)/g, "") ?? "its start";
-      if (signal || exitCode !== 0) count(report.steps, `${verb}, after: ${last}`);
+      if (fault.startsWith("clock changed")) await jump(stack, chance < 0.5 ? 30 : -30);
+      const last = at?.replace(/\b(blue|green)\b/, "a color").replace(stack.project, "loop") ?? "no step yet";
+      if (signal || exitCode !== 0) count(report.steps, `${verb}: ${last}`);
       noteRepairs(output);
       if (back) {
         // It comes back by itself, or by the next run.
         for (let tries = 0; tries < 3 && !(await answers()); tries++) await plain("deploy");
         outages.push([struck - 100, await back]);
       }
-      say(`${i} of ${runs}: ${verb}, ${fault} after ${at ?? "its start"}: ${signal ?? exitCode}`);
+      say(`${i} of ${runs}: ${verb}, ${fault} after ${at ?? "no step yet"}: ${signal ?? exitCode}`);
       if (i % PLAIN_EVERY === 0 || i === runs) await plain(roll() < 0.5 ? "deploy" : "rollback");
     }
     const shots = await load.stop();
@@ -316,7 +316,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
     const wrong = exitCode === 0 ? await disagreement(stack) : `exit code ${exitCode}`;
     if (!wrong) return;
     report.hands.push(`${verb}: ${wrong}\n${output}`);
-    say(`needs a hand: ${wrong}\n${output}`);
+    say(`needs a manual fix: ${wrong}\n${output}`);
     const mended = await stack.deploy(["--keep", "serving"]);
     await learn([...mended.stdout.matchAll(/✓ (.+) \(/g)].map(([, step]) => step ?? ""));
   }

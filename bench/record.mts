@@ -57,15 +57,18 @@ try {
   const first = await stack.deploy();
   if (first.exitCode !== 0) throw new Error(first.stdall);
   const context = await stack.apiVersion("2.0.0");
-  const { HEALTH_RETRIES, HEALTH_INTERVAL, HEALTH_TIMEOUT, VERIFY_SECONDS, DRAIN_SECONDS, ...env } =
-    stack.env;
+  const { HEALTH_RETRIES, HEALTH_INTERVAL, HEALTH_TIMEOUT, ...rest } = stack.env;
+  const { API_IDLE_SECONDS, VERIFY_SECONDS, DRAIN_SECONDS, ...env } = rest; // the run is recorded with the defaults
   const recorded = await $({
     quiet: true,
     cwd: ROOT,
     // Hides npx's own messages and progress bar.
     env: { ...env, ...context, TERM: "xterm", npm_config_loglevel: "error", npm_config_progress: "false" },
   })`script --quiet --return --command ${COMMAND} /dev/null`;
-  await writeFile(join(ROOT, "docs/deploy.svg"), picture(lastlyShown(recorded.stdout)));
+  await writeFile(
+    join(ROOT, "docs/deploy.svg"),
+    picture(lastlyShown(recorded.stdout.replaceAll(stack.project, "loop"))),
+  );
 } finally {
   await stack.remove();
 }

@@ -15,20 +15,26 @@ const ROWS: [string, (figures: Figures, outcome: Outcome) => string][] = [
   ["requests", ({ requests }) => whole(requests)],
   ["**failed**", ({ failed }) => `**${whole(failed)}**`],
   ["failed per switch", ({ failedPerSwitch }) => failedPerSwitch.toFixed(1)],
-  ["by kind", ({ failures }) => kinds(failures) || "–"],
+  ["failures by kind", ({ failures }) => kinds(failures) || "–"],
   [
-    "longest gap without an answer, ms (in switches / else)",
+    "longest gap without a response, ms (during switches / otherwise)",
     ({ longestGap }) => longestGap.map(whole).join(" / "),
   ],
-  ["p50 / p99 steady, ms", ({ p50Steady, p99Steady }) => `${whole(p50Steady)} / ${whole(p99Steady)}`],
-  ["p50 / p99 in switches, ms", ({ p50Switch, p99Switch }) => `${whole(p50Switch)} / ${whole(p99Switch)}`],
-  ["p99 in switches ÷ steady", ({ p99Switch, p99Steady }) => (p99Switch / p99Steady).toFixed(2)],
   [
-    "command to first new answer, ms (median / worst)",
+    "p50 / p99 before the first switch, ms",
+    ({ p50Steady, p99Steady }) => `${whole(p50Steady)} / ${whole(p99Steady)}`,
+  ],
+  [
+    "p50 / p99 during switches, ms",
+    ({ p50Switch, p99Switch }) => `${whole(p50Switch)} / ${whole(p99Switch)}`,
+  ],
+  ["p99 during switches ÷ p99 before", ({ p99Switch, p99Steady }) => (p99Switch / p99Steady).toFixed(2)],
+  [
+    "switch command to first response from the new build, ms (median / worst)",
     ({ firstAnswer }) => firstAnswer.map(whole).join(" / "),
   ],
   [
-    "in the switch that was worst: the step `switch nginx`, ms",
+    "step `switch nginx` in the slowest switch, ms",
     (_, { switches }) => {
       const [slowest] = switches.toSorted((a, b) => b.firstAnswer - b.command - (a.firstAnswer - a.command));
       return slowest?.step === undefined ? "–" : whole(slowest.step);
@@ -54,10 +60,10 @@ export const ownTable = ({ switch: first, deploy, rollback, warmRollback }: OwnT
   [
     "| without load, median | s |",
     "| --- | ---: |",
-    `| a switch: from the swap of the link to the first new answer, on new connections | ${inSeconds(first)} |`,
-    `| a deploy, less build, the container's start, the API's boot and \`VERIFY_SECONDS\` | ${inSeconds(deploy)} |`,
-    `| a rollback to a stopped color: from Enter to its first answer, less the API's boot | ${inSeconds(rollback)} |`,
-    `| **a rollback to a paused color: from Enter to its first answer, interpreter included** | **${inSeconds(warmRollback)}** |`,
+    `| switch: from the link change to the first response from the new color, on new connections | ${inSeconds(first)} |`,
+    `| deploy, without build, container start, API boot and \`VERIFY_SECONDS\` | ${inSeconds(deploy)} |`,
+    `| rollback to a stopped color: from Enter to its first response, without API boot | ${inSeconds(rollback)} |`,
+    `| **rollback to a paused color: from Enter to its first response, everything included** | **${inSeconds(warmRollback)}** |`,
   ].join("\n");
 
 /** What this tool's own times are made of, as a Markdown table. */
@@ -79,7 +85,7 @@ export function saturationTable({ ways }: Saturation): string {
     return `${lost > 0 ? `**${whole(lost)}**` : "0"} of ${whole(get.requests + post.requests)}`;
   };
   return [
-    "| | GET req/s | ÷ direct | p50 / p99 ms | POST req/s | ÷ direct | p50 / p99 ms | failed |",
+    "| | GET req/s | vs. no proxy | p50 / p99 ms | POST req/s | vs. no proxy | p50 / p99 ms | failed |",
     "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ...ways.map((way) => `| ${way.name} | ${cells(way, "get")} | ${cells(way, "post")} | ${failed(way)} |`),
   ].join("\n");
@@ -155,7 +161,7 @@ function strip(outcome: Outcome, top: number, highest: number): string {
 <text class="dim" x="${LEFT - 6}" y="${base - height + 6}" text-anchor="end">${highest}</text>
 <path d="M${LEFT} ${base}H${LEFT + PLOT}" stroke="#8a93a3"/>
 ${bars.filter(Boolean).join("")}
-${mark(BEFORE_MS, "the command to switch", 2)}${mark(firstAnswer - from, "first response by the new build", 1)}${stop > firstAnswer ? mark(stop - from, "the old container is told to stop", 0) : ""}${seconds.join("")}`;
+${mark(BEFORE_MS, "switch command", 2)}${mark(firstAnswer - from, "first response from the new build", 1)}${stop > firstAnswer ? mark(stop - from, "stop of the old container", 0) : ""}${seconds.join("")}`;
 }
 
 /** Answers per 100 ms by color around each contender's worst switch, failures in red, as an SVG. */
@@ -163,7 +169,7 @@ export function picture(outcomes: readonly Outcome[]): string {
   const height = outcomes.length * STRIP + 20;
   const counts = outcomes.flatMap(columnsOf).map(({ blue, green, failed }) => blue + green + failed);
   const highest = Math.max(1, ...counts); // one scale for all
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" font-family="system-ui, sans-serif" font-size="11" role="img" aria-label="Answers per 100 ms around a switch, by color; failures in red">
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" font-family="system-ui, sans-serif" font-size="11" role="img" aria-label="Responses per 100 ms around a switch, by color; failures in red">
 <style>text { fill: #1c2430 } .name { font-weight: 600; font-size: 13px } .dim { fill: #6b7484 }</style>
 <rect width="${WIDTH}" height="${height}" rx="10" fill="#fafbfc"/>
 ${outcomes.map((outcome, i) => strip(outcome, 20 + i * STRIP, highest)).join("\n")}

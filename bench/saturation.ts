@@ -112,16 +112,16 @@ const PROXIES: readonly Maker[] = [
   (stack, tools, api) =>
     beside(stack, "Caddy", ["--env", `API=${api}`, tools, "caddy", "run", "--config", "/bench/Caddyfile"]),
   (stack) =>
-    changedNginx(stack, "this front door with `keepalive 0`", (folder) =>
+    changedNginx(stack, "nginx (this tool) with `keepalive 0`", (folder) =>
       writeFile(join(folder, "api-connections.conf"), renderConnections({ apiIdleSeconds: 0 })),
     ),
 ];
 
 const LOGS: readonly Maker[] = [
   (stack) =>
-    changedNginx(stack, "this front door, a write for each log line", rewritten(/ buffer=4k flush=1s/, "")),
+    changedNginx(stack, "nginx (this tool), one write per log line", rewritten(/ buffer=4k flush=1s/, "")),
   (stack) =>
-    changedNginx(stack, "this front door without a log", rewritten(/access_log .*;/, "access_log off;")),
+    changedNginx(stack, "nginx (this tool) without a log", rewritten(/access_log .*;/, "access_log off;")),
 ];
 
 /** Releases again and again, ten times in all, in the time that the load takes. */
@@ -141,7 +141,10 @@ async function underReleases(stack: Scratch, tools: string, target: Target, seco
     wrk(tools, target, "post", seconds, CONNECTIONS / 2),
     release(stack, seconds * 0.95),
   ]);
-  return { name: "**this front door, ten releases**, GET and POST at once", rates: { get, post } };
+  return {
+    name: "**nginx (this tool), during ten releases**, GET and POST at the same time",
+    rates: { get, post },
+  };
 }
 
 interface Reach {
@@ -160,15 +163,19 @@ async function logReach({ nginxContainer }: Scratch): Promise<Reach> {
 async function ways(api: string, env: Record<string, string>, seconds: number, releaseSeconds?: number) {
   const stack = await createScratch("saturation");
   try {
-    Object.assign(stack.env, env, { VERIFY_SECONDS: "5", DRAIN_SECONDS: "30", HEALTH_RETRIES: "60" });
+    Object.assign(stack.env, { API_IDLE_SECONDS: "2" }, env, {
+      VERIFY_SECONDS: "5",
+      DRAIN_SECONDS: "30",
+      HEALTH_RETRIES: "60",
+    });
     const run = await stack.deploy();
     if (run.exitCode !== 0) throw new Error(run.stdall);
     const tools = `${stack.project}-tools`;
     done(await stack.docker("build", "-t", tools, join(ROOT, "bench/tools")));
     try {
       console.log(api);
-      const direct = { name: "the API itself", container: `${stack.project}-api-green`, port: 8081 };
-      const ours = { name: "**this front door**", container: stack.nginxContainer, port: 8080 };
+      const direct = { name: "the API without a proxy", container: `${stack.project}-api-green`, port: 8081 };
+      const ours = { name: "**nginx (this tool)**", container: stack.nginxContainer, port: 8080 };
       const measured = [await measure(tools, direct, seconds), await measure(tools, ours, seconds)];
       for (const make of [...PROXIES, ...(releaseSeconds ? [] : LOGS)]) {
         const target = await make(stack, tools, "loop-api-green:8081");

@@ -1,4 +1,4 @@
-/** The exit codes; the README has the table for owners. */
+/** The exit codes; docs/reference.md has the table for owners. */
 export const EXIT = { done: 0, failed: 1, usage: 2, manual: 3, locked: 4 } as const;
 
 interface Report {

@@ -1,7 +1,6 @@
 import { randomInt } from "node:crypto";
-import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
@@ -10,6 +9,7 @@ import { $, type ProcessOutput } from "zx";
 import { COLORS, type Color } from "../../lib/color.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
 import { ROOT } from "../../lib/settings.ts";
+import { tempFolder } from "./temp.ts";
 
 // With a socket as standard input, bash believes it is a remote shell and reads ~/.bashrc every time.
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
@@ -60,18 +60,23 @@ const isFree = (port: number): Promise<boolean> =>
       .listen(port, () => server.close(() => resolve(true)));
   });
 
-/** Returns a port that is free on every address. */
+/** Below the ephemeral ports: an outgoing connection could take one of those before a container starts. */
+const [LOWEST_PORT, HIGHEST_PORT] = [10_000, 32_000];
+const PORTS_PER_PROCESS = 500;
+
+/** Returns a port that is free on every address. Each process uses its own range, so that parallel test files do not collide. */
 export async function freePort(): Promise<number> {
+  const ranges = (HIGHEST_PORT - LOWEST_PORT) / PORTS_PER_PROCESS;
+  const first = LOWEST_PORT + (process.pid % ranges) * PORTS_PER_PROCESS;
   for (;;) {
-    // Below the ephemeral ports: an outgoing connection could take one of those before the container starts.
-    const port = randomInt(10_000, 32_000);
+    const port = randomInt(first, first + PORTS_PER_PROCESS);
     if (await isFree(port)) return port;
   }
 }
 
 /** Creates the folders and settings of a scratch stack. Starts nothing. */
 export async function createScratch(name: string, folderName = "stack"): Promise<Scratch> {
-  const top = await mkdtemp(join(tmpdir(), `loop-test-${name}-`));
+  const top = await tempFolder(name);
   const project = basename(top).toLowerCase();
   const folder = join(top, folderName);
   const composeFiles = ["docker-compose.blue-green.yml", "faults.yml"].map((file) => join(folder, file));
@@ -105,7 +110,9 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     HEALTH_RETRIES: "60", // the tests must not depend on how fast this machine starts a container
     HEALTH_INTERVAL: "1",
     HEALTH_TIMEOUT: "2",
-    VERIFY_SECONDS: "1",
+    // Short, because every release of every test waits for them; load tests and benchmarks set the defaults.
+    API_IDLE_SECONDS: "0.4",
+    VERIFY_SECONDS: "0.3",
     DRAIN_SECONDS: "5",
   };
   const script = (path: string, args: string[], extra: Record<string, string>) =>

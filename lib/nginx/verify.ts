@@ -30,6 +30,6 @@ async function watch(context: Context, color: Color): Promise<void> {
     }
     if (seconds >= verifySeconds) return;
     log.progress(`healthy for ${seconds.toFixed(0)} of ${verifySeconds} s`);
-    await pause(context, 1000);
+    await pause(context, Math.min(1000, (verifySeconds - seconds) * 1000));
   }
 }

@@ -272,7 +272,7 @@ failures(
     assert.match(run.stderr, "Verification through nginx failed");
     assert.match(
       run.stderr,
-      'Expected a healthy answer by green, got one by green: HTTP 200: "{\\"status\\":\\"unhealthy',
+      'Expected a healthy response from green, got one from green: HTTP 200: "{\\"status\\":\\"unhealthy',
     );
     assert.match(run.stdout, "✓ undo: switch nginx back to blue");
     await assertBlueServes(context, ["exited"]);
@@ -287,7 +287,7 @@ failures(
     const run = await context.stack.deploy();
     await rm(blocker, { recursive: true });
     assert.is(run.exitCode, 1, run.stdall);
-    assert.match(run.stderr, "Cannot write green into the record of the active color");
+    assert.match(run.stderr, "Cannot write green to the color record");
     await assertBlueServes(context, ["exited"]);
   },
 );

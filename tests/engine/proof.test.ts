@@ -85,7 +85,7 @@ proof("the marked color is started again if it was stopped in the meantime", asy
   await stack.docker("stop", "--time", "1", `${stack.project}-api-blue`);
   const run = await stack.deploy([], { LOOP_API_CONTEXT: join(ROOT, "docs") }); // no Dockerfile
   assert.is(run.exitCode, 1, run.stdall);
-  assert.match(run.stdout, /✓ start blue again[\s\S]*✓ switch nginx back to blue[\s\S]*✓ drain green/);
+  assert.match(run.stdout, /✓ start blue[\s\S]*✓ switch nginx back to blue[\s\S]*✓ drain green/);
   await assertServes(stack, "blue", "2.0.0");
 });
 
@@ -103,7 +103,7 @@ proof("a killed deploy that had recorded its verification stands", async ({ stac
   await changeRecord(stack, { verified: true });
   const run = await stack.deploy([], { LOOP_API_CONTEXT: join(ROOT, "docs") });
   assert.is(run.exitCode, 1, run.stdall);
-  assert.match(run.stderr, "blue is marked as active, but green serves and was verified: marking it");
+  assert.match(run.stderr, "blue is marked as active, but green serves and was verified: marking green");
   await assertServes(stack, "green", "3.0.0");
   await rollBack(stack);
   await resetVersions(stack);
@@ -132,7 +132,7 @@ proof(
     await waitFor("green serves", async () => (await stack.get()).status === 200);
 
     const next = await release(stack, "4.0.0");
-    assert.match(next, "blue does not take over, so green is verified");
+    assert.match(next, "blue cannot take over, so green is verified instead");
     await assertServes(stack, "blue", "4.0.0");
     await rollBack(stack);
     await assertServes(stack, "green", "3.0.0");
@@ -174,7 +174,7 @@ proof(
     await stack.docker("start", `${stack.project}-api-green`);
     const run = await stack.deploy([], { LOOP_API_CONTEXT: join(ROOT, "docs") });
     assert.is(run.exitCode, 1, run.stdall);
-    assert.match(run.stdout, /✓ start blue again[\s\S]*✓ stop green/);
+    assert.match(run.stdout, /✓ start blue[\s\S]*✓ stop green/);
     await assertServes(stack, "blue", "2.0.0");
   },
 );
@@ -186,7 +186,7 @@ proof(
       await killAfterSwitch(stack, "rollback");
       await changeRecord(stack, { since, updated: since });
       const output = await rollBack(stack);
-      assert.match(output, "it is too old to finish: rolling back from the serving color");
+      assert.match(output, "starting a new rollback from the serving color");
       assert.match(output, "Rolled back green → blue");
       await assertServes(stack, "blue", "2.0.0");
     }

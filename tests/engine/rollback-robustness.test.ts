@@ -74,7 +74,7 @@ robustness("a rollback recreates a container whose network was removed", async (
   await stack.docker("network", "create", extra);
   await stack.docker("network", "connect", extra, standby);
   await stack.docker("network", "rm", extra);
-  assert.match(await rollBack(stack), `the network of ${standby} is gone: recreating it`);
+  assert.match(await rollBack(stack), `the network of ${standby} is gone: recreating the container`);
 });
 
 /** Kills a rollback after the step with this name. Returns the colors of the rollback. */
@@ -134,7 +134,7 @@ robustness("a build that hangs is stopped with all its processes and frees the l
   await writeFile(join(hung, "Dockerfile"), `FROM debian:trixie-slim\nRUN echo so far; ${sleep}\n`);
   const run = await stack.deploy([], { LOOP_API_CONTEXT: hung, BUILD_SECONDS: "8" });
   assert.is(run.exitCode, 1, run.stdall);
-  assert.match(run.stderr, "The build did not end within 8 s and was ended");
+  assert.match(run.stderr, "The build took longer than 8 s and was stopped");
   assert.match(run.stderr, "so far");
   assert.match(run.stderr, "or raise BUILD_SECONDS");
   assert.equal(await processesWith(`-p\0${stack.project}\0`), []);

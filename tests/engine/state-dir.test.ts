@@ -4,18 +4,17 @@ import {
   cp,
   lstat,
   mkdir,
-  mkdtemp,
   readdir,
   readFile,
   stat,
   symlink,
   writeFile,
 } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { createReleasedScratch, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { StateFileError, UsageError } from "../../lib/errors.ts";
 import { checkStateDir, openStateDir } from "../../lib/run/state-dir.ts";
 import { loadSettings, ROOT, type Settings } from "../../lib/settings.ts";
@@ -28,7 +27,7 @@ const settingsFor = (STATE_DIR: string): Settings =>
 
 const folders = suite<{ folder: string; settings: Settings }>("state folder");
 folders.before.each(async (context) => {
-  context.folder = join(await mkdtemp(join(tmpdir(), "loop-test-statedir-")), "parent/state");
+  context.folder = join(await tempFolder("statedir"), "parent/state");
   context.settings = settingsFor(context.folder);
 });
 

@@ -117,7 +117,7 @@ status("without Docker or the vault, status reports that and shows the rest", as
   const without = await readStatus(stack, { DOCKER_HOST: `unix://${stack.folder}/none.sock` });
   assert.equal([without.exitCode, without.serving, without.nginx], [1, "blue", "unknown"]);
   assert.equal([without.colors.blue.container, without.runs.length], ["unknown", 5]);
-  assert.match(without.drift.join(), /Docker failed at looking/);
+  assert.match(without.drift.join(), /Docker failed while inspecting/);
   const unmounted = await readStatus(stack, { VAULT_PATH: "/not/mounted" });
   assert.equal([unmounted.exitCode, unmounted.serving], [1, "blue"]);
   assert.match(unmounted.drift.join(), "the vault /not/mounted does not exist");

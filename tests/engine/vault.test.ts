@@ -1,9 +1,9 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { isLost, recordVault, vaultLoss } from "../../lib/release/vault.ts";
 import type { Settings } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
@@ -19,7 +19,7 @@ const finding = async (settings: Settings): Promise<string> => (await vaultLoss(
 
 /** Creates a vault and a state folder without a stack. Returns their settings. */
 async function createSettings(): Promise<Settings> {
-  const folder = await mkdtemp(join(tmpdir(), "loop-test-vault-"));
+  const folder = await tempFolder("vault");
   const [vaultPath, stateDir] = [join(folder, "vault"), join(folder, "state")];
   for (const path of [vaultPath, stateDir]) await mkdir(path);
   const historyFile = join(stateDir, "history.jsonl");
@@ -158,7 +158,7 @@ unmounted("a vault that is unmounted during a run stops it before the switch", a
   await $({ quiet: true, nothrow: true })`umount ${vault}`; // nothing is mounted if the run failed early
   assert.is(run.exitCode, 1, run.stdall);
   assert.match(run.stderr, "is empty, but earlier releases used it");
-  assert.match(run.stderr, "Undone: stop green, restore the previous image of green.");
+  assert.match(run.stderr, "Undo steps: stop green, restore the previous image of green.");
   assert.equal([names, run.stdout.includes("switch nginx")], [[], false]);
   await assertBlueServes(stack);
 });

@@ -29,7 +29,10 @@ async function createWithApi(name: string, uvicorn: string, env: Record<string, 
     file,
     `services:\n  loop-api-blue: &api\n    command: ${command}\n  loop-api-green: *api\n${overlay}`,
   );
-  Object.assign(stack.env, env, { COMPOSE_FILE: `${stack.env.COMPOSE_FILE}:${file}`, VERIFY_SECONDS: "0" });
+  Object.assign(stack.env, { API_IDLE_SECONDS: "2" }, env, {
+    COMPOSE_FILE: `${stack.env.COMPOSE_FILE}:${file}`,
+    VERIFY_SECONDS: "0",
+  });
   return stack;
 }
 

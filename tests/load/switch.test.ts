@@ -30,7 +30,11 @@ function losses(shots: readonly Shot[]): Record<string, number> {
 
 const lossless = suite<{ stack: Scratch; url: string }>("switch under load");
 lossless.before(async (context) => {
-  context.stack = await createReleasedScratch("switch", { VERIFY_SECONDS: "0", DRAIN_SECONDS: "20" });
+  context.stack = await createReleasedScratch("switch", {
+    API_IDLE_SECONDS: "2",
+    VERIFY_SECONDS: "0",
+    DRAIN_SECONDS: "20",
+  });
   context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
 });
 lossless.after(({ stack }) => stack.remove());

@@ -1,11 +1,11 @@
-import { mkdir, mkdtemp, readdir, readFile, readlink, stat, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, readFile, readlink, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { replaceFile, replaceLink } from "../../lib/util/atomic.ts";
 
-const folder = () => mkdtemp(join(tmpdir(), "loop-test-atomic-"));
+const folder = () => tempFolder("atomic");
 
 test("a file is replaced by a new one and never written in place", async () => {
   const path = join(await folder(), "state");

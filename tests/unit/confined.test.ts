@@ -1,14 +1,14 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdir, mkdtemp, readdir, readFile, realpath, rm, stat, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, readFile, realpath, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { confined } from "../../lib/util/confined.ts";
 import { suite } from "../suite.ts";
 
 const confinement = suite<{ vault: string; outside: string; folder: string }>("confined");
 confinement.before.each(async (context) => {
-  const top = await mkdtemp(join(await realpath(tmpdir()), "loop-test-confined-"));
+  const top = await realpath(await tempFolder("confined"));
   const [vault, outside] = [join(top, "vault"), join(top, "outside")];
   Object.assign(context, { vault, outside, folder: join(vault, "a/_build") });
   for (const path of [join(vault, "a/_build"), outside]) await mkdir(path, { recursive: true });

@@ -1,13 +1,13 @@
-import { appendFile, mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { appendFile, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { addToHistory, type Entry, readHistory } from "../../lib/run/history.ts";
 import { suite } from "../suite.ts";
 
 const history = suite<{ folder: string; file: string }>("history");
 history.before.each(async (context) => {
-  context.folder = await mkdtemp(join(tmpdir(), "loop-test-history-"));
+  context.folder = await tempFolder("history");
   context.file = join(context.folder, "history.jsonl");
 });
 history.after.each(({ folder }) => rm(folder, { recursive: true }));

@@ -1,9 +1,9 @@
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { waitFor } from "../../bench/testbed/scratch.ts";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { LockedError, StateFileError } from "../../lib/errors.ts";
 import { takeLock } from "../../lib/run/lock.ts";
 import { ROOT } from "../../lib/settings.ts";
@@ -11,7 +11,7 @@ import { suite } from "../suite.ts";
 
 const lock = suite<{ folder: string; file: string }>("lock");
 lock.before.each(async (context) => {
-  context.folder = await mkdtemp(join(tmpdir(), "loop-test-lock-"));
+  context.folder = await tempFolder("lock");
   context.file = join(context.folder, "_build/.active-color.lock");
 });
 lock.after.each(({ folder }) => rm(folder, { recursive: true }));

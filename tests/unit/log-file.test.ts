@@ -1,12 +1,12 @@
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { openLogFile } from "../../lib/run/log-file.ts";
 
 test("lines are appended; a file that is too large is rotated and replaces the previously rotated one", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "loop-test-logfile-"));
+  const folder = await tempFolder("logfile");
   const path = join(folder, "made/blue-green.log");
   const warnings: string[] = [];
   for (const text of ["first", "second"]) openLogFile(path, (message) => warnings.push(message))(text);

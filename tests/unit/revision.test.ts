@@ -1,11 +1,11 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { sourceRevision } from "../../lib/release/revision.ts";
 import { ROOT } from "../../lib/settings.ts";
 
@@ -13,7 +13,7 @@ const IDENTITY = ["-c", "user.name=t", "-c", "user.email=t@localhost"];
 
 /** Creates a checkout with one commit, in a folder that every user may enter. */
 async function checkout(): Promise<{ folder: string; commit: string }> {
-  const folder = await mkdtemp(join(tmpdir(), "loop-test-revision-"));
+  const folder = await tempFolder("revision");
   await chmod(folder, 0o755);
   const git = $({ quiet: true, cwd: folder });
   await writeFile(join(folder, "Dockerfile"), "FROM scratch\n");
@@ -22,7 +22,7 @@ async function checkout(): Promise<{ folder: string; commit: string }> {
 }
 
 test("the revision is the commit, with -dirty if the folder was changed; without a checkout there is none", async () => {
-  const empty = await mkdtemp(join(tmpdir(), "loop-test-revision-"));
+  const empty = await tempFolder("revision");
   assert.is(await sourceRevision(empty), undefined);
   const { folder, commit } = await checkout();
   assert.is(await sourceRevision(folder), commit);

@@ -1,8 +1,8 @@
-import { mkdir, mkdtemp, readFile, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { UsageError } from "../../lib/errors.ts";
 import { checkComposeFiles, getHostPort, loadSettings, type Needs, ROOT } from "../../lib/settings.ts";
 
@@ -31,7 +31,7 @@ test("without a settings file and with an empty environment, the documented defa
 });
 
 test("the environment overrides the file, the file overrides the defaults, and an empty value counts as unset", async () => {
-  const file = join(await mkdtemp(join(tmpdir(), "loop-test-settings-")), ".env.blue-green");
+  const file = join(await tempFolder("settings"), ".env.blue-green");
   await writeFile(file, 'NGINX_PORT=9000\nBLUE_PORT=9001\nGREEN_PORT=\nAPI_KEY="a b"\n# AUTH_PORT=1\n');
   const settings = loadSettings({ NGINX_PORT: "9002", BLUE_PORT: "" }, file);
   assert.equal([settings.nginxPort, settings.ports], [9002, { blue: 9001, green: 8085 }]);
@@ -40,7 +40,7 @@ test("the environment overrides the file, the file overrides the defaults, and a
 });
 
 test("the defaults of the state file and of nginx's name depend on the vault and the project", async () => {
-  const vault = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const vault = await tempFolder("settings");
   const settings = loadSettings({ VAULT_PATH: vault, COMPOSE_PROJECT_NAME: "second" }, NO_FILE);
   assert.is(settings.activeColorFile, join(vault, "_build/.active-color.second"));
   assert.equal(
@@ -64,7 +64,7 @@ test("each project has its own state folder, in the checkout", () => {
 });
 
 test("STATE_DIR and LOG_FILE must not be inside a folder that containers can write to, not even through a link", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const folder = await tempFolder("settings");
   const [VAULT_PATH, OAUTH_DATA_PATH, alias] = ["vault", "oauth", "alias"].map((name) =>
     join(folder, name),
   ) as [string, string, string];
@@ -104,7 +104,7 @@ function exposed(environment: Record<string, string>, needs?: Needs): string[] {
 }
 
 test("files that root runs or changes must not be there either; a rollback rejects only those that it needs", async () => {
-  const vault = await mkdtemp(join(tmpdir(), "loop-test-settings-"));
+  const vault = await tempFolder("settings");
   const [sources, composeFile] = [join(vault, "api"), join(vault, "compose.yml")];
   await mkdir(sources);
   await writeFile(composeFile, "");

@@ -1,8 +1,8 @@
-import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { appendFile, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { getInactiveColor } from "../../lib/color.ts";
 import { StateFileError } from "../../lib/errors.ts";
 import {
@@ -25,7 +25,7 @@ interface TestContext {
 
 const colors = suite<TestContext>("color");
 colors.before.each(async (testContext) => {
-  const folder = await mkdtemp(join(tmpdir(), "loop-test-color-"));
+  const folder = await tempFolder("color");
   for (const name of ["vault", "state"]) await mkdir(join(folder, name));
   const files: StateFiles = {
     recordFile: join(folder, "state/active-color"),
@@ -189,7 +189,7 @@ colors(
 );
 
 colors("marking works in a deleted working directory", async ({ files, mark }) => {
-  const gone = await mkdtemp(join(tmpdir(), "loop-test-gone-"));
+  const gone = await tempFolder("gone");
   const before = process.cwd();
   process.chdir(gone);
   await rm(gone, { recursive: true });

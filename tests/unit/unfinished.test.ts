@@ -1,9 +1,9 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { tempFolder } from "../../bench/testbed/temp.ts";
 import { isStillIntended } from "../../lib/release/unfinished.ts";
 import type { Entry } from "../../lib/run/history.ts";
 import { takeLock } from "../../lib/run/lock.ts";
@@ -60,7 +60,7 @@ test("a later run that failed before it changed or recovered anything does not c
 });
 
 test("a retry that ends early leaves the record to the next run with a new update time", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "loop-test-unfinished-"));
+  const folder = await tempFolder("unfinished");
   const file = join(folder, "lock");
   const readRecord = async () => RunRecord.parse(JSON.parse(await readFile(file, "utf8")));
   const take = () => takeLock(file, "rollback", () => undefined);

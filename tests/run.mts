@@ -1,0 +1,63 @@
+/**
+ * Runs the test files: `node --import tsx tests/run.mts [--unit | --soak] [pattern ...]`, with TEST_JOBS at a time, for
+ * TEST_FILE_SECONDS at most each. Started by node itself: the `tsx` command kills what does not end at once on a Ctrl-C.
+ */
+import { randomBytes } from "node:crypto";
+import { availableParallelism, constants } from "node:os";
+import { tempFolder } from "../bench/testbed/temp.ts";
+import { choose, listTests } from "./choose.ts";
+import { endProcesses, removeFolders, removeFromDocker } from "./leftovers.ts";
+import { runTests, summary } from "./runner.ts";
+
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+function refuse(why: string): number {
+  console.error(why);
+  return 2;
+}
+
+/** Removes what the tests have left, and tells what of it a test should have removed itself. */
+async function cleanUp(run: string): Promise<void> {
+  await endProcesses(run);
+  const left = await removeFromDocker(run);
+  if (left.length > 0) console.log(`Left by the tests, and removed: ${left.join("; ")}`);
+  const stay = await removeFolders(run);
+  if (stay.length > 0) console.log(`Cannot be removed: ${stay.join(", ")}`);
+}
+
+async function main(directory: string, args: string[]): Promise<number> {
+  const { TEST_JOBS, TEST_FILE_SECONDS, CI } = process.env;
+  // They mostly wait: for containers, and for time to pass.
+  const [jobs, limitSeconds] = [
+    Number(TEST_JOBS || availableParallelism() + 2),
+    Number(TEST_FILE_SECONDS || 900),
+  ];
+  if (!(jobs >= 1 && limitSeconds > 0)) return refuse("TEST_JOBS and TEST_FILE_SECONDS are numbers above 0.");
+  const files = choose(args, listTests(directory));
+  if (typeof files === "string") return refuse(files);
+
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {}); // a terminal that is gone
+  const interruption = new AbortController();
+  for (const name of SIGNALS) process.on(name, () => interruption.abort(name));
+  const { signal } = interruption;
+  const run = randomBytes(3).toString("hex");
+  const how = {
+    directory,
+    run,
+    output: await tempFolder("output", run),
+    jobs,
+    limitSeconds,
+    tellSeconds: process.stdout.isTTY ? 0 : 60, // elsewhere, as on CI, silence looks as if it hangs
+    strict: Boolean(CI),
+    interrupt: signal,
+    say: console.log,
+  };
+  const results = await runTests(files, how).finally(() => cleanUp(run));
+  const missing = files.length - results.length;
+  if (signal.aborted) console.log(`Interrupted by ${signal.reason}; not started: ${missing}`);
+  for (const line of summary(results)) console.log(line);
+  if (signal.aborted) return 128 + constants.signals[signal.reason as (typeof SIGNALS)[number]];
+  return results.some(({ failed }) => failed > 0) ? 1 : 0;
+}
+
+process.exitCode = await main(import.meta.dirname, process.argv.slice(2));

@@ -1,0 +1,152 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { stripVTControlCharacters } from "node:util";
+import { KINDS, type TestFile } from "./choose.ts";
+
+/** Their files measure: nothing else runs meanwhile. */
+const ALONE = ["load", "soak"];
+
+interface Result {
+  name: string;
+  passed: number;
+  failed: number;
+  skipped: number;
+  seconds: number;
+}
+
+interface How {
+  /** The folder that has the folders of test files. */
+  directory: string;
+  /** The run's id: its files get it as LOOP_TEST_RUN. */
+  run: string;
+  /** Where their output is kept while they run. */
+  output: string;
+  jobs: number;
+  limitSeconds: number;
+  /** Tells this often what runs; 0 for never. */
+  tellSeconds: number;
+  /** A skipped test is a failure. */
+  strict: boolean;
+  interrupt: AbortSignal;
+  say(line: string): void;
+}
+
+/** What uvu counted. The last of several: a file may show another's output. */
+function readTotals(output: string): { total: number; passed: number; skipped: number } | undefined {
+  const format = /^ {2}Total: +(\d+)\n {2}Passed: +(\d+)\n {2}Skipped: +(\d+)$/gm;
+  const last = [...stripVTControlCharacters(output).matchAll(format)].at(-1);
+  if (!last) return undefined;
+  const [, total = 0, passed = 0, skipped = 0] = last.map(Number);
+  return { total, passed, skipped };
+}
+
+/**
+ * Counts a file's tests; `end` says how its process ended, "" for well. With anything wrong at least one has failed:
+ * uvu ends well with no test at all, and its totals look fine in a file that crashes after them.
+ */
+export function judge(output: string, end: string, strict: boolean) {
+  const totals = readTotals(output);
+  const { total, passed, skipped } = totals ?? { total: 0, passed: 0, skipped: 0 };
+  const known = end === "exit code 1" && passed < total; // uvu's own way to say it
+  const wrong = [
+    totals && total === 0 ? "no test ran" : "",
+    known ? "" : end,
+    strict && skipped > 0 ? "a skip is a failure on CI" : "",
+  ].filter(Boolean);
+  const failed = Math.max(total - passed, wrong.length > 0 || !totals ? 1 : 0);
+  const count = failed > 0 ? `${passed} of ${total} passed` : `${total} test${total === 1 ? "" : "s"}`;
+  const told = [totals ? count : "no totals", ...(skipped > 0 ? [`${skipped} SKIPPED`] : []), ...wrong];
+  return { passed, failed, skipped, told };
+}
+
+/** SIGTERM to a whole process group, and SIGKILL to what of it is there after so many seconds. */
+export async function endGroup(pid: number, seconds: number): Promise<void> {
+  const send = (signal: NodeJS.Signals | 0): boolean => {
+    try {
+      return process.kill(-pid, signal);
+    } catch {
+      return false; // nobody is left in it
+    }
+  };
+  send("SIGTERM");
+  for (const until = performance.now() + seconds * 1000; performance.now() < until && send(0); )
+    await sleep(20);
+  send("SIGKILL");
+}
+
+async function runFile({ name, path }: TestFile, interrupted: Promise<string>, how: How): Promise<Result> {
+  const since = performance.now();
+  // Into a file, not a pipe: what a test left running would keep that open, and the run waiting.
+  const log = join(how.output, name.replace("/", "-"));
+  const descriptor = openSync(log, "a");
+  const child = spawn(process.execPath, ["--import", "tsx", path], {
+    cwd: dirname(how.directory),
+    env: { ...process.env, LOOP_TEST_RUN: how.run },
+    detached: true,
+    stdio: ["ignore", descriptor, descriptor],
+  });
+  closeSync(descriptor);
+  const exit = new Promise<string>((resolve) => {
+    child.once("error", ({ message }) => resolve(message));
+    child.once("exit", (code, signal) =>
+      resolve(signal ? `killed by ${signal}` : code ? `exit code ${code}` : ""),
+    );
+  });
+  const late = `not done within ${how.limitSeconds} s`;
+  const end = await Promise.race([exit, sleep(how.limitSeconds * 1000, late, { ref: false }), interrupted]);
+  const { aborted } = how.interrupt;
+  if (child.pid) await endGroup(child.pid, aborted ? 10 : end === late ? 5 : 0);
+
+  const output = readFileSync(log, "utf8");
+  const seconds = (performance.now() - since) / 1000;
+  const { told, ...counts } = judge(output, end, how.strict);
+  how.say(`${counts.failed > 0 ? "✗" : "✓"} ${name} (${told.join(", ")}, ${seconds.toFixed(1)} s)`);
+  if (counts.failed > 0 && !aborted) {
+    const rule = (title: string) => `──── ${title} `.padEnd(80, "─");
+    how.say(`${rule(`output of ${name}`)}\n${output.trimEnd()}\n${rule(`end of ${name}`)}`);
+  }
+  return { name, ...counts, seconds };
+}
+
+/** Runs these files, those of a kind together, and tells how each ended. Starts no more when it is interrupted. */
+export async function runTests(files: TestFile[], how: How): Promise<Result[]> {
+  const results: Result[] = [];
+  const interrupted = once(how.interrupt, "abort").then(() => `interrupted by ${how.interrupt.reason}`);
+  const running = new Map<string, number>();
+  const tell = (): void => {
+    const names = [...running].map(
+      ([name, since]) => `${name} ${Math.round((performance.now() - since) / 1000)} s`,
+    );
+    how.say(`running: ${names.join(", ")}`);
+  };
+  const telling = how.tellSeconds > 0 ? setInterval(tell, how.tellSeconds * 1000) : undefined;
+  for (const kind of KINDS) {
+    const queue = files.filter((file) => file.kind === kind).values(); // one for all: each takes the next
+    const work = async (): Promise<void> => {
+      for (const file of queue) {
+        if (how.interrupt.aborted) return;
+        running.set(file.name, performance.now());
+        results.push(await runFile(file, interrupted, how));
+        running.delete(file.name);
+      }
+    };
+    await Promise.all(Array.from({ length: ALONE.includes(kind) ? 1 : how.jobs }, work));
+  }
+  clearInterval(telling);
+  return results;
+}
+
+/** The closing lines: which files took longest, and the counts, which CI reads. */
+export function summary(results: Result[]): string[] {
+  const slowest = results.toSorted((a, b) => b.seconds - a.seconds).slice(0, 3);
+  const sum = (what: "passed" | "failed" | "skipped") =>
+    results.reduce((total, result) => total + result[what], 0);
+  const skipped = sum("skipped");
+  return [
+    `Slowest: ${slowest.map(({ name, seconds }) => `${name} ${seconds.toFixed(1)} s`).join(", ")}`,
+    `${sum("passed")} passed, ${sum("failed")} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`,
+  ];
+}

@@ -1,0 +1,348 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, cp, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { tempFolder } from "../../bench/testbed/temp.ts";
+import { ROOT } from "../../lib/settings.ts";
+import { choose, listTests } from "../choose.ts";
+import { endGroup, judge, runTests, summary } from "../runner.ts";
+
+/** What each of the files below may use; they run in the folder of their checkout. */
+const HEAD = `
+import { spawn } from "node:child_process";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+const note = (file: string, text: unknown = "") => writeFileSync(file, String(text));
+const there = async (file: string) => {
+  for (let i = 0; i < 1000 && !existsSync(file); i++) await sleep(10);
+  assert.ok(existsSync(file));
+};
+`;
+const ONE = 'test("one", () => {});';
+
+/** Runs until SIGTERM, and takes a while to take back what it did. */
+const HANGS = `setInterval(() => {}, 1000);
+process.on("SIGTERM", () => setTimeout(() => { note("taken-back", "yes"); process.exit(); }, 200));
+`;
+
+/** Fails when two that note the same run at once. */
+const alone = (noted: string) => `test("alone", async () => {
+  assert.not(existsSync("${noted}"));
+  note("${noted}");
+  await sleep(100);
+  rmSync("${noted}");
+});`;
+
+/** A checkout with the runner and these test files, and a docker that has one container of the last run. */
+async function checkout(files: Record<string, string>): Promise<string> {
+  const top = await tempFolder("run");
+  const runner = ["run.mts", "choose.ts", "leftovers.ts", "runner.ts"].map((file) => join("tests", file));
+  for (const file of [...runner, "bench/testbed/temp.ts"]) await cp(join(ROOT, file), join(top, file));
+  await symlink(join(ROOT, "node_modules"), join(top, "node_modules"));
+  await writeFile(join(top, "package.json"), '{ "type": "module" }');
+  for (const [name, text] of Object.entries(files)) {
+    const path = join(top, "tests", `${name}.test.ts`);
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(path, `${HEAD}${text}\ntest.run();\n`);
+  }
+  const docker = `#!/bin/sh
+echo "$@" >>docker-calls
+[ "$1" = ps ] && [ -f id ] && echo "c1 loop-test-$(cat id)-x-nginx nginx:1.30"
+exit 0
+`;
+  await mkdir(join(top, "bin"));
+  await writeFile(join(top, "bin/docker"), docker);
+  await chmod(join(top, "bin/docker"), 0o755);
+  return top;
+}
+
+/** Starts the command in a checkout. */
+function start(top: string, args: string[] = [], env: Record<string, string> = {}) {
+  const child = spawn(process.execPath, ["--import", "tsx", "tests/run.mts", ...args], {
+    cwd: top,
+    env: { ...process.env, PATH: `${top}/bin:${process.env.PATH}`, CI: "", ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr])
+    stream.on("data", (chunk) => {
+      output += chunk;
+    });
+  return { child, ended: once(child, "close").then(([code]) => ({ code, output })) };
+}
+
+/** A file's line, without its time. */
+const lineOf = (output: string, name: string): string =>
+  output.match(new RegExp(`^. ${name} \\(.*(?=, \\d+\\.\\d s\\)$)`, "m"))?.[0] ?? `no line in:\n${output}`;
+
+const lastLine = (output: string): string => output.trimEnd().split("\n").at(-1) ?? "";
+
+/** A process that is there, and not only waits to be asked for its exit code. */
+const lives = async (pid: number): Promise<boolean> =>
+  /\) [^ZX]/.test(await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ""));
+
+async function within(seconds: number, isSo: () => Promise<boolean>): Promise<boolean> {
+  for (const until = Date.now() + seconds * 1000; Date.now() < until; await sleep(10))
+    if (await isSo()) return true;
+  return false;
+}
+
+const file = (name: string) => ({ kind: name.split("/")[0] ?? "", name, path: name });
+const FILES = ["unit/color", "engine/rollback", "load/switch", "soak/kill", "soak/rollback-week"].map(file);
+
+function chosen(...args: string[]): string[] {
+  const files = choose(args, FILES);
+  assert.is.not(typeof files, "string", String(files));
+  return (files as typeof FILES).map(({ name }) => name);
+}
+
+function refused(...args: string[]): string {
+  const why = choose(args, FILES);
+  assert.type(why, "string");
+  return String(why);
+}
+
+test("what the command line asks for", () => {
+  assert.equal(chosen(), ["unit/color", "engine/rollback", "load/switch"]);
+  assert.equal(chosen("--unit"), ["unit/color"]);
+  assert.equal(chosen("--soak"), ["soak/kill", "soak/rollback-week"]);
+  assert.equal(chosen("rollback"), ["engine/rollback"]);
+  assert.equal(chosen("roll", "engine/", "color.test"), ["unit/color", "engine/rollback"]);
+  assert.equal(chosen("tests/load/switch.test.ts"), ["load/switch"]);
+  assert.equal(chosen("--soak", "rollback"), ["soak/rollback-week"]);
+});
+
+test("what it cannot mean is refused, with what to do", () => {
+  assert.match(refused("--watch"), /--watch\nUsage:/);
+  assert.match(refused("--unit", "--soak"), "Usage:");
+  assert.match(refused("kill"), "npm run soak -- kill");
+  assert.match(refused("rollback", "nothing"), /"nothing".*\n {2}unit\/color\n {2}engine\/rollback\n/);
+  assert.match(refused("--unit", "rollback"), 'unit has "rollback"');
+  assert.match(refused("--soak", "switch"), 'soak has "switch"');
+  assert.match(String(choose([], [])), "no test files");
+});
+
+test("a file's tests are counted, and whatever is wrong with it is at least one failure", () => {
+  const totals = (total: number, passed: number, skipped = 0) =>
+    `• \n  Total:     ${total}\n\x1b[32m  Passed:    ${passed}\x1b[39m\n  Skipped:   ${skipped}\n  Duration:  1.00ms\n`;
+  const cases: [output: string, end: string, strict: boolean, counts: number[], told: string][] = [
+    [totals(12, 12), "", true, [12, 0, 0], "12 tests"],
+    [totals(1, 1), "", false, [1, 0, 0], "1 test"],
+    [totals(12, 9), "exit code 1", false, [9, 3, 0], "9 of 12 passed"],
+    [totals(12, 11), "", false, [11, 1, 0], "11 of 12 passed"],
+    [totals(12, 12), "exit code 1", false, [12, 1, 0], "12 of 12 passed, exit code 1"],
+    [totals(12, 11), "killed by SIGKILL", false, [11, 1, 0], "11 of 12 passed, killed by SIGKILL"],
+    [totals(0, 0), "", false, [0, 1, 0], "0 of 0 passed, no test ran"],
+    ["  Total:     12\n", "", false, [0, 1, 0], "no totals"],
+    ["", "exit code 7", false, [0, 1, 0], "no totals, exit code 7"],
+    [totals(3, 3, 2), "", false, [3, 0, 2], "3 tests, 2 SKIPPED"],
+    [totals(3, 3, 2), "", true, [3, 1, 2], "3 of 3 passed, 2 SKIPPED, a skip is a failure on CI"],
+    [totals(9, 1) + totals(4, 4), "", false, [4, 0, 0], "4 tests"],
+  ];
+  for (const [output, end, strict, counts, text] of cases) {
+    const { passed, failed, skipped, told } = judge(output, end, strict);
+    assert.equal([[passed, failed, skipped], told.join(", ")], [counts, text], JSON.stringify(output));
+  }
+});
+
+test("the last lines name the slowest files and count the tests", () => {
+  const result = (name: string, seconds: number, skipped = 0) => ({
+    name,
+    seconds,
+    passed: 2,
+    failed: 1,
+    skipped,
+  });
+  const results = [result("a", 1), result("b", 30.04), result("c", 7), result("d", 3)];
+  assert.equal(summary(results), ["Slowest: b 30.0 s, c 7.0 s, d 3.0 s", "8 passed, 4 failed"]);
+  assert.is(summary([...results, result("e", 1, 2)])[1], "10 passed, 5 failed, 2 skipped");
+});
+
+test("a process group is ended with what it started, also what does not hear SIGTERM", async () => {
+  const groupOf = async (script: string): Promise<number[]> => {
+    const shell = spawn("sh", ["-c", script], { detached: true, stdio: ["ignore", "pipe", "ignore"] });
+    const [pid] = await once(shell.stdout, "data");
+    return [shell.pid ?? 0, Number(pid)];
+  };
+  const deaf = await groupOf("trap '' TERM; sleep 60 & echo $!; wait");
+  const since = performance.now();
+  await endGroup(deaf[0] ?? 0, 0.3);
+  assert.ok(performance.now() - since >= 300, "it has its time");
+  const quick = await groupOf("echo $$; exec sleep 60");
+  await endGroup(quick[0] ?? 0, 60);
+  assert.ok(performance.now() - since < 30_000, "who ends is not waited for");
+  for (const pid of [...deaf, ...quick])
+    assert.ok(await within(2, async () => !(await lives(pid))), `${pid} lives`);
+});
+
+test("no test file lies where no run looks", async () => {
+  const tests = join(ROOT, "tests");
+  const files = (await readdir(tests, { recursive: true })).filter((name) => name.endsWith(".test.ts"));
+  assert.equal(
+    listTests(tests)
+      .map(({ name }) => `${name}.test.ts`)
+      .sort(),
+    files.sort(),
+  );
+});
+
+test("files that may take long start first; one that hangs is ended in the end, and what runs is told", async () => {
+  const top = await checkout({
+    "unit/short": ONE,
+    "unit/hangs": `${HANGS} console.log("before it hangs"); ${ONE.repeat(2)}\n\n`,
+    "engine/lines": "\n\n\n",
+  });
+  await writeFile(join(top, "tests/unit/no-test.ts"), "");
+  const files = listTests(join(top, "tests"));
+  assert.equal(
+    files.map(({ name }) => name),
+    ["unit/hangs", "unit/short", "engine/lines"],
+  );
+  const said: string[] = [];
+  const results = await runTests(files.slice(0, 1), {
+    directory: join(top, "tests"),
+    run: "test",
+    output: top,
+    jobs: 2,
+    limitSeconds: 1,
+    tellSeconds: 0.2,
+    strict: false,
+    interrupt: new AbortController().signal,
+    say: (line) => said.push(line),
+  });
+  assert.is(await readFile(join(top, "taken-back"), "utf8"), "yes");
+  assert.match(said[0] ?? "", /^running: unit\/hangs \d s$/);
+  assert.match(
+    said.join("\n"),
+    /^✗ unit\/hangs \(.*not done within 1 s, \d\.\d s\)\n─+ output.*\nbefore it/m,
+  );
+  assert.equal(
+    results.map(({ failed }) => failed),
+    [1],
+  );
+  await rm(top, { recursive: true });
+});
+
+test("all files: what they end with, in which order they run, and the counts", async () => {
+  const meet = (other: string, own: string) => `test("meets", async () => {
+    note("${own}");
+    await there("${other}");
+    await sleep(50);
+    note("${own}-done");
+  });`;
+  const top = await checkout({
+    "unit/good": `${ONE} test("two", () => {});`,
+    "unit/red": `${ONE} test("broken", () => { console.error("as it was said"); assert.is(1, 2); });`,
+    "unit/crash": `${ONE} setTimeout(() => { throw new Error("after the totals"); }, 100);`,
+    "unit/dies": 'console.log("its last words"); process.kill(process.pid, "SIGKILL");',
+    "unit/skips": `${ONE} test.skip("two", () => {});`,
+    "engine/a": meet("b", "a"),
+    "engine/b": meet("a", "b"),
+    "load/x": `${alone("x")} test("last", () => assert.ok(existsSync("a-done") && existsSync("b-done")));`,
+    "load/y": alone("x"),
+    "soak/m": alone("y"),
+    "soak/n": alone("y"),
+  });
+  const [{ code, output }, soak, wrong] = await Promise.all([
+    start(top, [], { TEST_JOBS: "5", CI: "true" }).ended,
+    start(top, ["--soak"], { PATH: join(top, "none") }).ended, // without a docker
+    start(top, ["nothing"]).ended,
+  ]);
+  const lines = ["good", "red", "crash", "dies", "skips"].map((name) => lineOf(output, `unit/${name}`));
+  assert.equal(lines, [
+    "✓ unit/good (2 tests",
+    "✗ unit/red (1 of 2 passed",
+    "✗ unit/crash (1 of 1 passed, exit code 1",
+    "✗ unit/dies (no totals, killed by SIGKILL",
+    "✗ unit/skips (1 of 1 passed, 1 SKIPPED, a skip is a failure on CI",
+  ]);
+  assert.equal(
+    ["engine/a", "engine/b", "load/x", "load/y"].map((name) => lineOf(output, name)),
+    ["✓ engine/a (1 test", "✓ engine/b (1 test", "✓ load/x (2 tests", "✓ load/y (1 test"],
+    output,
+  );
+  assert.not.match(output, "soak");
+  assert.match(
+    output,
+    /^─+ output of unit\/red ─+\n• as it was said\n[\s\S]*FAIL[\s\S]*^─+ end of unit\/red ─+$/m,
+  );
+  for (const text of ["after the totals", "its last words"]) assert.match(output, text);
+  assert.match(output, /^Slowest: (load|engine|unit)\/\w+ \d+\.\d s, \S+ \d+\.\d s, \S+ \d+\.\d s$/m);
+  assert.equal([code, lastLine(output)], [1, "10 passed, 4 failed, 1 skipped"]);
+
+  assert.equal([soak.code, lastLine(soak.output)], [0, "2 passed, 0 failed"], soak.output);
+  assert.not.match(soak.output, "Left by");
+  assert.is(wrong.code, 2);
+  assert.match(wrong.output, "unit/good\n");
+  await rm(top, { recursive: true });
+});
+
+/** Interrupts a run that hangs with two processes of its own, one in a process group of its own. */
+async function interrupt(signal: NodeJS.Signals, code: number, gone = false): Promise<void> {
+  const top = await checkout({
+    "unit/hangs": `
+      const sleeper = (detached: boolean) => spawn("sleep", ["60"], { detached, stdio: "inherit" }).pid;
+      note("id", process.env.LOOP_TEST_RUN);
+      note("pids", [process.pid, sleeper(false), sleeper(true)]);
+      ${HANGS}`,
+    "unit/later": ONE,
+  });
+  const read = (name: string) => readFile(join(top, name), "utf8").catch(() => "");
+  const { child, ended } = start(top, [], { TEST_JOBS: "1" });
+  assert.ok(await within(20, async () => (await read("pids")) !== ""));
+  if (gone) for (const stream of [child.stdout, child.stderr]) stream.destroy();
+  child.kill(signal);
+  const end = await ended;
+  assert.is(end.code, code, end.output);
+  const [id, pids] = [await read("id"), await read("pids")];
+  for (const pid of pids.split(",")) assert.not(await lives(Number(pid)), `${pid} lives`);
+  assert.equal(
+    (await readdir(tmpdir())).filter((name) => name.startsWith(`loop-test-${id}`)),
+    [],
+  );
+  assert.is(await read("taken-back"), "yes");
+  assert.match(await read("docker-calls"), "rm --force --volumes c1\n");
+  await rm(top, { recursive: true });
+  if (gone) return;
+  assert.match(end.output, /^✗ unit\/hangs \(.*interrupted by SIGINT, /m);
+  assert.match(end.output, `Left by the tests, and removed: containers loop-test-${id}-x-nginx\n`);
+  assert.match(end.output, `Interrupted by SIGINT; not started: 1\n`);
+  assert.is(lastLine(end.output), "0 passed, 1 failed");
+}
+
+test("interrupted, it ends what runs, in whatever process group, and removes what that left", () =>
+  Promise.all([interrupt("SIGINT", 130), interrupt("SIGHUP", 129, true)]).then(() => undefined)); // a terminal that is gone
+
+test("what CI runs closes with the counts, also when no test has run", async () => {
+  const top = await tempFolder("ci");
+  await mkdir(join(top, "bin"));
+  await cp(join(ROOT, ".ci/run"), join(top, ".ci/run"));
+  for (const [says, last] of [
+    ["setup: no engine", "0 passed, 1 failed"],
+    ["Slowest: x\n3 passed, 1 failed, 2 skipped", "3 passed, 1 failed, 2 skipped"],
+  ]) {
+    await writeFile(
+      join(top, "bin/npm"),
+      `#!/bin/sh\necho "$CI $NO_COLOR $@"\nprintf '${says}\\n'\nexit 3\n`,
+    );
+    await chmod(join(top, "bin/npm"), 0o755);
+    const child = spawn(join(top, ".ci/run"), { env: { PATH: `${top}/bin:${process.env.PATH}` } });
+    let output = "";
+    child.stdout.on("data", (chunk) => {
+      output += chunk;
+    });
+    assert.equal(await once(child, "close"), [3, null]);
+    assert.match(output, "true 1 --silent test\n");
+    assert.is(lastLine(output), last);
+    assert.is(output.split("passed").length, 2);
+  }
+  await rm(top, { recursive: true });
+});
+
+test.run();
