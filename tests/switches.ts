@@ -18,7 +18,7 @@ export function losses(shots: readonly Shot[]): Record<string, number> {
 }
 
 /**
- * Rolls back and forth under load, `count` times (an even number), half of them after the idle color got a new address. No
+ * Rolls back and forth under load, `count` times (an even number). About halfway, the idle color gets a new address. No
  * request may fail. Blue must serve at the start.
  */
 export async function switchUnderLoad(stack: Scratch, count: number): Promise<void> {
@@ -26,7 +26,7 @@ export async function switchUnderLoad(stack: Scratch, count: number): Promise<vo
   const idle = `${stack.project}-api-green`;
   const address = () => stack.field(idle, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
   for (let i = 0; i < count; i++) {
-    if (i === count / 2) {
+    if (i === 2 * Math.floor(count / 4)) {
       // Blue serves. Green is recreated while another container has its old address.
       await stack.docker("start", idle);
       const before = await address();
