@@ -93,15 +93,15 @@ function pickFault(roll: number, daemon: boolean): Fault {
 }
 
 const REPAIRS: [RegExp, string][] = [
-  [/was killed before its end/, "found a killed run"],
+  [/was killed before it finished/, "found a killed run"],
   [/waiting for its last command/, "waited for the last command of a killed run"],
   [/the active link points .* correcting it/, "corrected the active link"],
   [/the state file .*: correcting it/i, "corrected the state file"],
   [/was never fully verified: going back/, "switched back from an unverified release"],
   [/serves, .*: verifying it|so \w+ is verified/, "verified the serving color before marking it"],
-  [/is marked as active, but .* was verified: marking it/, "marked a verified color as active"],
-  [/is too old to finish/, "did not finish an old rollback"],
-  [/it gets the traffic/, "switched traffic to the only healthy color"],
+  [/is marked as active, but .* was verified: marking/, "marked a verified color as active"],
+  [/starting a new rollback from/, "did not finish an old rollback"],
+  [/is healthy: switching nginx to it/, "switched traffic to the only healthy color"],
   [/does not run: starting it/, "started nginx or auth"],
   [
     /✓ stop (blue|green)[\s\S]*✓ clear the record of the interrupted run/,

@@ -62,9 +62,9 @@ export const shellCommand = ({ settings }: Context, args: string[]): string =>
 export const lastLines = (text: string, count: number): string =>
   text.trimEnd().split("\n").slice(-count).join("\n");
 
-/** The error for a docker command that failed. `doing` completes "Docker failed at …". */
+/** The error for a docker command that failed. `doing` completes "Docker failed while …". */
 export const dockerFailed = (output: ProcessOutput, doing: string, next: string): DockerError =>
-  new DockerError(`Docker failed at ${doing}`, { details: lastLines(output.stdall, 20), next });
+  new DockerError(`Docker failed while ${doing}`, { details: lastLines(output.stdall, 20), next });
 
 /** Throws DockerError unless the command exited with 0. */
 export function expectSuccess(output: ProcessOutput, doing: string, next: string): void {

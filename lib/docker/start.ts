@@ -89,7 +89,9 @@ export const restartContainer = (
   const restart = async (): Promise<void> => {
     let output = existing ? await act(context, args) : await recreateContainer(context, color);
     if (existing && output.exitCode !== 0 && /network \S+ not found/i.test(output.stderr)) {
-      context.log.warn(`the network of ${containerOf(context.settings, color)} is gone: recreating it`);
+      context.log.warn(
+        `the network of ${containerOf(context.settings, color)} is gone: recreating the container`,
+      );
       output = await recreateContainer(context, color);
     }
     expectStarted(color, output);

@@ -91,7 +91,7 @@ async function drain(context: Context, color: Color): Promise<void> {
     await waitForOldWorkers(context, WORKERS_END_SECONDS);
   } catch (error) {
     if (!(error instanceof DockerError)) throw error;
-    throw new StopError(`Cannot see whether ${color} is still in use, so it was not stopped`, {
+    throw new StopError(`Cannot tell whether ${color} is still in use, so it was not stopped`, {
       details: `${error.message}\n${error.details}`,
       next: `The other color serves. Once nginx answers again, run: ${settings.dockerCmd} stop ${containerOf(settings, color)}`,
     });

@@ -40,7 +40,7 @@ export async function findActive(context: Context): Promise<ActiveState> {
   }
   if (wrong.includes("file") && proof === "nothing") {
     log.warn(
-      `${observation.file ?? "no color"} is marked as active, but ${active} serves and was verified: marking it`,
+      `${observation.file ?? "no color"} is marked as active, but ${active} serves and was verified: marking ${active}`,
     );
     await markActive(context, active);
   }

@@ -43,7 +43,9 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
   const other = getInactiveColor(active);
   const leaves = proof === "leave"; // then the other color is the target of the run
   if (found.bothRun && bothRun && !unfinished)
-    log.warn(`${other} runs beside ${active}: it may have been paused, and woken by a restart`);
+    log.warn(
+      `${other} runs beside ${active}: it was probably paused, and then started by a restart of Docker`,
+    );
   if (bothRun && !leaves) await retire(inner, other);
   // Unhealthy, and the only one that runs: to discard its build, it must be stopped.
   if (unfinished && !bothRun && !state.serves && found.rescue.includes(other))
@@ -65,8 +67,10 @@ export async function finishRecovery(
   await context.change("clear the record of the interrupted run", async () => {
     lock.clearUnfinished();
     if (result) return; // that run could still write its own history entry
-    const killed = { time: since, verb, from, to, result: KILLED, message: "Killed before its end" };
-    await addToHistory(settings.historyFile, killed).catch((error) => log.warn(`no history: ${error}`));
+    const killed = { time: since, verb, from, to, result: KILLED, message: "Killed before it finished" };
+    await addToHistory(settings.historyFile, killed).catch((error) =>
+      log.warn(`the killed run could not be added to the history: ${error}`),
+    );
   });
 }
 
@@ -91,7 +95,7 @@ async function rescue(context: Context, state: ActiveState): Promise<ActiveState
   if (!healthy) return state;
   const color = healthy;
   if ((await servingColor(context)) !== color) {
-    context.log.warn(`neither color serves, and ${color} is healthy: it gets the traffic`);
+    context.log.warn(`neither color serves, but ${color} is healthy: switching nginx to it`);
     await switchNginx(context, color);
   }
   const isMarked = color === state.marked;

@@ -16,7 +16,7 @@ function undoFailed(worse: unknown, first: string): ToolError {
   }
   const { message, details, next } =
     worse instanceof ToolError ? worse : { message: String(worse), details: "", next: "" };
-  return new NotBackError(`The release could not be undone completely: ${message}`, {
+  return new NotBackError(`The run could not be undone completely: ${message}`, {
     details: [details, during].filter(Boolean).join("\n"),
     next: `${next} Then run this again: it repairs what is left.`.trim(),
   });
@@ -44,7 +44,7 @@ export async function undo(
     throw undoFailed(worse, error instanceof Error ? error.message : String(error));
   }
   if (error instanceof ToolError)
-    error.details = [error.details, `Undone: ${undone.join(", ")}.`].filter(Boolean).join("\n");
+    error.details = [error.details, `Undo steps: ${undone.join(", ")}.`].filter(Boolean).join("\n");
   throw error;
 }
 
@@ -54,9 +54,12 @@ export async function undo(
  */
 export async function takeTrafficBack(context: Context, from: ActiveState, other: Color): Promise<void> {
   if (!from.serves && (await servingColor(context)) === other) {
-    throw new NotBackError(`Neither color served before; ${other} keeps serving but is not marked active`, {
-      next: "Fix the cause and run this again: the serving color is marked once it is verified in full.",
-    });
+    throw new NotBackError(
+      `Neither color served before; ${other} keeps serving, but is not marked as active`,
+      {
+        next: "Fix the cause and run this again: the serving color is marked once it is verified in full.",
+      },
+    );
   }
   await switchBack(context, from);
   await drainNginx(context, other);

@@ -52,7 +52,9 @@ export async function isRepeatedRollback(
   const runs = await readHistory(settings.historyFile);
   const intended = isStillIntended(interrupted, runs, Date.now(), silence(settings));
   if (!intended)
-    log.warn(`${howItEnded(interrupted)}; it is too old to finish: rolling back from the serving color`);
+    log.warn(
+      `${howItEnded(interrupted)}; that was too long ago, or another run changed something since: starting a new rollback from the serving color`,
+    );
   return intended;
 }
 

@@ -34,7 +34,7 @@ export type RunRecord = Infer<typeof RunRecord>;
 
 /** How a run ended that left something to repair, in words. */
 export const howItEnded = ({ verb, since, result }: RunRecord): string =>
-  `the ${verb} of ${since} ${result ? `ended with ${result}` : "was killed before its end"}`;
+  `the ${verb} of ${since} ${result ? `ended with ${result}` : "was killed before it finished"}`;
 
 /** The record in a lock file; undefined when the last run came to its end, or there was none. Never throws. */
 export function readRunRecord(file: string): RunRecord | undefined {

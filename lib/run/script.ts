@@ -19,7 +19,7 @@ function onSignals(log: Log): AbortSignal {
       log.warn(
         interruption.signal.aborted
           ? `${signal}: already ending`
-          : `${signal}: ending as soon as nothing is left half done`,
+          : `${signal}: ending after the current step; unfinished work is undone first`,
       );
       interruption.abort(new InterruptedError(signal));
     });

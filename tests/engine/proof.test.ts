@@ -103,7 +103,7 @@ proof("a deploy that had recorded its verification stands", async ({ stack }) =>
   await rewrite(stack, { verified: true });
   const run = await stack.deploy([], { LOOP_API_CONTEXT: join(ROOT, "docs") });
   assert.is(run.exitCode, 1, run.stdall);
-  assert.match(run.stderr, "blue is marked as active, but green serves and was verified: marking it");
+  assert.match(run.stderr, "blue is marked as active, but green serves and was verified: marking green");
   await serves(stack, "green", "3.0.0");
   await goBack(stack);
   await asAtTheStart(stack);
@@ -186,7 +186,7 @@ proof(
       await cutOff(stack, "rollback");
       await rewrite(stack, { since, updated: since });
       const output = await goBack(stack);
-      assert.match(output, "it is too old to finish: rolling back from the serving color");
+      assert.match(output, "starting a new rollback from the serving color");
       assert.match(output, "Rolled back green → blue");
       await serves(stack, "blue", "2.0.0");
     }

@@ -71,7 +71,7 @@ wayBack("does without a network that was removed: the container is made anew", a
   await stack.docker("network", "create", extra);
   await stack.docker("network", "connect", extra, standby);
   await stack.docker("network", "rm", extra);
-  assert.match(await goesBack(stack), `the network of ${standby} is gone: recreating it`);
+  assert.match(await goesBack(stack), `the network of ${standby} is gone: recreating the container`);
 });
 
 /** Kills a rollback once it has passed a step with this name; gives where it came from and where it went to. */

@@ -72,7 +72,10 @@ standby(
     await stack.docker("unpause", `${stack.project}-api-green`);
     const run = await stack.rollback();
     assert.is(run.exitCode, 0, run.stdall);
-    assert.match(run.stderr, "green runs beside blue: it may have been paused, and woken by a restart");
+    assert.match(
+      run.stderr,
+      "green runs beside blue: it was probably paused, and then started by a restart of Docker",
+    );
     assert.equal(await states(stack), ["paused", "running"]);
   },
 );

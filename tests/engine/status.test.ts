@@ -111,7 +111,7 @@ status("without Docker, or the vault, it says so and tells the rest", async ({ s
   const without = await json(stack, { DOCKER_HOST: `unix://${stack.folder}/none.sock` });
   assert.equal([without.exitCode, without.serving, without.nginx], [1, "blue", "unknown"]);
   assert.equal([without.colors.blue.container, without.runs.length], ["unknown", 5]);
-  assert.match(without.drift.join(), /Docker failed at looking/);
+  assert.match(without.drift.join(), /Docker failed while inspecting/);
   const unmounted = await json(stack, { VAULT_PATH: "/not/mounted" });
   assert.equal([unmounted.exitCode, unmounted.serving], [1, "blue"]);
   assert.match(unmounted.drift.join(), "the vault /not/mounted does not exist");

@@ -67,7 +67,7 @@ night("a failure explains itself on stderr, and stdout stays empty with --quiet"
   assert.is(run.exitCode, 1);
   assert.is(run.stdout, "");
   assert.match(run.stderr, "Health check failed, rollback not performed");
-  assert.match(run.stderr, "Undone: stop green, restore the previous image of green.");
+  assert.match(run.stderr, "Undo steps: stop green, restore the previous image of green.");
   await blueServes(stack);
 });
 

@@ -156,7 +156,7 @@ unmounted("that goes during a run stops it before the switch", async ({ stack, v
   await $({ quiet: true, nothrow: true })`umount ${vault}`; // a run that failed early has not mounted it
   assert.is(run.exitCode, 1, run.stdall);
   assert.match(run.stderr, "is empty, but earlier releases used it");
-  assert.match(run.stderr, "Undone: stop green, restore the previous image of green.");
+  assert.match(run.stderr, "Undo steps: stop green, restore the previous image of green.");
   assert.equal([names, run.stdout.includes("switch nginx")], [[], false]);
   await blueServes(stack);
 });
