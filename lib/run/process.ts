@@ -76,6 +76,13 @@ export async function inheritorsOf(file: string): Promise<number[]> {
   return pids.filter((_, i) => opened[i] === path);
 }
 
+/** The process that listens on a TCP port, in words; undefined when lsof is missing or sees none. */
+export async function listenerByLsof(port: number): Promise<string | undefined> {
+  const listed = await ask("lsof", "-nP", `-iTCP:${port}`, "-sTCP:LISTEN", "-F", "pc");
+  const [, pid, command] = listed?.match(/^p(\d+)\nc(.*)$/m) ?? [];
+  return pid && `the process ${command} (pid ${pid})`;
+}
+
 /** Is a process outside any container? A process in a container has a second pid there. Only a Linux host sees those. */
 export async function isOfThisHost(pid: number): Promise<boolean> {
   if (!(await hasProc())) return exists(pid);
