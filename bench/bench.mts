@@ -15,7 +15,7 @@ import { type Outcome, type OwnTimes, quantile, type Switch } from "./figures.ts
 import { ownTable, PAUSE_MS, partsTable, picture, saturationTable, table } from "./report.ts";
 import { CONNECTIONS, type Saturation, saturate } from "./saturation.ts";
 import { type Load, type Mix, startLoad } from "./testbed/load.ts";
-import { createScratch, ownersFile, type Scratch, waitFor } from "./testbed/scratch.ts";
+import { addVaultFile, createScratch, type Scratch, waitFor } from "./testbed/scratch.ts";
 
 const HELP = `Measures releases and nginx, on separate stacks, and writes docs/bench.md, docs/bench.svg and the tables in
 README.md.
@@ -62,7 +62,7 @@ async function firstAnswer(
 }
 
 const servingColor = async (stack: Scratch): Promise<Color> =>
-  (await stack.front()).color === "blue" ? "blue" : "green";
+  (await stack.get()).color === "blue" ? "blue" : "green";
 
 const took = (run: ProcessOutput, step: string): number =>
   Number(run.stdout.match(new RegExp(`✓ ${step}.*\\((.*) s\\)`))?.[1]);
@@ -98,7 +98,7 @@ const thisTool: Contender = async (stack, load, version) => {
 
 /** Asks over a new connection each time, until the color answers; tells when that was, by the load's clock. */
 async function firstFreshAnswer(stack: Scratch, load: Load, color: Color): Promise<number> {
-  while ((await stack.front()).color !== color) await sleep(5);
+  while ((await stack.get()).color !== color) await sleep(5);
   return load.now();
 }
 
@@ -153,9 +153,9 @@ async function ownTimes(): Promise<OwnTimes> {
   const stack = await createScratch("bench");
   try {
     Object.assign(stack.env, { API_IDLE_SECONDS: "2", VERIFY_SECONDS: "1", DRAIN_SECONDS: "30" });
-    await ownersFile(stack);
+    await addVaultFile(stack);
     expectDone(await stack.compose("up", "-d"));
-    await waitFor("blue serves", async () => (await stack.front()).status === 200);
+    await waitFor("blue serves", async () => (await stack.get()).status === 200);
     return await measureOwnTimes(stack);
   } finally {
     await stack.remove();
@@ -233,10 +233,7 @@ const recipe: Contender = async (stack, load, version) => {
   const next = getInactiveColor(old);
   Object.assign(stack.env, await stack.apiVersion(version));
   expectDone(await stack.compose("up", "-d", "--build", "--no-deps", `loop-api-${next}`));
-  await waitFor(
-    `${next} is healthy`,
-    async () => (await stack.front(`/_loop/${next}/health`)).status === 200,
-  );
+  await waitFor(`${next} is healthy`, async () => (await stack.get(`/_loop/${next}/health`)).status === 200);
   const link = join(stack.folder, "nginx/active-upstream.conf");
   await symlink(`${next}-upstream.conf`, `${link}.new`);
   const command = load.now();
@@ -286,9 +283,9 @@ async function compete(
     // The recipe asks nginx whether it reaches the new color, too: it needs the key that a run would have made.
     const key = await newKeyFile({ nginxFolder: join(stack.folder, "nginx") });
     if (key) await writeFile(key.file, key.content);
-    await ownersFile(stack);
+    await addVaultFile(stack);
     expectDone(await stack.compose("up", "-d"));
-    await waitFor("blue serves", async () => (await stack.front()).status === 200);
+    await waitFor("blue serves", async () => (await stack.get()).status === 200);
     const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, MIX);
     await sleep(steadySeconds * 1000);
     const steady = load.now();

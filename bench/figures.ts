@@ -1,37 +1,37 @@
 import type { Shot } from "./testbed/load.ts";
 
-/** One switch of a contender, in ms since its load began. */
+/** One switch of a contender, in ms since its load started. */
 export interface Switch {
-  /** The command that moves traffic was given: the link was swapped, or Compose was called. */
+  /** When the switch was requested: the link was swapped, or Compose was called. */
   command: number;
-  /** The first answer by the new build had arrived. */
+  /** When the first response from the new build had arrived. */
   firstAnswer: number;
-  /** The old container was told to stop, and had stopped. */
+  /** When the stop of the old container began, and when it had stopped. */
   stop: number;
   stopped: number;
-  /** What the step that moves the traffic took, where there is one. */
+  /** The duration of the step that moves the traffic, if there is one. */
   step?: number;
 }
 
-/** How long this tool's own work takes when nothing else is going on: medians of a few runs, in ms. */
+/** The duration of this tool's own work without load: medians of a few runs, in ms. */
 export interface OwnTimes {
-  /** A deploy, less build, container start, the API's own boot and VERIFY_SECONDS. */
+  /** A deploy, without the build, the container start, the API's boot and VERIFY_SECONDS. */
   deploy: number;
-  /** A rollback to a stopped container, from the command to the first new answer, less the API's own boot. */
+  /** A rollback to a stopped color, from the command to its first response, without the API's boot. */
   rollback: number;
-  /** A rollback to a paused color, from the command to the first new answer, the interpreter included. */
+  /** A rollback to a paused color, from the command to its first response, including the start of Node. */
   warmRollback: number;
-  /** From the swap of the link to the first new answer. */
+  /** From the swap of the link to the first response from the new color. */
   switch: number;
-  /** What those above are made of, by name. */
+  /** The parts of the durations above, by name. */
   parts: Readonly<Record<string, number>>;
 }
 
-/** What a contender did to the same load. */
+/** How the load fared with one contender. */
 export interface Outcome {
   name: string;
   shots: readonly Shot[];
-  /** The steady time before the first switch, in ms. */
+  /** The time under load before the first switch, in ms. */
   steady: number;
   switches: readonly Switch[];
 }
@@ -41,17 +41,17 @@ export interface Figures {
   failures: Record<string, number>;
   failed: number;
   failedPerSwitch: number;
-  /** The longest time without a successful quick answer, in ms: the one in switches, and the one outside them. */
+  /** The longest time without a successful quick response, in ms: in switches, and outside them. */
   longestGap: [number, number];
   p50Steady: number;
   p99Steady: number;
   p50Switch: number;
   p99Switch: number;
-  /** Milliseconds from the command to the first new answer: the median and the worst. */
+  /** Milliseconds from the command to the first response from the new build: median and maximum. */
   firstAnswer: [number, number];
 }
 
-/** The value below which a share of the sorted values lies; NaN for none. */
+/** The value below which this share of the values lies; NaN if there are no values. */
 export function quantile(values: readonly number[], share: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
@@ -59,7 +59,7 @@ export function quantile(values: readonly number[], share: number): number {
 
 const isQuick = ({ kind }: Shot): boolean => kind === "post" || kind === "get";
 
-/** Counts and times of one contender. "In switches" is from each command to half a second after the old one's stop. */
+/** Counts and times of one contender. A switch lasts from its command until 0.5 s after the old container has stopped. */
 export function figuresOf({ shots, steady, switches }: Outcome): Figures {
   const failures: Record<string, number> = {};
   for (const { kind, failure } of shots) {

@@ -5,8 +5,8 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { $ } from "zx/core";
 import { ROOT } from "../lib/settings.ts";
-import { type Run, startRun, type Verb } from "./testbed/killed.ts";
 import { type Load, startLoad } from "./testbed/load.ts";
+import { type Run, startRun, type Verb } from "./testbed/run.ts";
 import { createScratch, type Scratch, waitFor } from "./testbed/scratch.ts";
 
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
@@ -143,9 +143,9 @@ async function strike(stack: Scratch, run: Run, fault: Fault): Promise<void> {
 }
 
 async function disagreement(stack: Scratch): Promise<string | undefined> {
-  const { status, color } = await stack.front();
+  const { status, color } = await stack.get();
   const link = await readlink(join(stack.folder, "nginx/active-upstream.conf"));
-  const seen = { status, running: await stack.running(), marked: (await stack.marked()).trim(), link };
+  const seen = { status, running: await stack.running(), marked: (await stack.readStateFile()).trim(), link };
   const wanted = { status: 200, running: [color], marked: color, link: `${color}-upstream.conf` };
   return JSON.stringify(seen) === JSON.stringify(wanted) ? undefined : JSON.stringify(seen);
 }
@@ -212,7 +212,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
       const below = await readdir(vault);
       const run = startRun(stack, verb, { ...context, ...(sick ? SICK : {}) });
       if (sick) {
-        await run.passed("switch nginx").catch(() => undefined);
+        await run.waitForStep("switch nginx").catch(() => undefined);
         await Promise.race([sleep(chance * 3000), run.ended]);
       } else await Promise.race([sleep(moment), run.ended]);
       if (gone && chance >= 0.5) await quiet`umount -l ${vault}`;
@@ -283,7 +283,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
   /** When nginx answers well again, by the load's clock: from then on nothing may be lost. */
   async function firstAnswer(since: Load): Promise<number> {
     for (let i = 0; i < 1200; i++) {
-      if ((await stack.front().catch(() => undefined))?.status === 200) break;
+      if ((await stack.get().catch(() => undefined))?.status === 200) break;
       await sleep(100);
     }
     return since.now();
@@ -291,7 +291,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
 
   async function answers(): Promise<boolean> {
     for (let i = 0; i < 20; i++) {
-      if ((await stack.front().catch(() => undefined))?.status === 200) return true;
+      if ((await stack.get().catch(() => undefined))?.status === 200) return true;
       await sleep(500);
     }
     return false;
@@ -307,7 +307,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
     const { exitCode, output } = await run.ended;
     report.plainRuns++;
     await learn(run.steps);
-    const active = (await stack.marked()).trim();
+    const active = (await stack.readStateFile()).trim();
     if (!verified.has(await stack.field(`${stack.project}-api-${active}`, "{{.Image}}"))) {
       report.unverified.push(`${active} after a ${verb}:\n${output}`);
       say(`an unverified build was kept: ${active}\n${output}`);

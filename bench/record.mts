@@ -6,13 +6,13 @@ import { $ } from "zx/core";
 import { ROOT } from "../lib/settings.ts";
 import { createScratch } from "./testbed/scratch.ts";
 
-// Records what a release prints on a terminal, with the times that it really took, as docs/deploy.svg.
+// Records the terminal output of a real release, with its real durations, as docs/deploy.svg.
 
 const COMMAND = "npx tsx scripts/deploy-blue-green.mts";
 const [SIZE, ROW, PADDING, COLUMNS] = [13, 20, 18, 110];
 const FILLS: Readonly<Record<string, string>> = { "31": "#ff7b86", "32": "#57d27c", "33": "#ffc857" };
 
-/** What is left to read on a terminal: a live line that was written over is gone. */
+/** The lines that remain on the terminal, without live lines that were overwritten. */
 const lastlyShown = (output: string): string[] =>
   output
     .replaceAll("\r\n", "\n")
@@ -23,17 +23,17 @@ const lastlyShown = (output: string): string[] =>
 const escaped = (text: string): string =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-/** Colored words, as the terminal was told to show them; what else it was told is left out. */
+/** Converts the terminal's color codes to SVG and removes all other control codes. */
 const painted = (line: string): string =>
   stripVTControlCharacters(
     escaped(line).replace(
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: this matches terminal color codes
       /\u001b\[(3[123])m(.*?)\u001b\[39m/g,
       (_, code: string, text: string) => `<tspan fill="${FILLS[code]}">${text}</tspan>`,
     ),
   );
 
-/** Lines that are too long for the picture go on in the next row, as on a terminal. */
+/** Wraps lines that are too long for the picture, as a terminal does. */
 const wrapped = (line: string): string[] =>
   stripVTControlCharacters(line).length <= COLUMNS
     ? [painted(line)]
@@ -62,7 +62,7 @@ try {
   const recorded = await $({
     quiet: true,
     cwd: ROOT,
-    // What npx says and draws is not the tool's.
+    // Hides npx's own messages and progress bar.
     env: { ...env, ...context, TERM: "xterm", npm_config_loglevel: "error", npm_config_progress: "false" },
   })`script --quiet --return --command ${COMMAND} /dev/null`;
   await writeFile(

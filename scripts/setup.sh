@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Makes this machine able to run the scripts: npm packages, a Docker Engine with Compose v2, base images.
-# Idempotent, and under a second when nothing is missing. Not used on the NAS: DSM brings its own engine.
+# Installs what the scripts need: npm packages, a Docker Engine with Compose v2, base images.
+# Idempotent; takes less than a second if nothing is missing. Not used on the NAS: DSM has its own engine.
 #
-# An engine that answers is used as it is and never reconfigured. Only on Debian or Ubuntu, as root,
-# is a missing one installed; everywhere else this says what to install and stops.
+# A running engine is used and never reconfigured. A missing one is installed only on Debian or Ubuntu, as root;
+# on other systems this script prints what to install and exits.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-api_base_image=debian:trixie-slim # the FROM of both Dockerfiles under examples/
-# As the scripts do: the environment over .env.blue-green over the default. Read as text, never run.
+api_base_image=debian:trixie-slim # the base image of both Dockerfiles in examples/
+# As in the scripts, the environment overrides .env.blue-green, which overrides the default. The file is never executed.
 setting() {
   local value=${!1:-}
   [ -n "$value" ] || value=$(sed -nE "s/^$1=[\"']?([^\"'#]*[^\"'# ]).*/\1/p" .env.blue-green 2>/dev/null | tail -1) || true
@@ -29,7 +29,7 @@ scratch() { work=${work:-$(mktemp -d)}; }
 can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && grep -qE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release; }
 
 apt_install() {
-  say "installing from the distribution's packages: $*"
+  say "installing the system packages $*"
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
@@ -37,7 +37,7 @@ apt_install() {
 npm_packages() {
   node -e 'const [a, b, c] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && (b > 18 || (b === 18 && c > 0))) ? 0 : 1)' ||
     fail "Node $(node --version) is too old. Install Node 20.18.1 or newer, then run this again."
-  # npm writes this file last, so an install that was cut off is done again.
+  # npm writes this file last, so an interrupted install is repeated.
   [ node_modules/.package-lock.json -nt package-lock.json ] && return
   say 'installing the npm packages (npm ci)'
   npm ci --no-audit --no-fund --loglevel=error
@@ -48,15 +48,15 @@ engine_answers() { "$docker" version --format '{{.Server.Version}}' >/dev/null 2
 
 engine() {
   engine_answers && return
-  [ -z "${DOCKER_HOST:-}" ] || fail "no engine answers at DOCKER_HOST=$DOCKER_HOST. Start it, or unset DOCKER_HOST."
-  can_install || fail "no Docker Engine answers '$docker version'. Install or start Docker (20.10 or newer, with Compose v2 from 2.20: https://docs.docker.com/engine/install/), make sure that this user may use it, then run this again."
+  [ -z "${DOCKER_HOST:-}" ] || fail "the Docker Engine at DOCKER_HOST=$DOCKER_HOST does not respond. Start it, or unset DOCKER_HOST."
+  can_install || fail "'$docker version' cannot reach a Docker Engine. Install or start Docker 20.10 or newer with Compose 2.20 or newer (https://docs.docker.com/engine/install/), make sure that this user can access it, then run this again."
   command -v dockerd >/dev/null || apt_install docker.io iptables
   engine_answers && return
   say 'starting the Docker Engine'
   if [ -d /run/systemd/system ]; then
     systemctl start docker
   else
-    # A pid file that outlived its process (a machine that was cut off) would keep dockerd from starting.
+    # Stale pid files, left by a power cut, would prevent dockerd from starting.
     pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid /run/docker/containerd/containerd.pid
     setsid nohup dockerd >/var/log/dockerd.log 2>&1 </dev/null &
   fi
@@ -64,7 +64,7 @@ engine() {
     engine_answers && return
     sleep 0.25
   done
-  fail 'the Docker Engine did not come up within 30 s: see /var/log/dockerd.log or journalctl -u docker.'
+  fail 'the Docker Engine did not start within 30 s: see /var/log/dockerd.log or journalctl -u docker.'
 }
 
 compose_answers() { "$docker" compose version --short 2>/dev/null | grep -qE '^v?([2-9]|[1-9][0-9])\.'; }
@@ -72,7 +72,7 @@ compose_answers() { "$docker" compose version --short 2>/dev/null | grep -qE '^v
 compose() {
   compose_answers && return
   can_install || fail "'$docker compose' is missing. Install Compose v2, 2.20 or newer: https://docs.docker.com/compose/install/linux/"
-  apt-get update -qq # with empty lists nothing below is found
+  apt-get update -qq # without package lists, nothing below is found
   if apt-cache show docker-compose-v2 >/dev/null 2>&1; then # Ubuntu
     apt_install docker-compose-v2
   elif apt-cache policy docker-compose | grep -qE 'Candidate: (2|[3-9])'; then # Debian 13 and newer
@@ -80,17 +80,17 @@ compose() {
   else
     compose_from_newer_debian
   fi
-  compose_answers || fail "'$docker compose' still does not answer after the install."
+  compose_answers || fail "'$docker compose' still does not work after the installation."
 }
 
-# The mirror that this system's own apt uses; empty elsewhere than on Debian, where debootstrap takes its default.
+# Prints the mirror that this system's apt uses; empty on systems other than Debian, where debootstrap uses its default.
 debian_mirror() {
   apt-get indextargets --format '$(SITE) $(LABEL) $(CODENAME)' 'Created-By: Packages' |
     awk '$2 == "Debian" && $3 !~ /-/ { print $1; exit }'
 }
 
-# Debian 12 carries Compose v1 only. The newer package is one static file, so it is unpacked beside the
-# system's packages instead of mixing two releases on the owner's machine.
+# Debian 12 has Compose v1 only. The newer package contains one static binary, which is unpacked outside of the
+# package system, so that the machine does not mix packages of two releases.
 compose_from_newer_debian() {
   local plugins=/usr/local/lib/docker/cli-plugins apt
   [ -n "$(debian_mirror)" ] || fail "this system has no Compose v2 package. Install it, 2.20 or newer: https://docs.docker.com/compose/install/linux/"
@@ -111,7 +111,7 @@ has_image() { "$docker" image inspect "$1" >/dev/null 2>&1; }
 pull() {
   say "pulling $1"
   "$docker" pull --quiet "$1" >/dev/null 2>&1 && return
-  say "no registry gave $1"
+  say "cannot pull $1 from a registry"
   return 1
 }
 
@@ -121,18 +121,18 @@ base_images() {
 }
 
 debian_base() {
-  can_install || fail "$api_base_image can be neither pulled nor built here. Make a registry reachable, or 'docker load' the image."
+  can_install || fail "$api_base_image can be neither pulled nor built on this system. Provide access to a registry, or load the image with 'docker load'."
   command -v debootstrap >/dev/null || apt_install debootstrap debian-archive-keyring
   say "building $api_base_image from Debian packages (debootstrap, about a minute)"
   scratch
-  # shellcheck disable=SC2046 # no mirror, no argument
+  # shellcheck disable=SC2046 # no argument if there is no mirror
   debootstrap --variant=minbase --include=ca-certificates trixie "$work/trixie" $(debian_mirror) >"$work/debootstrap.log" 2>&1 ||
     fail "debootstrap failed: $(tail -20 "$work/debootstrap.log")"
   rm -rf "$work"/trixie/var/cache/apt/archives/*.deb
   tar -C "$work/trixie" -c . | "$docker" import --change 'CMD ["bash"]' - "$api_base_image" >/dev/null
 }
 
-# keepalive_min_timeout and the run-time resolver need nginx 1.29.7 or newer: that is in Debian testing.
+# keepalive_min_timeout and `resolve` require nginx 1.29.7 or newer, which is in Debian testing.
 nginx_from_debian() {
   has_image "$api_base_image" || debian_base
   say "building $nginx_image from Debian testing's nginx package"
@@ -148,7 +148,7 @@ RUN for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
 STOPSIGNAL SIGQUIT
 CMD ["nginx", "-g", "daemon off;"]
 DOCKERFILE
-  "$docker" build -t "$nginx_image" "$work/nginx" >"$work/build.log" 2>&1 || fail "the build failed: $(tail -20 "$work/build.log")"
+  "$docker" build -t "$nginx_image" "$work/nginx" >"$work/build.log" 2>&1 || fail "the build of $nginx_image failed: $(tail -20 "$work/build.log")"
 }
 
 npm_packages

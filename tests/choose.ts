@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** The folders of test files, in the order they run. */
+/** The folders of test files, in the order in which they run. */
 export const KINDS = ["unit", "engine", "load", "soak"];
 
 const SELECTED: Record<string, string[]> = {
@@ -14,14 +14,14 @@ const ENDING = ".test.ts";
 
 export interface TestFile {
   kind: string;
-  /** As it is shown: engine/rollback. */
+  /** The displayed name, such as engine/rollback. */
   name: string;
   path: string;
 }
 
 const linesOf = (path: string): number => readFileSync(path, "utf8").split("\n").length;
 
-/** All test files, in the order to start them: of a kind the longest first, a guess at what takes longest. */
+/** All test files, in the order in which they start. Within a kind, the longest file starts first: it probably takes longest. */
 export const listTests = (directory: string): TestFile[] =>
   KINDS.flatMap((kind) => {
     const folder = join(directory, kind);
@@ -32,7 +32,7 @@ export const listTests = (directory: string): TestFile[] =>
       .sort((a, b) => b.lines - a.lines);
   });
 
-/** Those that the command line asks for; a text when it is wrong. */
+/** Returns the test files that the command line selects, or an error message. */
 export function choose(args: string[], all: TestFile[]): TestFile[] | string {
   const options = args.filter((arg) => arg.startsWith("-"));
   const kinds = options.length > 1 ? undefined : SELECTED[options[0] ?? ""];
@@ -40,7 +40,7 @@ export function choose(args: string[], all: TestFile[]): TestFile[] | string {
     return `Not understood: ${options.join(" ")}\nUsage: tests/run.mts [--unit | --soak] [pattern ...]`;
   const patterns = args
     .filter((arg) => !arg.startsWith("-"))
-    .map((arg) => arg.replace(/^(\.\/)?tests\//, "")); // as a shell completes it
+    .map((arg) => arg.replace(/^(\.\/)?tests\//, "")); // paths from shell completion
   const matching = (pattern: string) => all.filter(({ name }) => (name + ENDING).includes(pattern));
   const wanted = all.filter(({ kind }) => kinds.includes(kind));
 

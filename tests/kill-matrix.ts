@@ -2,12 +2,12 @@ import { readlink } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
-import { locked, startRun, type Verb } from "../bench/testbed/killed.ts";
 import { type Load, type Shot, startLoad } from "../bench/testbed/load.ts";
+import { startRun, type Verb, waitForLock } from "../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../bench/testbed/scratch.ts";
 import { SIGNALS } from "../lib/errors.ts";
 
-/** The delay of a kill, in ms, after the beginning of its step, which is the end of the step before. */
+/** The ms between the start of a step, which is the end of the previous one, and the kill. */
 const INTO_STEP_MS = 30;
 
 /** The signals that a run is killed with. */
@@ -17,59 +17,59 @@ export type Kill = (typeof KILLS)[number];
 const lost = (shots: readonly Shot[]): string[] =>
   shots.flatMap(({ kind, failure }) => (failure ? [`${kind}: ${failure}`] : []));
 
-async function expectAgreement(stack: Scratch): Promise<void> {
-  const { status, color } = await stack.front();
+async function assertAgreement(stack: Scratch): Promise<void> {
+  const { status, color } = await stack.get();
   const link = await readlink(join(stack.folder, "nginx/active-upstream.conf"));
   assert.equal(
-    { status, running: await stack.running(), marked: await stack.marked(), link },
+    { status, running: await stack.running(), marked: await stack.readStateFile(), link },
     { status: 200, running: [color], marked: `${color}\n`, link: `${color}-upstream.conf` },
   );
 }
 
-async function plainRun(stack: Scratch, verb: Verb): Promise<string[]> {
+async function runToEnd(stack: Scratch, verb: Verb): Promise<string[]> {
   const run = startRun(stack, verb);
   const { exitCode, output } = await run.ended;
   assert.is(exitCode, 0, output);
-  await expectAgreement(stack);
+  await assertAgreement(stack);
   return [...run.steps];
 }
 
-/** Kills a run of `verb` in the step after `done` steps, checks what was promised, and lets the next run repair it. */
+/** Kills a run after `done` of its steps. Checks that no request was lost and that the next run repairs everything. */
 async function killAt(stack: Scratch, load: Load, verb: Verb, done: number, kill: Kill): Promise<void> {
-  const [before, sent] = [(await stack.front()).color, load.shots.length];
+  const [before, sent] = [(await stack.get()).color, load.shots.length];
   const since = Date.now();
   const run = startRun(stack, verb);
-  await Promise.race([done === 0 ? locked(stack, since) : run.reached(done), run.ended]);
+  await Promise.race([done === 0 ? waitForLock(stack, since) : run.waitForSteps(done), run.ended]);
   await sleep(INTO_STEP_MS);
   run.kill(kill);
   const { exitCode, signal, output } = await run.ended;
   const at = `${verb}, ${kill} after "${run.steps[done - 1] ?? "the lock"}"\n${output}`;
 
-  assert.is((await stack.front()).status, 200, at);
-  assert.match(await stack.marked(), /^(blue|green)\n$/, at);
+  assert.is((await stack.get()).status, 200, at);
+  assert.match(await stack.readStateFile(), /^(blue|green)\n$/, at);
   if (kill !== "SIGKILL") {
     assert.is(signal, null, at);
     const stands = run.steps.some((step) => step.startsWith("mark"));
     assert.is(exitCode, output.includes(`${kill}: ending`) ? SIGNALS[kill] : 0, at);
-    const { color } = await stack.front();
+    const { color } = await stack.get();
     assert.is(color === before, !stands, at);
-    await expectAgreement(stack).catch((error) => assert.unreachable(`${error.message}\n${at}`));
+    await assertAgreement(stack).catch((error) => assert.unreachable(`${error.message}\n${at}`));
   }
   assert.equal(lost(load.shots.slice(sent)), [], at);
   const next = done % 2 === 0 ? "deploy" : "rollback"; // either must be able to continue
-  await plainRun(stack, next).catch((error) =>
-    assert.unreachable(`the ${next} after it: ${error.message}\n${at}`),
+  await runToEnd(stack, next).catch((error) =>
+    assert.unreachable(`the next ${next}: ${error.message}\n${at}`),
   );
-  assert.equal(lost(load.shots.slice(sent)), [], `in the run after: ${at}`);
+  assert.equal(lost(load.shots.slice(sent)), [], `in the next run: ${at}`);
 }
 
-/** Kills a deploy or rollback in each of its steps, under load, on a stack of its own; `kills` chooses the signals of a step. */
+/** Kills a deploy or rollback in each of its steps, under load, on its own stack. `kills` returns the signals for a step. */
 export async function killInEveryStep(verb: Verb, kills: (step: number) => readonly Kill[]): Promise<void> {
   const stack = await createScratch(`kill-${verb}`);
   let load: Load | undefined;
   try {
-    for (let i = 0; i < 2; i++) await plainRun(stack, "deploy");
-    const steps = await plainRun(stack, verb);
+    for (let i = 0; i < 2; i++) await runToEnd(stack, "deploy");
+    const steps = await runToEnd(stack, verb);
     load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {
       clients: { post: 5, get: 5 },
       thinkMs: 50,
@@ -79,12 +79,12 @@ export async function killInEveryStep(verb: Verb, kills: (step: number) => reado
       for (const kill of kills(done)) await killAt(stack, load, verb, done, kill);
     assert.equal(lost(await load.stop()), []);
   } finally {
-    await load?.stop(); // it would run forever
+    await load?.stop(); // otherwise it would run forever
     await stack.remove();
   }
 }
 
-/** Both verbs at once. Throws the first failure. */
+/** Kills deploys and rollbacks at the same time, each on its own stack. Throws the first failure. */
 export async function killBoth(kills: (step: number) => readonly Kill[]): Promise<void> {
   const verbs = ["deploy", "rollback"] as const;
   const results = await Promise.allSettled(verbs.map((verb) => killInEveryStep(verb, kills)));

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { prefixOf } from "../bench/testbed/temp.ts";
 
-/** Gives what docker prints; undefined when it fails, also where there is no docker or no engine. */
+/** Returns docker's output; undefined if it fails, or if there is no docker or engine. */
 type Docker = (...args: string[]) => Promise<string | undefined>;
 
 const realDocker: Docker = (...args) =>
@@ -14,15 +14,15 @@ const realDocker: Docker = (...args) =>
     () => undefined,
   );
 
-/** What the names of a run's things begin with. Throws where there is no id: all that any run has made would match. */
-function ownPrefix(run: string): string {
+/** The prefix of the names that a run uses. Throws without an id, because the prefix would match those of all runs. */
+function prefixOfRun(run: string): string {
   if (!/^[a-z0-9]+$/.test(run)) throw new Error(`not the id of a run: "${run}"`);
   return prefixOf(run);
 }
 
 const PROJECT = '{{.Label "com.docker.compose.project"}}';
 
-/** In this order: a network goes when nothing is in it, an image when no container uses it. First, what to remove it by. */
+/** In order of removal: networks and images cannot be removed while containers use them. The first listed word identifies an item. */
 const KINDS = [
   {
     kind: "containers",
@@ -46,10 +46,10 @@ const KINDS = [
   },
 ];
 
-/** Removes what is left in Docker of a run's projects, and tells it. */
+/** Removes what a run's projects left in Docker. Returns what it found, one line per kind. */
 export async function removeFromDocker(run: string, docker: Docker = realDocker): Promise<string[]> {
-  const prefix = ownPrefix(run);
-  const told: string[] = [];
+  const prefix = prefixOfRun(run);
+  const report: string[] = [];
   for (const { kind, list, remove } of KINDS) {
     const lines = ((await docker(...list)) ?? "").split("\n");
     const found = lines
@@ -58,35 +58,35 @@ export async function removeFromDocker(run: string, docker: Docker = realDocker)
     if (found.length === 0) continue;
     const removed = await docker(...remove, ...found.map(([id = ""]) => id));
     const names = found.map(([, name]) => name).join(", ");
-    told.push(`${kind} ${names}${removed === undefined ? " (not all could be removed)" : ""}`);
+    report.push(`${kind} ${names}${removed === undefined ? " (not all could be removed)" : ""}`);
   }
-  return told;
+  return report;
 }
 
 /**
- * Kills what still runs with the run's id in its environment. Its process group does not tell: each command of a release
- * has one of its own, and would go on to make containers. Where there is no /proc, nothing is found.
+ * Kills all processes with the run's id in their environment. Process groups are not enough: each command of a release has its
+ * own, and would continue to create containers. On systems without /proc, finds nothing.
  */
 export async function endProcesses(run: string): Promise<void> {
-  const marks = [ownPrefix(run), `LOOP_TEST_RUN=${run}\0`];
+  const patterns = [prefixOfRun(run), `LOOP_TEST_RUN=${run}\0`];
   for (const pid of await readdir("/proc").catch(() => [])) {
     const environment = /^\d+$/.test(pid) && (await readFile(`/proc/${pid}/environ`, "utf8").catch(() => ""));
-    if (!environment || !marks.some((mark) => environment.includes(mark))) continue;
+    if (!environment || !patterns.some((pattern) => environment.includes(pattern))) continue;
     try {
       process.kill(Number(pid), "SIGKILL");
     } catch {
-      // It has just ended by itself.
+      // It just ended.
     }
   }
 }
 
-/** Removes a run's temp folders; gives those that would not go, as one where something is mounted. */
+/** Removes a run's temporary folders. Returns those that it cannot remove, for example because of a mount. */
 export async function removeFolders(run: string, parent = tmpdir()): Promise<string[]> {
-  const prefix = ownPrefix(run);
-  const stay: string[] = [];
+  const prefix = prefixOfRun(run);
+  const remaining: string[] = [];
   for (const name of (await readdir(parent)).filter((name) => name.startsWith(prefix))) {
     const path = join(parent, name);
-    await rm(path, { recursive: true, force: true }).catch(() => stay.push(path));
+    await rm(path, { recursive: true, force: true }).catch(() => remaining.push(path));
   }
-  return stay;
+  return remaining;
 }

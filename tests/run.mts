@@ -1,6 +1,6 @@
 /**
- * Runs the test files: `node --import tsx tests/run.mts [--unit | --soak] [pattern ...]`, with TEST_JOBS at a time, for
- * TEST_FILE_SECONDS at most each. Started by node itself: the `tsx` command kills what does not end at once on a Ctrl-C.
+ * Runs the test files: `node --import tsx tests/run.mts [--unit | --soak] [pattern ...]`. TEST_JOBS files run at a time, each for
+ * TEST_FILE_SECONDS at most. Start it with node: on Ctrl-C, the `tsx` command kills a process that does not end at once.
  */
 import { randomBytes } from "node:crypto";
 import { availableParallelism, constants } from "node:os";
@@ -11,32 +11,32 @@ import { runTests, summary } from "./runner.ts";
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-function refuse(why: string): number {
+function reject(why: string): number {
   console.error(why);
   return 2;
 }
 
-/** Removes what the tests have left, and tells what of it a test should have removed itself. */
+/** Removes what the tests left, and reports what a test should have removed itself. */
 async function cleanUp(run: string): Promise<void> {
   await endProcesses(run);
   const left = await removeFromDocker(run);
   if (left.length > 0) console.log(`Left by the tests, and removed: ${left.join("; ")}`);
-  const stay = await removeFolders(run);
-  if (stay.length > 0) console.log(`Cannot be removed: ${stay.join(", ")}`);
+  const remaining = await removeFolders(run);
+  if (remaining.length > 0) console.log(`Cannot be removed: ${remaining.join(", ")}`);
 }
 
 async function main(directory: string, args: string[]): Promise<number> {
   const { TEST_JOBS, TEST_FILE_SECONDS, CI } = process.env;
-  // They mostly wait: for containers, and for time to pass.
+  // More jobs than cores, because tests mostly wait.
   const [jobs, limitSeconds] = [
     Number(TEST_JOBS || availableParallelism() + 2),
     Number(TEST_FILE_SECONDS || 900),
   ];
-  if (!(jobs >= 1 && limitSeconds > 0)) return refuse("TEST_JOBS and TEST_FILE_SECONDS are numbers above 0.");
+  if (!(jobs >= 1 && limitSeconds > 0)) return reject("TEST_JOBS and TEST_FILE_SECONDS are numbers above 0.");
   const files = choose(args, listTests(directory));
-  if (typeof files === "string") return refuse(files);
+  if (typeof files === "string") return reject(files);
 
-  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {}); // a terminal that is gone
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {}); // the terminal may be closed
   const interruption = new AbortController();
   for (const name of SIGNALS) process.on(name, () => interruption.abort(name));
   const { signal } = interruption;
@@ -47,7 +47,7 @@ async function main(directory: string, args: string[]): Promise<number> {
     output: await tempFolder("output", run),
     jobs,
     limitSeconds,
-    tellSeconds: process.stdout.isTTY ? 0 : 60, // elsewhere, as on CI, silence looks as if it hangs
+    progressSeconds: process.stdout.isTTY ? 0 : 60, // without output, CI could look hung
     strict: Boolean(CI),
     interrupt: signal,
     say: console.log,

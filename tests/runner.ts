@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { stripVTControlCharacters } from "node:util";
 import { KINDS, type TestFile } from "./choose.ts";
 
-/** Their files measure: nothing else runs meanwhile. */
+/** These tests measure times, so each file runs alone. */
 const ALONE = ["load", "soak"];
 
 interface Result {
@@ -18,23 +18,23 @@ interface Result {
 }
 
 interface How {
-  /** The folder that has the folders of test files. */
+  /** The parent of the folders with test files. */
   directory: string;
-  /** The run's id: its files get it as LOOP_TEST_RUN. */
+  /** The id of the test run, passed to its files as LOOP_TEST_RUN. */
   run: string;
-  /** Where their output is kept while they run. */
+  /** The folder for the output of running files. */
   output: string;
   jobs: number;
   limitSeconds: number;
-  /** Tells this often what runs; 0 for never. */
-  tellSeconds: number;
-  /** A skipped test is a failure. */
+  /** The seconds between reports of what is running; 0 for none. */
+  progressSeconds: number;
+  /** Skipped tests count as failures. */
   strict: boolean;
   interrupt: AbortSignal;
   say(line: string): void;
 }
 
-/** What uvu counted. The last of several: a file may show another's output. */
+/** Reads uvu's totals. Uses the last ones, because a file may print the output of another. */
 function readTotals(output: string): { total: number; passed: number; skipped: number } | undefined {
   const format = /^ {2}Total: +(\d+)\n {2}Passed: +(\d+)\n {2}Skipped: +(\d+)$/gm;
   const last = [...stripVTControlCharacters(output).matchAll(format)].at(-1);
@@ -44,13 +44,13 @@ function readTotals(output: string): { total: number; passed: number; skipped: n
 }
 
 /**
- * Counts a file's tests; `end` says how its process ended, "" for well. With anything wrong at least one has failed:
- * uvu ends well with no test at all, and its totals look fine in a file that crashes after them.
+ * Counts a file's tests. `end` describes how its process ended; "" means normally. Any problem counts as at least one failure:
+ * uvu exits with 0 if no test ran, and prints good totals in a file that crashes afterwards.
  */
 export function judge(output: string, end: string, strict: boolean) {
   const totals = readTotals(output);
   const { total, passed, skipped } = totals ?? { total: 0, passed: 0, skipped: 0 };
-  const known = end === "exit code 1" && passed < total; // uvu's own way to say it
+  const known = end === "exit code 1" && passed < total; // how uvu reports failed tests
   const wrong = [
     totals && total === 0 ? "no test ran" : "",
     known ? "" : end,
@@ -58,17 +58,21 @@ export function judge(output: string, end: string, strict: boolean) {
   ].filter(Boolean);
   const failed = Math.max(total - passed, wrong.length > 0 || !totals ? 1 : 0);
   const count = failed > 0 ? `${passed} of ${total} passed` : `${total} test${total === 1 ? "" : "s"}`;
-  const told = [totals ? count : "no totals", ...(skipped > 0 ? [`${skipped} SKIPPED`] : []), ...wrong];
-  return { passed, failed, skipped, told };
+  const summaryParts = [
+    totals ? count : "no totals",
+    ...(skipped > 0 ? [`${skipped} SKIPPED`] : []),
+    ...wrong,
+  ];
+  return { passed, failed, skipped, summaryParts };
 }
 
-/** SIGTERM to a whole process group, and SIGKILL to what of it is there after so many seconds. */
+/** Sends SIGTERM to a process group, and SIGKILL to what is left of it after `seconds`. */
 export async function endGroup(pid: number, seconds: number): Promise<void> {
   const send = (signal: NodeJS.Signals | 0): boolean => {
     try {
       return process.kill(-pid, signal);
     } catch {
-      return false; // nobody is left in it
+      return false; // the group is empty
     }
   };
   send("SIGTERM");
@@ -79,7 +83,7 @@ export async function endGroup(pid: number, seconds: number): Promise<void> {
 
 async function runFile({ name, path }: TestFile, interrupted: Promise<string>, how: How): Promise<Result> {
   const since = performance.now();
-  // Into a file, not a pipe: what a test left running would keep that open, and the run waiting.
+  // Not a pipe: a process that a test left running would keep it open, and this run would wait.
   const log = join(how.output, name.replace("/", "-"));
   const descriptor = openSync(log, "a");
   const child = spawn(process.execPath, ["--import", "tsx", path], {
@@ -102,8 +106,8 @@ async function runFile({ name, path }: TestFile, interrupted: Promise<string>, h
 
   const output = readFileSync(log, "utf8");
   const seconds = (performance.now() - since) / 1000;
-  const { told, ...counts } = judge(output, end, how.strict);
-  how.say(`${counts.failed > 0 ? "✗" : "✓"} ${name} (${told.join(", ")}, ${seconds.toFixed(1)} s)`);
+  const { summaryParts, ...counts } = judge(output, end, how.strict);
+  how.say(`${counts.failed > 0 ? "✗" : "✓"} ${name} (${summaryParts.join(", ")}, ${seconds.toFixed(1)} s)`);
   if (counts.failed > 0 && !aborted) {
     const rule = (title: string) => `──── ${title} `.padEnd(80, "─");
     how.say(`${rule(`output of ${name}`)}\n${output.trimEnd()}\n${rule(`end of ${name}`)}`);
@@ -111,20 +115,20 @@ async function runFile({ name, path }: TestFile, interrupted: Promise<string>, h
   return { name, ...counts, seconds };
 }
 
-/** Runs these files, those of a kind together, and tells how each ended. Starts no more when it is interrupted. */
+/** Runs files kind by kind and reports how each ended. Starts no more files once it is interrupted. */
 export async function runTests(files: TestFile[], how: How): Promise<Result[]> {
   const results: Result[] = [];
   const interrupted = once(how.interrupt, "abort").then(() => `interrupted by ${how.interrupt.reason}`);
   const running = new Map<string, number>();
-  const tell = (): void => {
+  const report = (): void => {
     const names = [...running].map(
       ([name, since]) => `${name} ${Math.round((performance.now() - since) / 1000)} s`,
     );
     how.say(`running: ${names.join(", ")}`);
   };
-  const telling = how.tellSeconds > 0 ? setInterval(tell, how.tellSeconds * 1000) : undefined;
+  const reporting = how.progressSeconds > 0 ? setInterval(report, how.progressSeconds * 1000) : undefined;
   for (const kind of KINDS) {
-    const queue = files.filter((file) => file.kind === kind).values(); // one for all: each takes the next
+    const queue = files.filter((file) => file.kind === kind).values(); // shared: each worker takes the next file
     const work = async (): Promise<void> => {
       for (const file of queue) {
         if (how.interrupt.aborted) return;
@@ -135,11 +139,11 @@ export async function runTests(files: TestFile[], how: How): Promise<Result[]> {
     };
     await Promise.all(Array.from({ length: ALONE.includes(kind) ? 1 : how.jobs }, work));
   }
-  clearInterval(telling);
+  clearInterval(reporting);
   return results;
 }
 
-/** The closing lines: which files took longest, and the counts, which CI reads. */
+/** The last lines of the output: the slowest files and the counts, which CI reads. */
 export function summary(results: Result[]): string[] {
   const slowest = results.toSorted((a, b) => b.seconds - a.seconds).slice(0, 3);
   const sum = (what: "passed" | "failed" | "skipped") =>

@@ -1,10 +1,10 @@
 import { suite as uvuSuite } from "uvu";
 
-/** uvu's suite, but red when a `before` fails: uvu says nothing then, skips the tests and ends well. */
+/** uvu's suite, but it fails when a `before` hook fails. uvu itself prints nothing, skips the tests and exits with 0. */
 export function suite<T>(name: string): ReturnType<typeof uvuSuite<T>> {
-  const made = uvuSuite<T>(name);
-  const { before } = made;
-  const loud: typeof before = Object.assign(
+  const inner = uvuSuite<T>(name);
+  const { before } = inner;
+  const failingBefore: typeof before = Object.assign(
     (hook: Parameters<typeof before>[0]) =>
       before(async (context) => {
         try {
@@ -19,5 +19,5 @@ export function suite<T>(name: string): ReturnType<typeof uvuSuite<T>> {
       }),
     { each: before.each },
   );
-  return Object.assign(made, { before: loud });
+  return Object.assign(inner, { before: failingBefore });
 }

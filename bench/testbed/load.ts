@@ -2,47 +2,47 @@ import { setMaxListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, type Dispatcher } from "undici";
 
-/** What a client does again and again; `patient` is a `post` that thinks for seconds, idle across whole switches. */
+/** The request that a client repeats. `patient` is a `post` with seconds of think time, so its connection idles across whole switches. */
 export type Kind = "post" | "get" | "patient" | "slow" | "stream";
 
-/** One request of a client, sent once: nothing is retried. */
+/** One request of a client. Requests are never retried. */
 export interface Shot {
   kind: Kind;
-  /** When it was sent and how long it took until its last byte, in ms; `at` counts from the start of the load. */
+  /** When it was sent, in ms since the start of the load, and the ms until its last byte. */
   at: number;
   ms: number;
-  /** The color that answered, as nginx and the API both said; undefined for a failure. */
+  /** The color that responded, reported by both nginx and the API; undefined for a failure. */
   color?: string;
-  /** Why it is a loss: an error's code, a status, or an answer with other content than was asked for. */
+  /** Why it counts as lost: an error code, a status, or a response with the wrong content. */
   failure?: string;
 }
 
 export interface Mix {
-  /** How many keep-alive clients of each kind, each with one connection of its own. */
+  /** The number of keep-alive clients of each kind. Each has its own connection. */
   clients: Readonly<Partial<Record<Kind, number>>>;
-  /** The mean think time of `post` and `get` clients, in ms; it is distributed as between people's calls. */
+  /** The mean think time of `post` and `get` clients in ms, exponentially distributed. */
   thinkMs: number;
-  /** `patient` clients think between these, in ms; below the keep-alive timeout that nginx advertises. */
+  /** The range of the think time of `patient` clients, in ms; below the keep-alive timeout that nginx advertises. */
   patientMs: readonly [number, number];
-  /** How many events a stream has, and the seconds between two; three seconds in all unless said otherwise. */
+  /** The number of events in a stream and the seconds between them. By default a stream takes three seconds. */
   stream?: { n: number; interval: number };
 }
 
 export interface Load {
-  /** What was sent until now and has ended. */
+  /** The requests that have ended so far. */
   shots: readonly Shot[];
   /** Milliseconds since the start. */
   now(): number;
-  /** Lets every open request end, then tells all. */
+  /** Waits until every open request has ended, then returns all of them. */
   stop(): Promise<readonly Shot[]>;
 }
 
 const SLOW_SECONDS = 3;
 const STREAM = { n: 20, interval: 0.15 };
-/** A client of quick calls gives up after this; then it is a loss of the kind "hang". */
-const PATIENCE_MS = 10_000;
+/** The response timeout. A request without a response by then is lost with the failure "hang". */
+const RESPONSE_TIMEOUT_MS = 10_000;
 
-class WrongAnswer extends Error {
+class WrongResponse extends Error {
   constructor(readonly code: string) {
     super(code);
   }
@@ -51,7 +51,7 @@ class WrongAnswer extends Error {
 async function fetchText(agent: Agent, options: Dispatcher.RequestOptions): Promise<[string, string]> {
   const { statusCode, headers, body } = await agent.request(options);
   const text = await body.text();
-  if (statusCode !== 200) throw new WrongAnswer(`HTTP ${statusCode}`);
+  if (statusCode !== 200) throw new WrongResponse(`HTTP ${statusCode}`);
   return [text, String(headers["x-loop-color"])];
 }
 
@@ -65,13 +65,13 @@ async function call(agent: Agent, origin: string, name: string, args: object): P
   });
 }
 
-/** The text of a tool's result; each one starts with the color of the API that made it. */
+/** The text of a tool's result. It starts with the color of the API that produced it. */
 const resultOf = (message: string): string => JSON.parse(message).result.content[0].text;
 
-/** Sends one request of a kind and gives the color that answered it, when every byte is as it must be. */
-async function shoot(agent: Agent, origin: string, kind: Kind, stream = STREAM): Promise<string> {
+/** Sends one request and returns the color that responded. Throws unless every byte of the response is correct. */
+async function sendRequest(agent: Agent, origin: string, kind: Kind, stream = STREAM): Promise<string> {
   const expect = (actual: string, expected: string, color: string): string => {
-    if (actual !== expected) throw new WrongAnswer("wrong content");
+    if (actual !== expected) throw new WrongResponse("wrong content");
     return color;
   };
   switch (kind) {
@@ -107,13 +107,13 @@ const codeOf = (error: unknown): string => {
   return code === "UND_ERR_HEADERS_TIMEOUT" ? "hang" : (code ?? error.name);
 };
 
-/** Starts clients against nginx at `origin`, on this machine only; they go on until they are stopped. */
+/** Starts clients that send requests to nginx at `origin`, on this machine, until `stop` is called. */
 export function startLoad(origin: string, { clients, thinkMs, patientMs, stream }: Mix): Load {
   const started = performance.now();
   const now = (): number => performance.now() - started;
   const shots: Shot[] = [];
   const end = new AbortController();
-  setMaxListeners(0, end.signal); // each client that thinks listens
+  setMaxListeners(0, end.signal); // each client adds a listener while it thinks
 
   const think = (kind: Kind): number => {
     if (kind === "slow" || kind === "stream") return 0;
@@ -121,15 +121,15 @@ export function startLoad(origin: string, { clients, thinkMs, patientMs, stream 
     return -Math.log(1 - Math.random()) * thinkMs;
   };
   const client = async (kind: Kind): Promise<void> => {
-    const agent = new Agent({ connections: 1, headersTimeout: PATIENCE_MS });
+    const agent = new Agent({ connections: 1, headersTimeout: RESPONSE_TIMEOUT_MS });
     while (!end.signal.aborted) {
       const at = now();
       try {
-        const color = await shoot(agent, origin, kind, stream);
+        const color = await sendRequest(agent, origin, kind, stream);
         shots.push({ kind, at, ms: now() - at, color });
       } catch (error) {
         shots.push({ kind, at, ms: now() - at, failure: codeOf(error) });
-        if (kind === "slow" || kind === "stream") await sleep(100); // an outage is no reason to spin
+        if (kind === "slow" || kind === "stream") await sleep(100); // do not spin during an outage
       }
       await sleep(think(kind), undefined, { signal: end.signal }).catch(() => undefined);
     }

@@ -11,40 +11,43 @@ import { keyHeaders } from "../../lib/nginx/key.ts";
 import { ROOT } from "../../lib/settings.ts";
 import { tempFolder } from "./temp.ts";
 
-// No socket as standard input: bash would take itself for a remote shell and read ~/.bashrc, each time.
+// With a socket as standard input, bash believes it is a remote shell and reads ~/.bashrc every time.
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
 
-/** A whole stack beside whatever runs on this machine: its own project, ports, containers, images and folders. */
+/** A complete, isolated stack: its own project, ports, containers, images and folders. */
 export interface Scratch {
   folder: string;
   project: string;
   env: Record<string, string>;
   nginxContainer: string;
   stateFile: string;
-  /** What its runs trust; outside its vault. */
+  /** Its STATE_DIR, outside its vault. */
   stateDir: string;
   deploy(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   rollback(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
-  /** scripts/status.mts */
-  look(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
+  /** Runs scripts/status.mts. */
+  status(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   docker(...args: string[]): Promise<ProcessOutput>;
   compose(...args: string[]): Promise<ProcessOutput>;
-  /** One docker inspect field of a container of this stack, "absent" when there is none. */
+  /** One `docker inspect` field of a container or image; "absent" if there is none. */
   field(container: string, template: string): Promise<string>;
-  status(color: Color): Promise<string>;
+  /** Docker's status of a color's container, such as "running"; "absent" if there is none. */
+  containerStatus(color: Color): Promise<string>;
+  /** The colors whose containers run. */
   running(): Promise<Color[]>;
-  /** What a client sees through nginx; below /_loop/, what a run sees. */
-  front(path?: string): Promise<{ status: number; color: string; body: string }>;
-  marked(): Promise<string>;
-  /** A copy of the example API that says this version, as LOOP_API_CONTEXT. */
+  /** Sends a GET through nginx, by default of /health; below /_loop/ with the probe key. `color` is the X-Loop-Color header. */
+  get(path?: string): Promise<{ status: number; color: string; body: string }>;
+  /** The content of the state file; "no file" if there is none. */
+  readStateFile(): Promise<string>;
+  /** Copies the example API with this version number. Returns LOOP_API_CONTEXT for the copy. */
   apiVersion(version: string): Promise<Record<string, string>>;
   remove(): Promise<void>;
 }
 
-/** Asks every 0.1 s, for so many seconds, until it is so. */
-export async function waitFor(what: string, isSo: () => Promise<boolean>, seconds = 10): Promise<void> {
+/** Polls a condition every 0.1 s until it holds. Fails after `seconds`. */
+export async function waitFor(what: string, condition: () => Promise<boolean>, seconds = 10): Promise<void> {
   for (let attempt = 0; attempt < seconds * 10; attempt++) {
-    if (await isSo().catch(() => false)) return;
+    if (await condition().catch(() => false)) return;
     await sleep(100);
   }
   assert.unreachable(`not within ${seconds} s: ${what}`);
@@ -57,11 +60,11 @@ const isFree = (port: number): Promise<boolean> =>
       .listen(port, () => server.close(() => resolve(true)));
   });
 
-/** Below the ports that the kernel gives to outgoing connections, which could take one before a container starts. */
+/** Below the ephemeral ports: an outgoing connection could take one of those before a container starts. */
 const [LOWEST_PORT, HIGHEST_PORT] = [10_000, 32_000];
 const PORTS_PER_PROCESS = 500;
 
-/** A port that is free on every address, from a range that test files running in parallel do not share. */
+/** Returns a port that is free on every address. Each process uses its own range, so that parallel test files do not collide. */
 export async function freePort(): Promise<number> {
   const ranges = (HIGHEST_PORT - LOWEST_PORT) / PORTS_PER_PROCESS;
   const first = LOWEST_PORT + (process.pid % ranges) * PORTS_PER_PROCESS;
@@ -71,7 +74,7 @@ export async function freePort(): Promise<number> {
   }
 }
 
-/** Makes the folders and settings of a scratch stack, in a folder of this name; nothing runs yet. */
+/** Creates the folders and settings of a scratch stack. Starts nothing. */
 export async function createScratch(name: string, folderName = "stack"): Promise<Scratch> {
   const top = await tempFolder(name);
   const project = basename(top).toLowerCase();
@@ -96,7 +99,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     GREEN_PORT: String(await freePort()),
     AUTH_PORT: String(await freePort()),
     VAULT_PATH: join(folder, "vault"),
-    // Named although they are the defaults: an owner's .env.blue-green in this checkout must not reach the tests.
+    // Set although these are the defaults: an owner's .env.blue-green in this checkout must not affect the tests.
     ACTIVE_COLOR_FILE: join(folder, "vault/_build/.active-color"),
     STATE_DIR: join(folder, "state"),
     NGINX_CONTAINER: `${project}-nginx`,
@@ -104,7 +107,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     OAUTH_DATA_PATH: join(folder, "oauth"),
     LOOP_API_CONTEXT: join(ROOT, "examples/loop-api"),
     LOOP_AUTH_CONTEXT: join(ROOT, "examples/loop-auth"),
-    HEALTH_RETRIES: "60", // how fast this machine boots a container is not what is tested
+    HEALTH_RETRIES: "60", // the tests must not depend on how fast this machine starts a container
     HEALTH_INTERVAL: "1",
     HEALTH_TIMEOUT: "2",
     // Short, because every release of every test waits for them; load tests and benchmarks set the defaults.
@@ -126,7 +129,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     })`docker compose -f ${composeFiles[0] ?? ""} -f ${composeFiles[1] ?? ""} ${args}`;
   const field = async (container: string, template: string) =>
     (await docker("inspect", "--format", template, container)).stdout.trim() || "absent";
-  const status = (color: Color) => field(`${project}-api-${color}`, "{{.State.Status}}");
+  const containerStatus = (color: Color) => field(`${project}-api-${color}`, "{{.State.Status}}");
   const stateFile = join(folder, "vault/_build/.active-color");
 
   return {
@@ -138,23 +141,23 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     stateDir: join(folder, "state"),
     deploy: (args = [], extra = {}) => script("scripts/deploy-blue-green.mts", args, extra),
     rollback: (args = [], extra = {}) => script("scripts/rollback.mts", args, extra),
-    look: (args = [], extra = {}) => script("scripts/status.mts", args, extra),
+    status: (args = [], extra = {}) => script("scripts/status.mts", args, extra),
     docker,
     compose,
     field,
-    status,
+    containerStatus,
     running: async () => {
-      const states = await Promise.all(COLORS.map(status));
+      const states = await Promise.all(COLORS.map(containerStatus));
       return COLORS.filter((_, i) => states[i] === "running");
     },
-    front: async (path = "/health") => {
+    get: async (path = "/health") => {
       const { statusCode, headers, body } = await request(`http://127.0.0.1:${env.NGINX_PORT}${path}`, {
         reset: true,
         headers: path.startsWith("/_loop/") ? await keyHeaders({ nginxFolder: join(folder, "nginx") }) : {},
       });
       return { status: statusCode, color: String(headers["x-loop-color"]), body: await body.text() };
     },
-    marked: () => readFile(stateFile, "utf8").catch(() => "no file"),
+    readStateFile: () => readFile(stateFile, "utf8").catch(() => "no file"),
     apiVersion: async (version) => {
       const context = join(folder, `api-${version}`);
       await cp(join(ROOT, "examples/loop-api"), context, { recursive: true });
@@ -173,18 +176,18 @@ export async function createScratch(name: string, folderName = "stack"): Promise
   };
 }
 
-/** Puts a file of its owner into a stack's vault. */
-export const ownersFile = ({ folder }: Pick<Scratch, "folder">): Promise<void> =>
+/** Adds a file to a stack's vault, so that the vault is not empty. */
+export const addVaultFile = ({ folder }: Pick<Scratch, "folder">): Promise<void> =>
   writeFile(join(folder, "vault/note.md"), "a note\n");
 
-/** A scratch stack after two releases, with these settings: blue serves, green stands by. */
-export async function createReleased(name: string, env: Record<string, string>): Promise<Scratch> {
+/** A scratch stack with these settings, after two releases: blue serves, green is on standby. */
+export async function createReleasedScratch(name: string, env: Record<string, string>): Promise<Scratch> {
   const stack = await createScratch(name);
   Object.assign(stack.env, env);
   for (const color of ["green", "blue"]) {
     const run = await stack.deploy();
     assert.is(run.exitCode, 0, run.stdall);
-    assert.is((await stack.front()).color, color);
+    assert.is((await stack.get()).color, color);
   }
   return stack;
 }

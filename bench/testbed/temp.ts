@@ -3,11 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 /**
- * What the name of everything begins with that a test makes outside of the checkout: folders, Compose projects, images.
- * With the id that `run.mts` gives its files, so that it can remove what these leave, and nobody else's.
+ * The prefix of the names of everything that a test creates outside the checkout: folders, Compose projects, images. It contains
+ * the id of the test run from `run.mts`, which can so remove what its tests leave, and nothing else.
  */
 export const prefixOf = (run = process.env.LOOP_TEST_RUN): string => `loop-test-${run ? `${run}-` : ""}`;
 
-/** A new folder for a test, outside of the checkout. */
+/** Creates a folder for a test, outside the checkout. */
 export const tempFolder = (name: string, run?: string): Promise<string> =>
   mkdtemp(join(tmpdir(), `${prefixOf(run)}${name}-`));

@@ -14,33 +14,36 @@ releases.before(async (context) => {
 });
 releases.after(({ stack }) => stack.remove());
 
-const started = ({ field, nginxContainer, project }: Scratch) =>
+const startTimes = ({ field, nginxContainer, project }: Scratch) =>
   Promise.all([nginxContainer, `${project}-auth`].map((name) => field(name, "{{.State.StartedAt}} {{.Id}}")));
 
-releases("the first on an empty machine goes to green and creates the state file", async ({ stack }) => {
-  const run = await stack.deploy();
-  assert.is(run.exitCode, 0, run.stdall);
-  assert.match(run.stdout, "does not run: starting it");
-  assert.match(run.stdout, "Released blue → green");
-  assert.match(run.stdout, /^\d{4}-\d\d-\d\dT[\d:.]+Z ✓ build green/m);
-  assert.is(await stack.marked(), "green\n");
-  assert.equal(await stack.running(), ["green"]);
-  const { status, color, body } = await stack.front();
-  assert.equal([status, color, JSON.parse(body).color], [200, "green", "green"]);
-});
+releases(
+  "the first release on an empty machine goes to green and creates the state file",
+  async ({ stack }) => {
+    const run = await stack.deploy();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(run.stdout, "does not run: starting it");
+    assert.match(run.stdout, "Released blue → green");
+    assert.match(run.stdout, /^\d{4}-\d\d-\d\dT[\d:.]+Z ✓ build green/m);
+    assert.is(await stack.readStateFile(), "green\n");
+    assert.equal(await stack.running(), ["green"]);
+    const { status, color, body } = await stack.get();
+    assert.equal([status, color, JSON.parse(body).color], [200, "green", "green"]);
+  },
+);
 
-releases("the second goes to blue; nginx and auth are not restarted", async ({ stack }) => {
-  const before = await started(stack);
+releases("the second release goes to blue and does not restart nginx or auth", async ({ stack }) => {
+  const before = await startTimes(stack);
   const run = await stack.deploy([], await stack.apiVersion("2.0.0"));
   assert.is(run.exitCode, 0, run.stdall);
-  assert.is(await stack.marked(), "blue\n");
+  assert.is(await stack.readStateFile(), "blue\n");
   assert.equal(await stack.running(), ["blue"]);
-  const { color, body } = await stack.front();
+  const { color, body } = await stack.get();
   assert.equal([color, JSON.parse(body).version], ["blue", "2.0.0"]);
-  assert.equal(await started(stack), before);
+  assert.equal(await startTimes(stack), before);
 });
 
-releases("a lost state file does not make it build over the color that serves", async ({ stack }) => {
+releases("a wrong state file does not make a release replace the serving color", async ({ stack }) => {
   await writeFile(stack.stateFile, "green\n"); // blue serves
   const id = await stack.field(`${stack.project}-api-blue`, "{{.Id}}");
   const run = await stack.deploy();
@@ -49,33 +52,36 @@ releases("a lost state file does not make it build over the color that serves", 
   assert.is(
     await stack.field(`${stack.project}-api-blue`, "{{.Id}}"),
     id,
-    "the blue that served was replaced",
+    "the serving container was replaced",
   );
-  assert.equal([await stack.marked(), (await stack.front()).color], ["green\n", "green"]);
+  assert.equal([await stack.readStateFile(), (await stack.get()).color], ["green\n", "green"]);
 });
 
-releases("nor does a stopped nginx and a state file that is wrong", async ({ stack }) => {
-  await writeFile(stack.stateFile, "blue\n"); // green runs
-  await stack.docker("stop", "--time", "1", stack.nginxContainer);
-  const id = await stack.field(`${stack.project}-api-green`, "{{.Id}} {{.State.StartedAt}}");
-  const run = await stack.deploy();
-  assert.is(run.exitCode, 0, run.stdall);
-  assert.match(run.stderr, "the state file says blue, but");
-  assert.is(await stack.field(`${stack.project}-api-green`, "{{.Id}} {{.State.StartedAt}}"), id);
-  assert.equal([await stack.marked(), (await stack.front()).color], ["blue\n", "blue"]);
-});
+releases(
+  "a wrong state file and a stopped nginx do not make a release replace the running color",
+  async ({ stack }) => {
+    await writeFile(stack.stateFile, "blue\n"); // green runs
+    await stack.docker("stop", "--time", "1", stack.nginxContainer);
+    const id = await stack.field(`${stack.project}-api-green`, "{{.Id}} {{.State.StartedAt}}");
+    const run = await stack.deploy();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(run.stderr, "the state file says blue, but");
+    assert.is(await stack.field(`${stack.project}-api-green`, "{{.Id}} {{.State.StartedAt}}"), id);
+    assert.equal([await stack.readStateFile(), (await stack.get()).color], ["blue\n", "blue"]);
+  },
+);
 
-releases("nginx and auth that are stopped are brought up, and it says so", async ({ stack }) => {
+releases("a stopped nginx and auth are started and reported", async ({ stack }) => {
   await stack.docker("stop", "--time", "1", stack.nginxContainer, `${stack.project}-auth`);
   const run = await stack.deploy();
   assert.is(run.exitCode, 0, run.stdall);
   assert.match(run.stdout, `${stack.nginxContainer} does not run: starting it`);
   assert.match(run.stdout, `${stack.project}-auth does not run: starting it`);
-  assert.equal([await stack.marked(), (await stack.front()).color], ["green\n", "green"]);
+  assert.equal([await stack.readStateFile(), (await stack.get()).color], ["green\n", "green"]);
 });
 releases.run();
 
-/** Blue serves at the start of each of these, and at the end. */
+/** Blue serves at the start and at the end of each test. */
 const failures = suite<{ stack: Scratch; link: string }>("deploy: failures");
 failures.before(async (context) => {
   context.stack = await createScratch("failures");
@@ -91,18 +97,18 @@ async function assertBlueServes(
   { stack, link }: { stack: Scratch; link: string },
   green: string[],
 ): Promise<void> {
-  const { status, color } = await stack.front();
+  const { status, color } = await stack.get();
   assert.equal([status, color], [200, "blue"]);
-  assert.is(await stack.status("blue"), "running");
+  assert.is(await stack.containerStatus("blue"), "running");
   assert.ok(
-    green.includes(await stack.status("green")),
-    `green is ${await stack.status("green")}, not ${green}`,
+    green.includes(await stack.containerStatus("green")),
+    `green is ${await stack.containerStatus("green")}, not ${green}`,
   );
-  assert.is(await stack.marked(), "blue\n");
+  assert.is(await stack.readStateFile(), "blue\n");
   assert.is(await readlink(link), "blue-upstream.conf");
 }
 
-failures("wrong settings are all listed, exit 2, nothing changes", async (context) => {
+failures("all wrong settings are listed; the run exits with 2 and changes nothing", async (context) => {
   const run = await context.stack.deploy([], {
     NGINX_PORT: "eighty",
     VERIFY_SECONDS: "-1",
@@ -113,19 +119,22 @@ failures("wrong settings are all listed, exit 2, nothing changes", async (contex
   await assertBlueServes(context, ["absent"]);
 });
 
-failures("an unknown option exits 2; --help exits 0 and names the exit codes", async ({ stack }) => {
-  const unknown = await stack.deploy(["--force"]);
-  assert.is(unknown.exitCode, 2);
-  assert.match(unknown.stderr, "--force");
-  const help = await stack.deploy(["--help"]);
-  assert.is(help.exitCode, 0);
-  assert.match(help.stdout, "3 manual intervention needed");
-});
+failures(
+  "an unknown option exits with 2; --help exits with 0 and lists the exit codes",
+  async ({ stack }) => {
+    const unknown = await stack.deploy(["--force"]);
+    assert.is(unknown.exitCode, 2);
+    assert.match(unknown.stderr, "--force");
+    const help = await stack.deploy(["--help"]);
+    assert.is(help.exitCode, 0);
+    assert.match(help.stdout, "3 manual intervention needed");
+  },
+);
 
-failures("Docker that does not answer and Compose that is missing are told apart", async (context) => {
+failures("an unreachable Docker and a missing Compose are reported differently", async (context) => {
   await writeFile(join(context.stack.folder, ".bashrc"), "echo read by a shell >&2\n");
   const unreachable = await context.stack.deploy([], {
-    HOME: context.stack.folder, // a shell that read the owner's ~/.bashrc would run what stands there, at each command
+    HOME: context.stack.folder, // shells must not read the .bashrc in it
     DOCKER_HOST: `unix://${context.stack.folder}/none.sock`,
   });
   assert.is(unreachable.exitCode, 1);
@@ -143,22 +152,19 @@ failures("Docker that does not answer and Compose that is missing are told apart
   await assertBlueServes(context, ["absent"]);
 });
 
-failures(
-  "a state file with anything but a color is reported and set right, whatever else fails",
-  async (context) => {
-    await writeFile(context.stack.stateFile, "purple\n");
-    const run = await context.stack.deploy([], { LOOP_API_CONTEXT: join(ROOT, "docs") }); // no Dockerfile
-    assert.is(run.exitCode, 1);
-    assert.match(
-      run.stderr,
-      `The state file ${context.stack.stateFile} says "purple\\n", neither blue nor green; nginx serves blue: correcting it`,
-    );
-    await assertBlueServes(context, ["absent"]);
-  },
-);
+failures("an invalid state file is reported and corrected, even if the run fails later", async (context) => {
+  await writeFile(context.stack.stateFile, "purple\n");
+  const run = await context.stack.deploy([], { LOOP_API_CONTEXT: join(ROOT, "docs") }); // no Dockerfile
+  assert.is(run.exitCode, 1);
+  assert.match(
+    run.stderr,
+    `The state file ${context.stack.stateFile} says "purple\\n", neither blue nor green; nginx serves blue: correcting it`,
+  );
+  await assertBlueServes(context, ["absent"]);
+});
 
 failures(
-  "a link that a killed run left on the other color is set right, whatever else fails",
+  "a link that a killed run left pointing at the idle color is corrected, even if the run fails later",
   async (context) => {
     await replaceLink(context.link, "green-upstream.conf");
     const run = await context.stack.deploy([], { LOOP_API_CONTEXT: join(ROOT, "docs") }); // no Dockerfile
@@ -168,7 +174,7 @@ failures(
   },
 );
 
-failures("a build that fails shows its output and the free space", async (context) => {
+failures("a failed build shows its output and the free disk space", async (context) => {
   const broken = join(context.stack.folder, "broken");
   await mkdir(broken);
   await writeFile(join(broken, "Dockerfile"), "FROM debian:trixie-slim\nRUN echo no such spoon && false\n");
@@ -181,7 +187,7 @@ failures("a build that fails shows its output and the free space", async (contex
 });
 
 failures(
-  "a port held by a stranger: the process or container is named, nothing is started",
+  "a port held by another program is reported with the process or container, and nothing is started",
   async (context) => {
     const { stack } = context;
     const server = createServer().listen(Number(stack.env.GREEN_PORT), "127.0.0.1");
@@ -191,13 +197,13 @@ failures(
     assert.match(byProcess.stderr, "Port conflict detected, check running containers");
     assert.match(byProcess.stderr, `(pid ${process.pid})`);
 
-    const squatter = `${stack.project}-squatter`;
+    const blocker = `${stack.project}-blocker`;
     await stack.docker(
       "run",
       "-d",
       "--rm",
       "--name",
-      squatter,
+      blocker,
       "-p",
       `${stack.env.GREEN_PORT}:80`,
       "nginx:1.30",
@@ -205,23 +211,26 @@ failures(
       "60",
     );
     const byContainer = await stack.deploy();
-    await stack.docker("rm", "--force", squatter);
+    await stack.docker("rm", "--force", blocker);
     assert.is(byContainer.exitCode, 1);
-    assert.match(byContainer.stderr, `is held by the container ${squatter}`);
+    assert.match(byContainer.stderr, `is held by the container ${blocker}`);
     await assertBlueServes(context, ["absent"]);
   },
 );
 
-failures("health that never passes: the last finding, the log, the new one stopped", async (context) => {
-  const run = await context.stack.deploy([], { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "6" });
-  assert.is(run.exitCode, 1);
-  assert.match(run.stderr, "Health check failed, rollback not performed");
-  assert.match(run.stderr, "Not healthy within 6 s; last probe: HTTP 200");
-  assert.match(run.stderr, "Uvicorn running on");
-  await assertBlueServes(context, ["exited"]);
-});
+failures(
+  "a failed health check shows the last finding and the log, and the new color is stopped",
+  async (context) => {
+    const run = await context.stack.deploy([], { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "6" });
+    assert.is(run.exitCode, 1);
+    assert.match(run.stderr, "Health check failed, rollback not performed");
+    assert.match(run.stderr, "Not healthy within 6 s; last probe: HTTP 200");
+    assert.match(run.stderr, "Uvicorn running on");
+    await assertBlueServes(context, ["exited"]);
+  },
+);
 
-failures("a vault that is not accessible: the path to check is named", async (context) => {
+failures("if the vault is not accessible, the error names the path to check", async (context) => {
   const run = await context.stack.deploy([], { LOOP_FAULT: "hide-vault", HEALTH_RETRIES: "6" });
   assert.is(run.exitCode, 1);
   assert.match(run.stderr, "vault not accessible");
@@ -230,7 +239,7 @@ failures("a vault that is not accessible: the path to check is named", async (co
 });
 
 failures(
-  "a container that ends over and over fails within seconds, not after the budget",
+  "a container that keeps exiting fails the health check within seconds, not after its full time",
   async (context) => {
     const since = performance.now();
     const run = await context.stack.deploy([], {
@@ -247,7 +256,7 @@ failures(
   },
 );
 
-failures("an API that starts slowly is waited for", async (context) => {
+failures("a release waits for an API that starts slowly", async (context) => {
   const { stack } = context;
   const run = await stack.deploy([], { LOOP_FAULT: "slow-start=4" });
   assert.is(run.exitCode, 0, run.stdall);
@@ -256,7 +265,7 @@ failures("an API that starts slowly is waited for", async (context) => {
 });
 
 failures(
-  "verification that fails: traffic goes back and is proven back, the new one is stopped",
+  "if verification fails, the traffic goes back and is checked, and the new color is stopped",
   async (context) => {
     const run = await context.stack.deploy([], { LOOP_FAULT: "sick-after=5", VERIFY_SECONDS: "20" });
     assert.is(run.exitCode, 1, run.stdall);
@@ -270,17 +279,20 @@ failures(
   },
 );
 
-failures("a record that cannot be written: traffic goes back, the new one is stopped", async (context) => {
-  const inTheWay = join(context.stack.stateDir, ".active-color.tmp"); // where the new file is written first
-  await mkdir(inTheWay);
-  const run = await context.stack.deploy();
-  await rm(inTheWay, { recursive: true });
-  assert.is(run.exitCode, 1, run.stdall);
-  assert.match(run.stderr, "Cannot write green to the color record");
-  await assertBlueServes(context, ["exited"]);
-});
+failures(
+  "if the color record cannot be written, the traffic goes back and the new color is stopped",
+  async (context) => {
+    const blocker = join(context.stack.stateDir, ".active-color.tmp"); // the temporary file of the record
+    await mkdir(blocker);
+    const run = await context.stack.deploy();
+    await rm(blocker, { recursive: true });
+    assert.is(run.exitCode, 1, run.stdall);
+    assert.match(run.stderr, "Cannot write green to the color record");
+    await assertBlueServes(context, ["exited"]);
+  },
+);
 
-failures("both running, nobody to ask: aborts and stops nothing", async (context) => {
+failures("if both colors run and there is no terminal, the run aborts and stops nothing", async (context) => {
   const { stack } = context;
   await stack.compose("up", "-d", "loop-api-green");
   const run = await stack.deploy();
@@ -291,20 +303,23 @@ failures("both running, nobody to ask: aborts and stops nothing", async (context
   await assertBlueServes(context, ["running"]);
 });
 
-failures("both running, a terminal: asks, and goes on with the answer", async (context) => {
-  const { stack } = context;
-  const deploy = `node --import tsx ${join(ROOT, "scripts/deploy-blue-green.mts")}`;
-  const onTerminal = $({ quiet: true, nothrow: true, env: stack.env, cwd: ROOT, input: "blue\n" });
-  const run = await onTerminal`script -qec ${deploy} /dev/null`;
-  assert.is(run.exitCode, 0, run.stdall);
-  assert.match(run.stdout, "Both blue and green are running. Keep which? (blue/green/abort)");
-  assert.match(run.stdout, "… build green 0."); // the live line
-  assert.is((await stack.rollback()).exitCode, 0);
-  await assertBlueServes(context, ["exited"]);
-});
+failures(
+  "if both colors run and there is a terminal, the run asks and continues with the answer",
+  async (context) => {
+    const { stack } = context;
+    const deploy = `node --import tsx ${join(ROOT, "scripts/deploy-blue-green.mts")}`;
+    const onTerminal = $({ quiet: true, nothrow: true, env: stack.env, cwd: ROOT, input: "blue\n" });
+    const run = await onTerminal`script -qec ${deploy} /dev/null`;
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(run.stdout, "Both blue and green are running. Keep which? (blue/green/abort)");
+    assert.match(run.stdout, "… build green 0."); // the live line
+    assert.is((await stack.rollback()).exitCode, 0);
+    await assertBlueServes(context, ["exited"]);
+  },
+);
 
 failures(
-  "both running, --keep the one that does not serve: it gets the traffic first, then the release goes on",
+  "if both colors run, --keep with the idle color moves the traffic to it before the release continues",
   async (context) => {
     const { stack } = context;
     await stack.compose("up", "-d", "loop-api-green");
@@ -318,19 +333,19 @@ failures(
       "switch nginx to blue",
       "stop green",
     ];
-    const places = order.map((step) => run.stdout.indexOf(`✓ ${step}`));
+    const positions = order.map((step) => run.stdout.indexOf(`✓ ${step}`));
     assert.equal(
-      places,
-      places.toSorted((a, b) => a - b),
+      positions,
+      positions.toSorted((a, b) => a - b),
       run.stdout,
     );
-    assert.ok(!places.includes(-1), run.stdout);
+    assert.ok(!positions.includes(-1), run.stdout);
     await assertBlueServes(context, ["exited"]);
   },
 );
 
 failures(
-  "nginx that refuses the configuration: exit 3, link restored, the new one keeps running",
+  "if nginx rejects the configuration, the run exits with 3, restores the link and leaves the new color running",
   async (context) => {
     const { stack } = context;
     const configuration = join(stack.folder, "nginx/green-upstream.conf");
@@ -346,20 +361,23 @@ failures(
   },
 );
 
-failures("nginx that passes the test but does not reload: seen, exit 3, link restored", async (context) => {
-  const { stack } = context;
-  const configuration = join(stack.folder, "nginx/nginx-blue-green.conf");
-  const good = await readFile(configuration, "utf8");
-  const withZone = (key: string) =>
-    good.replace("server_tokens off;", `server_tokens off; limit_req_zone ${key} zone=z:1m rate=1r/s;`);
-  await writeFile(configuration, withZone("$host"));
-  await stack.docker("restart", "--time", "1", stack.nginxContainer);
-  await waitFor("nginx runs with the first key", async () => (await stack.front()).status === 200);
-  await writeFile(configuration, withZone("$uri")); // `nginx -t` cannot see that the running zone has another key
-  const run = await stack.deploy(["--keep", "blue"]);
-  await writeFile(configuration, good);
-  assert.is(run.exitCode, 3, run.stdall);
-  assert.match(run.stderr, "after 10 s an old worker is still accepting requests");
-  await assertBlueServes(context, ["running"]);
-});
+failures(
+  "if nginx accepts the configuration but does not reload, the run exits with 3 and restores the link",
+  async (context) => {
+    const { stack } = context;
+    const configuration = join(stack.folder, "nginx/nginx-blue-green.conf");
+    const good = await readFile(configuration, "utf8");
+    const withZone = (key: string) =>
+      good.replace("server_tokens off;", `server_tokens off; limit_req_zone ${key} zone=z:1m rate=1r/s;`);
+    await writeFile(configuration, withZone("$host"));
+    await stack.docker("restart", "--time", "1", stack.nginxContainer);
+    await waitFor("nginx runs with the first key", async () => (await stack.get()).status === 200);
+    await writeFile(configuration, withZone("$uri")); // `nginx -t` does not know that the running zone has another key
+    const run = await stack.deploy(["--keep", "blue"]);
+    await writeFile(configuration, good);
+    assert.is(run.exitCode, 3, run.stdall);
+    assert.match(run.stderr, "after 10 s an old worker is still accepting requests");
+    await assertBlueServes(context, ["running"]);
+  },
+);
 failures.run();

@@ -5,13 +5,13 @@ import type { Progress } from "@modelcontextprotocol/sdk/types.js";
 import { Agent } from "undici";
 import * as assert from "uvu/assert";
 import { z } from "zod";
-import type { Verb } from "../../bench/testbed/killed.ts";
-import { createReleased, type Scratch } from "../../bench/testbed/scratch.ts";
+import type { Verb } from "../../bench/testbed/run.ts";
+import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { COLORS, type Color, isColor } from "../../lib/color.ts";
 import { suite } from "../suite.ts";
 
 const SESSIONS = 4;
-/** How many of one session's calls are in flight at once at most, by kind; `newcomer` opens a session of its own. */
+/** The maximum number of concurrent calls per session, by kind. `newcomer` opens a new session for each call. */
 const CALLERS = { quick: 6, slow: 1, stream: 1, newcomer: 1 } as const;
 type Kind = keyof typeof CALLERS;
 const KINDS = Object.keys(CALLERS) as Kind[];
@@ -21,7 +21,7 @@ const IDLE_MS = 3000;
 const SLOW_SECONDS = 2;
 const STREAM = { n: 12, interval: 0.15 };
 
-/** What each call came to: how many each color answered, and what went wrong. */
+/** The results of all calls: how many each color answered, and the failures. */
 interface Tally {
   answered: Record<Kind, Record<Color, number>>;
   failures: string[];
@@ -32,39 +32,39 @@ const newTally = (): Tally => {
   return { answered: { quick: none(), slow: none(), stream: none(), newcomer: none() }, failures: [] };
 };
 
-const because = (error: unknown): string =>
+const describe = (error: unknown): string =>
   error instanceof Error && error.cause ? `${error}: ${error.cause}` : String(error);
 
-/** Opens a session: initialize, notifications/initialized, and the GET that a stateless server refuses. */
+/** Opens a session: initialize, notifications/initialized, and the GET that a stateless server rejects. */
 async function connect(url: string, onError: (error: Error) => void): Promise<Client> {
   const client = new Client({ name: "release-test", version: "1.0.0" });
-  // What fails beside the calls, such as an answer that is no JSON-RPC, is told here and nowhere else.
+  // Errors outside of calls, such as a response that is not JSON-RPC, are only reported here.
   client.onerror = onError;
-  // Connections of its own, as on a machine of its own; those it has no use for are closed by it after a while, and
-  // sooner than by default, which would have each release wait nine seconds for the last of them.
-  // (Node's fetch takes it, but has its type from another version of undici.)
+  // Each session has its own connections, as on its own machine. It closes idle ones sooner than by default; otherwise
+  // each release would wait nine seconds for the last of them.
+  // (Node's fetch accepts this agent, but its types are from another version of undici.)
   const agent = new Agent({ keepAliveMaxTimeout: IDLE_MS });
   const transport = new StreamableHTTPClientTransport(new URL(`${url}/mcp`), {
     fetch: (to, init) => fetch(to, { ...init, dispatcher: agent } as unknown as RequestInit),
   });
-  // The SDK's own class declares `sessionId` in a way that exactOptionalPropertyTypes does not take for its interface.
+  // With exactOptionalPropertyTypes, the SDK's class does not match its own interface because of `sessionId`.
   await client.connect(transport as Parameters<Client["connect"]>[0]);
   return client;
 }
 
-const Answer = z.object({
+const ToolResult = z.object({
   isError: z.literal(false),
   content: z.tuple([z.object({ type: z.literal("text"), text: z.string() })]),
 });
 
-/** Calls a tool; gives the color that answered when the rest of its text is as expected. */
+/** Calls a tool and returns the color that responded. Throws unless the rest of the text is as expected. */
 async function callTool(
   client: Client,
   call: { name: string; arguments: Record<string, unknown> },
   expected: string,
   onprogress?: (progress: Progress) => void,
 ): Promise<Color> {
-  const result = Answer.parse(await client.callTool(call, undefined, onprogress ? { onprogress } : {}));
+  const result = ToolResult.parse(await client.callTool(call, undefined, onprogress ? { onprogress } : {}));
   const { text } = result.content[0];
   const color = text.split(" ")[0];
   if (!isColor(color) || text !== `${color} ${expected}`) {
@@ -80,20 +80,20 @@ async function echo(client: Client): Promise<Color> {
 
 async function count(client: Client): Promise<Color> {
   const { n } = STREAM;
-  const seen: Progress[] = [];
+  const received: Progress[] = [];
   const color = await callTool(
     client,
     { name: "count", arguments: STREAM },
     `${(n * (n + 1)) / 2}`,
-    (progress) => seen.push(progress),
+    (progress) => received.push(progress),
   );
   const all = Array.from({ length: n }, (_, i) => ({ progress: i + 1, total: n }));
-  assert.equal(seen, all, "progress notifications are missing or out of order");
+  assert.equal(received, all, "progress notifications are missing or out of order");
   return color;
 }
 
-/** What a client does that was not there before: its first words may be heard by one color, the rest by the other. */
-async function meet(url: string): Promise<Color> {
+/** Opens a session and calls a tool in it. The first requests may reach one color and the rest the other. */
+async function useNewSession(url: string): Promise<Color> {
   const errors: Error[] = [];
   const client = await connect(url, (error) => errors.push(error));
   try {
@@ -104,19 +104,19 @@ async function meet(url: string): Promise<Color> {
       ["echo", "slow", "count"],
     );
     const color = await echo(client);
-    assert.equal(errors.map(because), []);
+    assert.equal(errors.map(describe), []);
     return color;
   } finally {
-    client.onerror = () => {}; // closing aborts a GET that is still on its way
+    client.onerror = () => {}; // closing aborts a pending GET
     await client.close();
   }
 }
 
-/** Starts sessions that call all the time; they go on until they are stopped, and let each open call end. */
+/** Starts sessions that send calls until `stop` is called. `stop` waits for the open calls. */
 async function startSessions(url: string): Promise<{ stop(): Promise<Tally> }> {
   const tally = newTally();
   let over = false;
-  const shoot = (client: Client, kind: Kind): Promise<Color> => {
+  const call = (client: Client, kind: Kind): Promise<Color> => {
     switch (kind) {
       case "quick":
         return echo(client);
@@ -129,23 +129,23 @@ async function startSessions(url: string): Promise<{ stop(): Promise<Tally> }> {
       case "stream":
         return count(client);
       case "newcomer":
-        return meet(url);
+        return useNewSession(url);
     }
   };
   const caller = async (client: Client, kind: Kind): Promise<void> => {
     while (!over) {
       try {
-        tally.answered[kind][await shoot(client, kind)]++;
+        tally.answered[kind][await call(client, kind)]++;
       } catch (error) {
-        tally.failures.push(`${kind}: ${because(error)}`);
-        await sleep(100); // an outage is no reason to spin
+        tally.failures.push(`${kind}: ${describe(error)}`);
+        await sleep(100); // do not spin during an outage
       }
       await sleep(Math.random() * 2 * THINK_MS[kind]);
     }
   };
   const clients = await Promise.all(
     Array.from({ length: SESSIONS }, () =>
-      connect(url, (error) => tally.failures.push(`session: ${because(error)}`)),
+      connect(url, (error) => tally.failures.push(`session: ${describe(error)}`)),
     ),
   );
   const calling = clients.flatMap((client) =>
@@ -163,7 +163,7 @@ async function startSessions(url: string): Promise<{ stop(): Promise<Tally> }> {
 
 const mcp = suite<{ stack: Scratch; url: string }>("a real MCP client");
 mcp.before(async (context) => {
-  context.stack = await createReleased("mcp", { VERIFY_SECONDS: "0", DRAIN_SECONDS: "20" });
+  context.stack = await createReleasedScratch("mcp", { VERIFY_SECONDS: "0", DRAIN_SECONDS: "20" });
   context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
 });
 mcp.after(({ stack }) => stack.remove());
@@ -181,15 +181,15 @@ const RELEASES: readonly Verb[] = [
   "rollback",
 ];
 
-mcp("its sessions go through ten deploys and rollbacks, and no call fails", async ({ stack, url }) => {
+mcp("no call of its sessions fails during ten deploys and rollbacks", async ({ stack, url }) => {
   const sessions = await startSessions(url);
   let problem = "";
   for (const [i, verb] of RELEASES.entries()) {
     const run = await (verb === "deploy"
       ? stack.deploy([], await stack.apiVersion(`2.0.${i}`))
       : stack.rollback());
-    const served = (await stack.front()).color;
-    // The sessions must end before an assertion may, or they would keep the test's process alive.
+    const served = (await stack.get()).color;
+    // Stop the sessions before any assertion: they would keep the test process alive.
     if (run.exitCode !== 0) problem = run.stdall;
     else if (served !== (i % 2 ? "blue" : "green")) problem = `${served} serves after release ${i + 1}`;
     if (problem) break;

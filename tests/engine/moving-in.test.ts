@@ -9,8 +9,8 @@ import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratc
 import { ROOT } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
-/** How long port 8080 may be away here, in ms: the page promises less, but other tests share this machine. */
-const BOUND = 3000;
+/** The longest allowed outage of port 8080 in ms. The page promises less, but other tests share this machine. */
+const MAX_OUTAGE_MS = 3000;
 
 const OLD_NGINX = `events {}
 http {
@@ -23,18 +23,18 @@ http {
 }
 `;
 
-interface Place {
+interface Installation {
   stack: Scratch;
   checkout: string;
   old: string;
   oldPorts: { nginx: string; api: string; auth: string };
 }
 
-/** The block of the page whose fence has this word, in the names and ports of this place. */
-async function block(name: string, { stack, old, oldPorts }: Place): Promise<string> {
+/** Returns the page's code block with this word on its fence, with the names and ports of this installation. */
+async function block(name: string, { stack, old, oldPorts }: Installation): Promise<string> {
   const page = await readFile(join(ROOT, "docs/moving-in.md"), "utf8");
   const text = page.match(new RegExp(`^\`\`\`\\w+ ${name}\\n([^]*?)^\`\`\``, "m"))?.[1];
-  assert.ok(text, `the page has a block ${name}`);
+  assert.ok(text, `the page has no block ${name}`);
   const names: Record<string, string> = {
     "loop-bg": stack.project,
     "8090": stack.env.NGINX_PORT ?? "",
@@ -47,31 +47,31 @@ async function block(name: string, { stack, old, oldPorts }: Place): Promise<str
   };
   return (
     text
-      // The service of the compose file keeps its name, the container does not.
+      // Rename containers, but not services of the compose file.
       .replace(/(?<!--force-recreate )\bloop-(nginx|api|auth)\b/g, `${old}-$1`)
       .replace(/\bloop-bg\b|\b80\d\d\b/g, (word) => names[word] ?? word)
   );
 }
 
-/** Runs a block of the page as an owner would paste it, in the checkout; each line must succeed. */
-async function paste(name: string, place: Place): Promise<string> {
-  const { PATH, HOME, VAULT_PATH, OAUTH_DATA_PATH } = place.stack.env;
+/** Runs a block of the page in the checkout, as an owner would paste it. Each line must succeed. */
+async function paste(name: string, installation: Installation): Promise<string> {
+  const { PATH, HOME, VAULT_PATH, OAUTH_DATA_PATH } = installation.stack.env;
   const shell = $({
     quiet: true,
     nothrow: true,
-    cwd: place.checkout,
+    cwd: installation.checkout,
     timeout: "180s",
     stdio: ["ignore", "pipe", "pipe"],
-    // Only what makes it short; the rest must come from the settings file.
+    // Only shorter times; the rest must come from the settings file.
     env: { PATH, HOME, VAULT_PATH, OAUTH_DATA_PATH, VERIFY_SECONDS: "1", HEALTH_INTERVAL: "1" },
   });
-  const run = await shell`bash -e -c ${await block(name, place)}`;
+  const run = await shell`bash -e -c ${await block(name, installation)}`;
   assert.is(run.exitCode, 0, `${name}: ${run.stdall}`);
   return run.stdout;
 }
 
-/** A call that is open all through a move: what nginx waits for must not make the port's absence longer. */
-function longCall(port: string): () => void {
+/** Opens a call that lasts through a whole move: open calls must not make the outage longer. Returns a function that ends it. */
+function startLongCall(port: string): () => void {
   const params = { name: "slow", arguments: { seconds: 60 } };
   const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params });
   const head = `POST /mcp HTTP/1.1\r\nHost: loop\r\nContent-Type: application/json\r\nContent-Length: ${body.length}`;
@@ -80,10 +80,10 @@ function longCall(port: string): () => void {
   return () => socket.destroy();
 }
 
-/** Asks a port every 10 ms while something is done, and gives the longest time from one good answer to the next. */
-async function outage(port: string, act: () => Promise<unknown>): Promise<number> {
+/** Probes a port every 10 ms during `act`. Returns the longest time between two successful responses, in ms. */
+async function measureOutage(port: string, act: () => Promise<unknown>): Promise<number> {
   let [last, longest, done]: [number, number, boolean] = [performance.now(), 0, false];
-  const ask = async () => {
+  const probe = async () => {
     const { statusCode, body } = await request(`http://127.0.0.1:${port}/health`, {
       reset: true,
       headersTimeout: 1000,
@@ -95,10 +95,10 @@ async function outage(port: string, act: () => Promise<unknown>): Promise<number
     longest = Math.max(longest, now - last);
     last = now;
   };
-  const asking = (async () => {
+  const probing = (async () => {
     const open = new Set<Promise<void>>();
     while (!done) {
-      const one: Promise<void> = ask()
+      const one: Promise<void> = probe()
         .catch(() => undefined)
         .finally(() => open.delete(one));
       open.add(one);
@@ -111,20 +111,20 @@ async function outage(port: string, act: () => Promise<unknown>): Promise<number
     await sleep(500);
   } finally {
     done = true;
-    await asking;
+    await probing;
   }
   return Math.round(Math.max(longest, performance.now() - last));
 }
 
-const freshPorts = async (): Promise<Place["oldPorts"]> => {
+const freshPorts = async (): Promise<Installation["oldPorts"]> => {
   const scratch = await createScratch("moving-old");
   await scratch.remove();
   const { env } = scratch;
   return { nginx: env.NGINX_PORT ?? "", api: env.BLUE_PORT ?? "", auth: env.AUTH_PORT ?? "" };
 };
 
-/** What an owner has before: one API, one nginx, one auth, from a compose file of their own. */
-async function oldCompose({ stack: { folder, env }, old, oldPorts }: Place): Promise<string> {
+/** Creates the owner's old compose file: one API, one nginx, one auth. Returns its path. */
+async function writeOldComposeFile({ stack: { folder, env }, old, oldPorts }: Installation): Promise<string> {
   const home = join(folder, "old");
   await mkdir(home);
   await writeFile(join(home, "nginx.conf"), OLD_NGINX);
@@ -158,7 +158,7 @@ async function oldCompose({ stack: { folder, env }, old, oldPorts }: Place): Pro
   return file;
 }
 
-const moving = suite<{ place: Place; file: string }>("moving in");
+const moving = suite<{ installation: Installation; file: string }>("moving in");
 moving.before(async (context) => {
   const stack = await createScratch("moving");
   const checkout = join(stack.folder, "checkout");
@@ -168,62 +168,62 @@ moving.before(async (context) => {
       filter: (file) => !/(active-upstream|probe-key)\.conf$/.test(file),
     });
   await symlink(join(ROOT, "node_modules"), join(checkout, "node_modules"));
-  const place = { stack, checkout, old: `${stack.project}-old`, oldPorts: await freshPorts() };
-  Object.assign(context, { place, file: await oldCompose(place) });
+  const installation = { stack, checkout, old: `${stack.project}-old`, oldPorts: await freshPorts() };
+  Object.assign(context, { installation, file: await writeOldComposeFile(installation) });
   const up = await stack.docker("compose", "-f", context.file, "up", "-d", "--build");
   assert.is(up.exitCode, 0, up.stdall);
 });
-moving.after(async ({ place: { stack }, file }) => {
+moving.after(async ({ installation: { stack }, file }) => {
   await stack.docker("compose", "-f", file, "down", "--timeout", "1", "--rmi", "local", "--volumes");
   await stack.remove();
 });
 
-moving("in, a release, back and out, with the page's commands", async ({ place }) => {
-  const { stack, checkout, oldPorts, old } = place;
-  const seen = async (port: string) => {
+moving("the commands of the page move in, release, go back and remove the tool", async ({ installation }) => {
+  const { stack, checkout, oldPorts, old } = installation;
+  const observe = async (port: string) => {
     const { headers, body } = await request(`http://127.0.0.1:${port}/health`, { reset: true });
     const { status, color } = (await body.json()) as { status: string; color: string };
     return [status, color, headers["x-loop-color"]];
   };
-  await waitFor("the old API answers", async () => (await seen(oldPorts.nginx))[0] === "healthy", 60);
-  assert.match(await paste("check", place), new RegExp(`/${old}-api running always ${old}\\n`));
-  await writeFile(join(checkout, ".env.blue-green"), await block("settings", place));
+  await waitFor("the old API answers", async () => (await observe(oldPorts.nginx))[0] === "healthy", 60);
+  assert.match(await paste("check", installation), new RegExp(`/${old}-api running always ${old}\\n`));
+  await writeFile(join(checkout, ".env.blue-green"), await block("settings", installation));
 
-  const beside = await outage(oldPorts.nginx, async () => {
-    assert.match(await paste("build", place), /X-Loop-Color: green/);
+  const building = await measureOutage(oldPorts.nginx, async () => {
+    assert.match(await paste("build", installation), /X-Loop-Color: green/);
   });
-  assert.ok(beside < 1000, `while it is built beside, port 8080 was away for ${beside} ms`);
-  assert.equal(await seen(oldPorts.nginx), ["healthy", "none", undefined]);
+  assert.ok(building < 1000, `port 8080 was down for ${building} ms during the build`);
+  assert.equal(await observe(oldPorts.nginx), ["healthy", "none", undefined]);
 
-  const hangUp = [longCall(oldPorts.nginx)];
-  const inwards = await outage(oldPorts.nginx, () => paste("move", place));
-  assert.equal(await seen(oldPorts.nginx), ["healthy", "green", "green"]);
-  await paste("rest", place);
+  const endCalls = [startLongCall(oldPorts.nginx)];
+  const movingIn = await measureOutage(oldPorts.nginx, () => paste("move", installation));
+  assert.equal(await observe(oldPorts.nginx), ["healthy", "green", "green"]);
+  await paste("rest", installation);
   assert.is(await stack.field(`${old}-api`, "{{.State.Status}}"), "exited");
-  assert.equal(await seen(oldPorts.nginx), ["healthy", "green", "green"]);
+  assert.equal(await observe(oldPorts.nginx), ["healthy", "green", "green"]);
 
-  const release = await outage(oldPorts.nginx, async () => {
-    const line = (await block("build", place)).split("\n")[0] ?? "";
+  const release = await measureOutage(oldPorts.nginx, async () => {
+    const line = (await block("build", installation)).split("\n")[0] ?? "";
     const { PATH, HOME, VAULT_PATH, OAUTH_DATA_PATH } = stack.env;
     const env = { PATH, HOME, VAULT_PATH, OAUTH_DATA_PATH, VERIFY_SECONDS: "1", HEALTH_INTERVAL: "1" };
     const run = await $({ quiet: true, nothrow: true, cwd: checkout, env, timeout: "180s" })`bash -c ${line}`;
     assert.is(run.exitCode, 0, run.stdall);
     assert.match(run.stdout, "Released green → blue");
   });
-  assert.equal(await seen(oldPorts.nginx), ["healthy", "blue", "blue"]);
+  assert.equal(await observe(oldPorts.nginx), ["healthy", "blue", "blue"]);
 
-  hangUp.push(longCall(oldPorts.nginx));
-  const backwards = await outage(oldPorts.nginx, () => paste("back", place));
-  for (const end of hangUp) end();
-  assert.equal(await seen(oldPorts.nginx), ["healthy", "none", undefined]);
-  await paste("out", place);
+  endCalls.push(startLongCall(oldPorts.nginx));
+  const goingBack = await measureOutage(oldPorts.nginx, () => paste("back", installation));
+  for (const end of endCalls) end();
+  assert.equal(await observe(oldPorts.nginx), ["healthy", "none", undefined]);
+  await paste("out", installation);
   assert.is(await stack.field(`${stack.project}-nginx`, "{{.State.Status}}"), "absent");
-  assert.equal(await seen(oldPorts.nginx), ["healthy", "none", undefined]);
+  assert.equal(await observe(oldPorts.nginx), ["healthy", "none", undefined]);
 
   console.log(
-    `\nport 8080 away, in ms: ${inwards} in, ${backwards} back; longest gap ${beside} beside, ${release} release`,
+    `\nport 8080 down, in ms: ${movingIn} moving in, ${goingBack} going back; longest gap: ${building} building, ${release} release`,
   );
-  assert.ok(inwards < BOUND, `moving in: ${inwards} ms`);
-  assert.ok(backwards < BOUND, `going back: ${backwards} ms`);
+  assert.ok(movingIn < MAX_OUTAGE_MS, `moving in: ${movingIn} ms`);
+  assert.ok(goingBack < MAX_OUTAGE_MS, `going back: ${goingBack} ms`);
 });
 moving.run();

@@ -12,7 +12,7 @@ ports.after(({ stack }) => stack.remove());
 const containers = async ({ docker, project }: Scratch): Promise<string> =>
   (await docker("ps", "-aq", "--filter", `label=com.docker.compose.project=${project}`)).stdout;
 
-ports("a stranger on nginx's port is named before anything is started", async ({ stack }) => {
+ports("a program on nginx's port is reported before anything is started", async ({ stack }) => {
   const server = createServer().listen(Number(stack.env.NGINX_PORT));
   const run = await stack.deploy();
   server.close();
@@ -23,19 +23,19 @@ ports("a stranger on nginx's port is named before anything is started", async ({
   assert.is(await containers(stack), "");
 });
 
-ports("a container on auth's port is named before nginx is started", async ({ stack }) => {
-  const squatter = `${stack.project}-squatter`;
+ports("a container on auth's port is reported before nginx is started", async ({ stack }) => {
+  const blocker = `${stack.project}-blocker`;
   const publish = `127.0.0.1:${stack.env.AUTH_PORT}:80`;
-  await stack.docker("run", "-d", "--rm", "--name", squatter, "-p", publish, "nginx:1.30", "sleep", "60");
+  await stack.docker("run", "-d", "--rm", "--name", blocker, "-p", publish, "nginx:1.30", "sleep", "60");
   const run = await stack.deploy();
-  await stack.docker("rm", "--force", squatter);
+  await stack.docker("rm", "--force", blocker);
   assert.is(run.exitCode, 1, run.stdall);
   assert.match(run.stderr, "Port conflict detected, check running containers");
-  assert.match(run.stderr, `is held by the container ${squatter}`);
+  assert.match(run.stderr, `is held by the container ${blocker}`);
   assert.is(await containers(stack), "");
 });
 
-ports("an address for nginx that this machine does not have is a wrong setting", async ({ stack }) => {
+ports("an NGINX_BIND address that this machine does not have is rejected", async ({ stack }) => {
   const run = await stack.deploy([], { NGINX_BIND: "192.0.2.1" });
   assert.is(run.exitCode, 2, run.stdall);
   assert.match(run.stderr, "NGINX_BIND is 192.0.2.1, which is not an address of this machine");
@@ -43,7 +43,7 @@ ports("an address for nginx that this machine does not have is a wrong setting",
 });
 
 ports(
-  "nginx listens on NGINX_BIND only, is asked there, and another address needs a new nginx",
+  "nginx listens on NGINX_BIND only, runs use that address, and changing it requires a new nginx container",
   async ({ stack }) => {
     const first = await stack.deploy([], { NGINX_BIND: "127.0.0.2" });
     assert.is(first.exitCode, 0, first.stdall);
@@ -53,7 +53,7 @@ ports(
     assert.is(second.exitCode, 2, second.stdall);
     assert.match(second.stderr, /NGINX_BIND is 127\.0\.0\.3, but \S+ was created with 127\.0\.0\.2/);
     assert.equal(await stack.running(), ["green"]);
-    assert.is((await stack.look([], { NGINX_BIND: "127.0.0.2" })).exitCode, 0);
+    assert.is((await stack.status([], { NGINX_BIND: "127.0.0.2" })).exitCode, 0);
 
     await stack.docker("rm", "--force", stack.nginxContainer);
     const wide = await stack.deploy();

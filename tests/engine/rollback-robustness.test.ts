@@ -2,116 +2,122 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { startRun } from "../../bench/testbed/killed.ts";
-import { createReleased, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { startRun } from "../../bench/testbed/run.ts";
+import { createReleasedScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { getInactiveColor, isColor } from "../../lib/color.ts";
 import { suite } from "../suite.ts";
 
-/** What a rollback does without, and a build that would keep it waiting. */
-const wayBack = suite<{ stack: Scratch }>("the way back");
-wayBack.before(async (context) => {
-  context.stack = await createReleased("wayback", {});
+/** Rollbacks with missing or broken parts, after killed rollbacks, and after a build that hangs. */
+const robustness = suite<{ stack: Scratch }>("rollback robustness");
+robustness.before(async (context) => {
+  context.stack = await createReleasedScratch("robust", {});
 });
-wayBack.after(({ stack }) => stack.remove());
+robustness.after(({ stack }) => stack.remove());
 
-/** Rolls back from the color that is marked, with these settings; the other one must serve then. */
-async function goesBack(stack: Scratch, env: Record<string, string> = {}): Promise<string> {
-  const color = (await stack.marked()).trim();
+/** Rolls back with these settings. Afterwards the other color must serve. Returns the output. */
+async function rollBack(stack: Scratch, env: Record<string, string> = {}): Promise<string> {
+  const color = (await stack.readStateFile()).trim();
   const run = await stack.rollback([], env);
   assert.is(run.exitCode, 0, run.stdall);
-  assert.is((await stack.front()).color, color === "blue" ? "green" : "blue", run.stdall);
+  assert.is((await stack.get()).color, color === "blue" ? "green" : "blue", run.stdall);
   return run.stdall;
 }
 
-/** A compose file that is not there, beside the one that is: nginx's folder is found from it. */
-const noCompose = ({ folder }: Scratch) => ({ COMPOSE_FILE: join(folder, "gone.yml") });
+/** COMPOSE_FILE with a missing file in the right folder, from which nginx's folder is found. */
+const withoutComposeFile = ({ folder }: Scratch) => ({ COMPOSE_FILE: join(folder, "gone.yml") });
 
-wayBack("does without the compose file; a deploy says that it is missing", async ({ stack }) => {
-  await goesBack(stack, noCompose(stack));
-  const deploy = await stack.deploy([], noCompose(stack));
-  assert.is(deploy.exitCode, 2, deploy.stdall);
-  assert.match(deploy.stderr, "gone.yml, which does not exist");
-});
+robustness(
+  "a rollback does not need the compose file; a deploy reports that it is missing",
+  async ({ stack }) => {
+    await rollBack(stack, withoutComposeFile(stack));
+    const deploy = await stack.deploy([], withoutComposeFile(stack));
+    assert.is(deploy.exitCode, 2, deploy.stdall);
+    assert.match(deploy.stderr, "gone.yml, which does not exist");
+  },
+);
 
-wayBack("starts an nginx and an auth that were stopped, without Compose", async ({ stack }) => {
+robustness("a rollback starts a stopped nginx and auth without Compose", async ({ stack }) => {
   const auth = `${stack.project}-auth`;
   await stack.docker("stop", "--time", "1", stack.nginxContainer, auth);
-  const output = await goesBack(stack, noCompose(stack));
+  const output = await rollBack(stack, withoutComposeFile(stack));
   assert.match(output, `start ${stack.nginxContainer}`);
   assert.is(await stack.field(auth, "{{.State.Status}}"), "running");
 });
 
-wayBack("does without an auth that does not start: a warning", async ({ stack }) => {
+robustness("a rollback warns and continues if auth does not start", async ({ stack }) => {
   const auth = `${stack.project}-auth`;
   await stack.docker("stop", "--time", "1", auth);
-  const squatter = createServer().listen(Number(stack.env.AUTH_PORT), "127.0.0.1");
-  const output = await goesBack(stack).finally(() => squatter.close());
+  const blocker = createServer().listen(Number(stack.env.AUTH_PORT), "127.0.0.1");
+  const output = await rollBack(stack).finally(() => blocker.close());
   assert.match(output, "auth could not be started; the rollback continues without it");
   await stack.docker("rm", "--force", auth);
   assert.match(
-    await goesBack(stack, noCompose(stack)),
+    await rollBack(stack, withoutComposeFile(stack)),
     "auth could not be started; the rollback continues without it: Compose cannot read",
   );
-  await goesBack(stack);
+  await rollBack(stack);
   assert.is(await stack.field(auth, "{{.State.Status}}"), "running");
 });
 
-wayBack("does without auth's folder", async ({ stack }) => {
-  const output = await goesBack(stack, { OAUTH_DATA_PATH: "/proc/none/oauth" });
+robustness("a rollback warns and continues without auth's data folder", async ({ stack }) => {
+  const output = await rollBack(stack, { OAUTH_DATA_PATH: "/proc/none/oauth" });
   assert.match(
     output,
     "Cannot create the folder /proc/none/oauth (OAUTH_DATA_PATH); the rollback continues without it",
   );
 });
 
-wayBack("does without a network that was removed: the container is made anew", async ({ stack }) => {
-  const { color } = await stack.front();
+robustness("a rollback recreates a container whose network was removed", async ({ stack }) => {
+  const { color } = await stack.get();
   const standby = `${stack.project}-api-${color === "blue" ? "green" : "blue"}`;
   const extra = `${stack.project}-extra`;
   await stack.docker("network", "create", extra);
   await stack.docker("network", "connect", extra, standby);
   await stack.docker("network", "rm", extra);
-  assert.match(await goesBack(stack), `the network of ${standby} is gone: recreating the container`);
+  assert.match(await rollBack(stack), `the network of ${standby} is gone: recreating the container`);
 });
 
-/** Kills a rollback once it has passed a step with this name; gives where it came from and where it went to. */
-async function cutOff(stack: Scratch, step: string, env: Record<string, string> = {}) {
-  const { color: from } = await stack.front();
+/** Kills a rollback after the step with this name. Returns the colors of the rollback. */
+async function killAfter(stack: Scratch, step: string, env: Record<string, string> = {}) {
+  const { color: from } = await stack.get();
   if (!isColor(from)) return assert.unreachable(from) as never;
   const to = getInactiveColor(from);
   const run = startRun(stack, "rollback", env);
-  await run.passed(step.replace("TO", to));
+  await run.waitForStep(step.replace("TO", to));
   run.kill("SIGKILL");
   await run.ended;
   return { from, to };
 }
 
-async function finishes(stack: Scratch, { from, to }: { from: string; to: string }): Promise<void> {
+async function expectFinished(stack: Scratch, { from, to }: { from: string; to: string }): Promise<void> {
   const run = await stack.rollback();
   assert.is(run.exitCode, 0, run.stdall);
   assert.match(run.stdout, `Rolled back, finishing the interrupted run: ${from} → ${to}`);
-  assert.equal([(await stack.front()).color, await stack.running()], [to, [to]]);
+  assert.equal([(await stack.get()).color, await stack.running()], [to, [to]]);
 }
 
-wayBack("that was cut off is still finished after a retry that failed early", async ({ stack }) => {
-  const way = await cutOff(stack, "switch nginx to TO", { VERIFY_SECONDS: "30" });
+robustness("an interrupted rollback is still finished after a retry that failed early", async ({ stack }) => {
+  const colors = await killAfter(stack, "switch nginx to TO", { VERIFY_SECONDS: "30" });
   const retry = await stack.rollback([], { DOCKER_CMD: "/bin/false" });
   assert.is(retry.exitCode, 1, retry.stdall);
   assert.match(retry.stderr, "Docker is not reachable");
-  await finishes(stack, way);
+  await expectFinished(stack, colors);
 });
 
-wayBack("that was cut off is still finished after a retry that was interrupted", async ({ stack }) => {
-  const way = await cutOff(stack, "mark TO as active");
-  const retry = startRun(stack, "rollback", { VERIFY_SECONDS: "60" });
-  await retry.passed("clear the record of the interrupted run");
-  retry.kill("SIGINT");
-  const { exitCode, output } = await retry.ended;
-  assert.is(exitCode, 130, output);
-  await finishes(stack, way);
-});
+robustness(
+  "an interrupted rollback is still finished after a retry that was interrupted too",
+  async ({ stack }) => {
+    const colors = await killAfter(stack, "mark TO as active");
+    const retry = startRun(stack, "rollback", { VERIFY_SECONDS: "60" });
+    await retry.waitForStep("clear the record of the interrupted run");
+    retry.kill("SIGINT");
+    const { exitCode, output } = await retry.ended;
+    assert.is(exitCode, 130, output);
+    await expectFinished(stack, colors);
+  },
+);
 
-/** The processes of this machine that have this text in their command line. */
+/** The command lines of this machine's processes that contain this text. */
 async function processesWith(text: string): Promise<string[]> {
   const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
   const lines = await Promise.all(
@@ -120,8 +126,8 @@ async function processesWith(text: string): Promise<string[]> {
   return lines.filter((line) => line.includes(text));
 }
 
-wayBack("a build that hangs is ended, with all of its processes, and the lock is free", async ({ stack }) => {
-  const { color } = await stack.front();
+robustness("a build that hangs is stopped with all its processes and frees the lock", async ({ stack }) => {
+  const { color } = await stack.get();
   const hung = join(stack.folder, "hung");
   const sleep = `sleep ${100_000 + (process.pid % 100_000)}`;
   await mkdir(hung);
@@ -132,9 +138,12 @@ wayBack("a build that hangs is ended, with all of its processes, and the lock is
   assert.match(run.stderr, "so far");
   assert.match(run.stderr, "or raise BUILD_SECONDS");
   assert.equal(await processesWith(`-p\0${stack.project}\0`), []);
-  await waitFor("the engine ends what the build ran", async () => (await processesWith(sleep)).length === 0);
-  assert.is((await stack.front()).color, color);
-  const output = await goesBack(stack);
+  await waitFor(
+    "the engine ends the processes of the build",
+    async () => (await processesWith(sleep)).length === 0,
+  );
+  assert.is((await stack.get()).color, color);
+  const output = await rollBack(stack);
   assert.not.match(output, /cut off|waiting for/);
 });
-wayBack.run();
+robustness.run();

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { startRun } from "../../bench/testbed/killed.ts";
+import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, freePort, type Scratch } from "../../bench/testbed/scratch.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { suite } from "../suite.ts";
@@ -20,44 +20,48 @@ rollback("after the first release there is nothing to roll back to", async ({ st
   assert.match(run.stderr, "nothing to roll back to");
   assert.match(run.stderr, "Next: It exists after a second release");
   assert.equal(
-    [await stack.running(), await stack.marked(), (await stack.front()).color],
+    [await stack.running(), await stack.readStateFile(), (await stack.get()).color],
     [["green"], "green\n", "green"],
   );
 });
 
 async function assertServes(stack: Scratch, color: string, version: string): Promise<void> {
-  const { color: served, body } = await stack.front();
+  const { color: served, body } = await stack.get();
   assert.equal([served, JSON.parse(body).version], [color, version]);
-  assert.equal([await stack.running(), await stack.marked()], [[color], `${color}\n`]);
+  assert.equal([await stack.running(), await stack.readStateFile()], [[color], `${color}\n`]);
 }
 
-rollback("goes back to the build that was left, even when a newer source lies there", async ({ stack }) => {
+rollback("a rollback goes back to the previous build, even if the source is newer", async ({ stack }) => {
   assert.is((await stack.deploy([], await stack.apiVersion("1.2.0"))).exitCode, 0);
   await assertServes(stack, "blue", "1.2.0");
-  const left = await stack.field(`${stack.project}-api-green`, "{{.Id}}");
+  const previous = await stack.field(`${stack.project}-api-green`, "{{.Id}}");
   const run = await stack.rollback([], await stack.apiVersion("1.3.0"));
   assert.is(run.exitCode, 0, run.stdall);
   assert.match(run.stdout, "Rolled back blue → green");
   await assertServes(stack, "green", "1.1.0");
-  assert.is(await stack.field(`${stack.project}-api-green`, "{{.Id}}"), left, "the container was made anew");
+  assert.is(
+    await stack.field(`${stack.project}-api-green`, "{{.Id}}"),
+    previous,
+    "the container was recreated",
+  );
 });
 
-rollback("twice returns to where it was; nginx and auth are not restarted", async ({ stack }) => {
-  const started = () => stack.field(stack.nginxContainer, "{{.State.StartedAt}}");
-  const before = await started();
+rollback("a second rollback returns to the later release and does not restart nginx", async ({ stack }) => {
+  const startTime = () => stack.field(stack.nginxContainer, "{{.State.StartedAt}}");
+  const before = await startTime();
   assert.is((await stack.rollback()).exitCode, 0);
   await assertServes(stack, "blue", "1.2.0");
-  assert.is(await started(), before);
+  assert.is(await startTime(), before);
 });
 
-rollback("a container that was pruned is made again from its image", async ({ stack }) => {
+rollback("a pruned container is recreated from its image", async ({ stack }) => {
   await stack.docker("rm", `${stack.project}-api-green`);
   const run = await stack.rollback();
   assert.is(run.exitCode, 0, run.stdall);
   await assertServes(stack, "green", "1.1.0");
 });
 
-rollback("a container that was made for another port is made anew for the one of now", async ({ stack }) => {
+rollback("a container with an outdated port is recreated with the current one", async ({ stack }) => {
   const run = await stack.rollback([], { BLUE_PORT: String(await freePort()) });
   assert.is(run.exitCode, 0, run.stdall);
   await assertServes(stack, "blue", "1.2.0");
@@ -66,7 +70,7 @@ rollback("a container that was made for another port is made anew for the one of
 });
 
 rollback(
-  "after a release that failed goes to the last good build, not to the failed one",
+  "after a failed release, a rollback goes to the last good build, not to the failed one",
   async ({ stack }) => {
     const failed = await stack.deploy([], {
       ...(await stack.apiVersion("6.6.6")),
@@ -82,20 +86,23 @@ rollback(
   },
 );
 
-rollback("to a color that does not become healthy: what served goes on", async ({ stack }) => {
-  await stack.docker("rm", `${stack.project}-api-blue`);
-  const run = await stack.rollback([], { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "2" });
-  assert.is(run.exitCode, 1);
-  assert.match(run.stderr, "Health check failed, rollback not performed");
-  await assertServes(stack, "green", "1.1.0");
-});
+rollback(
+  "if the previous color does not become healthy, the serving color keeps serving",
+  async ({ stack }) => {
+    await stack.docker("rm", `${stack.project}-api-blue`);
+    const run = await stack.rollback([], { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "2" });
+    assert.is(run.exitCode, 1);
+    assert.match(run.stderr, "Health check failed, rollback not performed");
+    await assertServes(stack, "green", "1.1.0");
+  },
+);
 
 rollback(
-  "asked to end after the mark: ends what it does, and does not say to run it again",
+  "a rollback that is interrupted after the mark completes and says not to run it again",
   async ({ stack }) => {
     assert.is((await stack.deploy()).exitCode, 0);
     const run = startRun(stack, "rollback");
-    await run.passed("mark green as active");
+    await run.waitForStep("mark green as active");
     run.kill("SIGINT");
     const { exitCode, output } = await run.ended;
     assert.is(exitCode, 130, output);
@@ -111,22 +118,22 @@ rollback(
 );
 
 rollback(
-  "cut off once its color serves: the next one finishes it, and does not swap once more",
+  "a rollback that was killed after the switch is finished by the next one, which does not switch again",
   async ({ stack }) => {
     const run = startRun(stack, "rollback", { VERIFY_SECONDS: "30" });
-    await run.passed("switch nginx to blue");
+    await run.waitForStep("switch nginx to blue");
     run.kill("SIGKILL");
     await run.ended;
     const next = await stack.rollback();
     assert.is(next.exitCode, 0, next.stdall);
     assert.match(next.stdout, "Rolled back, finishing the interrupted run: green → blue");
-    assert.equal([await stack.running(), await stack.marked()], [["blue"], "blue\n"]);
+    assert.equal([await stack.running(), await stack.readStateFile()], [["blue"], "blue\n"]);
     assert.is((await stack.rollback()).exitCode, 0);
     await assertServes(stack, "green", "1.1.0");
   },
 );
 
-rollback("does not know --keep", async ({ stack }) => {
+rollback("a rollback rejects --keep", async ({ stack }) => {
   const run = await stack.rollback(["--keep", "blue"]);
   assert.is(run.exitCode, 2);
 });

@@ -12,7 +12,7 @@ import { keyHeaders } from "../../lib/nginx/key.ts";
 import { ROOT } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
-/** What the example API does not do: it tells what it was sent, and tries to steer nginx. */
+/** Added to the example API: returns the headers it received, and tries to control nginx with response headers. */
 const ROGUE_API = `
 SENT = {}
 
@@ -39,18 +39,18 @@ async def swallow(request: Request) -> dict:
     return {"bytes": sum([len(chunk) async for chunk in request.stream()])}
 `;
 
-/** A host of the local network that answers every name with its own address, and every request with a lie. */
-const LIAR = `
+/** A DNS server that resolves every name to its own address, and answers HTTP requests with a fake health response. */
+const FAKE_DNS_SERVER = `
 import http.server, socket, sys, threading
 me = socket.gethostbyname(socket.gethostname())
-class Lie(http.server.BaseHTTPRequestHandler):
+class FakeHealth(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         body = b'{"status": "healthy", "vault_exists": true, "stolen": true}'
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-threading.Thread(target=http.server.HTTPServer(("", 8081), Lie).serve_forever, daemon=True).start()
+threading.Thread(target=http.server.HTTPServer(("", 8081), FakeHealth).serve_forever, daemon=True).start()
 dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 dns.bind(("", 53))
 while True:
@@ -61,41 +61,42 @@ while True:
     dns.sendto(query[:2] + b"\\x81\\x80\\x00\\x01\\x00\\x01\\x00\\x00\\x00\\x00" + query[12:end] + answer, asker)
 `;
 
-/** A scratch stack whose API may take its time to start: these tests measure no times. */
-async function patient(name: string): Promise<Scratch> {
+/** A scratch stack whose API may take long to start, because these tests measure no times. */
+async function createPatientScratch(name: string): Promise<Scratch> {
   const stack = await createScratch(name);
   stack.env.HEALTH_RETRIES = "60";
   return stack;
 }
 
-interface Place {
+interface Target {
   stack: Scratch;
   url: string;
-  /** A git checkout. */
+  /** The API's sources, a git checkout. */
   sources: string;
-  marks: string;
+  /** The folder in which commands that git was made to run leave files. */
+  traces: string;
 }
 
-const attempts = suite<Place>("attempts");
+const attempts = suite<Target>("attempts");
 attempts.before(async (context) => {
-  const stack = await patient("sec");
+  const stack = await createPatientScratch("sec");
   const { LOOP_API_CONTEXT: sources = "" } = await stack.apiVersion("2.0.0");
   await appendFile(join(sources, "api/main.py"), ROGUE_API);
-  const marks = join(stack.folder, "marks");
-  await mkdir(marks);
-  Object.assign(context, { stack, sources, marks, url: `http://127.0.0.1:${stack.env.NGINX_PORT}` });
-  await setTraps(context);
-  // A user of this machine may come as far as the checkout.
+  const traces = join(stack.folder, "traces");
+  await mkdir(traces);
+  Object.assign(context, { stack, sources, traces, url: `http://127.0.0.1:${stack.env.NGINX_PORT}` });
+  await plantTraps(context);
+  // Other users of this machine may enter the checkout.
   await chmod(dirname(stack.folder), 0o755);
-  const PATH = `${await recordGit(context)}:${stack.env.PATH}`;
+  const PATH = `${await createRecordingGit(context)}:${stack.env.PATH}`;
   Object.assign(stack.env, { LOOP_API_CONTEXT: sources, BODY_MAX: "32m", API_TMP: "32m" });
   const run = await stack.deploy([], { PATH });
   assert.is(run.exitCode, 0, run.stdall);
 });
 attempts.after(({ stack }) => stack.remove());
 
-/** A client from elsewhere: a container on another network, which knows this host as its gateway. Gives what Python prints. */
-async function fromElsewhere({ docker, project }: Scratch, script: string): Promise<string> {
+/** Runs Python as a remote client: in a container on another network, whose gateway is this host. Returns its output. */
+async function runAsRemoteClient({ docker, project }: Scratch, script: string): Promise<string> {
   const gateway = 'socket.inet_ntoa(bytes.fromhex(open("/proc/net/route").readlines()[1].split()[2])[::-1])';
   const head = `import socket, urllib.request as u\nHOST = ${gateway}\n`;
   const run = await docker("run", "--rm", `${project}-auth`, "python3", "-c", head + script);
@@ -103,14 +104,14 @@ async function fromElsewhere({ docker, project }: Scratch, script: string): Prom
   return run.stdout.trim();
 }
 
-const inside = ({ docker, project }: Scratch, part: string, line: string): Promise<ProcessOutput> =>
+const execInside = ({ docker, project }: Scratch, part: string, line: string): Promise<ProcessOutput> =>
   docker("exec", `${project}-${part}`, "sh", "-c", line);
 
-/** Asserts that a shell line fails in a container, for the reason that stops it. */
-async function assertStopped(stack: Scratch, part: string, line: string, by: RegExp): Promise<void> {
-  const run = await inside(stack, part, line);
+/** Asserts that a shell command fails in a container for this reason. */
+async function assertDenied(stack: Scratch, part: string, line: string, reason: RegExp): Promise<void> {
+  const run = await execInside(stack, part, line);
   assert.is.not(run.exitCode, 0, `${part}: ${line}`);
-  assert.match(run.stdall, by, `${part}: ${line}`);
+  assert.match(run.stdall, reason, `${part}: ${line}`);
 }
 
 const statusOf = async (url: string, headers: Record<string, string> = {}): Promise<number> => {
@@ -122,29 +123,29 @@ const statusOf = async (url: string, headers: Record<string, string> = {}): Prom
 const LOOP_PATHS = ["/_loop/color", "/_loop/green/health", "/_loop/blue/health", "/_loop/", "/_loop/else"];
 
 attempts(
-  "LAN client: /_loop/ is not there, from elsewhere or from here, without the run's key",
-  async (place) => {
-    const { stack, url } = place;
+  "LAN client: without the probe key, /_loop/ returns 404 to remote and local clients",
+  async (target) => {
+    const { stack, url } = target;
     for (const path of LOOP_PATHS) {
       assert.is(await statusOf(url + path), 404, path);
       assert.is(await statusOf(url + path, { "x-loop-key": "0".repeat(32) }), 404, path);
     }
-    const seen = await fromElsewhere(
+    const output = await runAsRemoteClient(
       stack,
       `for path in ${JSON.stringify(LOOP_PATHS)}:
     try: print(u.urlopen(f"http://{HOST}:${stack.env.NGINX_PORT}{path}").status)
     except u.HTTPError as error: print(error.code)`,
     );
-    assert.is(seen, LOOP_PATHS.map(() => "404").join("\n"));
-    assert.is((await stack.front("/_loop/color")).status, 204, "the run itself");
-    assert.is((await stack.front("/_loop/green/health")).status, 200, "the run itself");
+    assert.is(output, LOOP_PATHS.map(() => "404").join("\n"));
+    assert.is((await stack.get("/_loop/color")).status, 204, "with the probe key");
+    assert.is((await stack.get("/_loop/green/health")).status, 200, "with the probe key");
   },
 );
 
 attempts(
-  "LAN client: what it claims to be, and for whom, does not reach the API; nor does a run's key",
-  async (place) => {
-    const { stack, url } = place;
+  "LAN client: its forwarding headers do not reach the API, and neither does the probe key",
+  async (target) => {
+    const { stack, url } = target;
     const claims = {
       "x-forwarded-for": "203.0.113.7",
       "x-forwarded-proto": "https",
@@ -159,24 +160,24 @@ attempts(
     assert.match(sent["x-forwarded-for"] ?? "", /^[\d.]+$/);
     assert.equal([sent["x-real-ip"], sent["x-forwarded-proto"]], [sent["x-forwarded-for"], "http"]);
 
-    await stack.front("/_loop/green/health");
-    const asked = await request(`${url}/sent?path=/health`);
-    assert.is(((await asked.body.json()) as Record<string, string>)["x-loop-key"], undefined);
+    await stack.get("/_loop/green/health");
+    const received = await request(`${url}/sent?path=/health`);
+    assert.is(((await received.body.json()) as Record<string, string>)["x-loop-key"], undefined);
     const [key = "none"] = Object.values(await keyHeaders({ nginxFolder: join(stack.folder, "nginx") }));
     const logged = async () => (await stack.docker("logs", stack.nginxContainer)).stdall;
-    await waitFor("it is in the log", async () => (await logged()).includes("/_loop/green/health"));
+    await waitFor("the request is in the log", async () => (await logged()).includes("/_loop/green/health"));
     assert.not.match(await logged(), key);
   },
 );
 
 attempts(
-  "LAN client: large bodies are refused, and others are not collected in memory",
+  "LAN client: bodies that are too large are rejected, and others are not buffered in memory",
   async ({ stack, url }) => {
     const tooLarge = await request(`${url}/swallow`, {
       method: "POST",
       body: Buffer.alloc(33 * 2 ** 20),
     }).catch(
-      (error) => error, // nginx answers and closes while it is still being sent
+      (error) => error, // nginx responds and closes while the body is still being sent
     );
     if (!(tooLarge instanceof Error)) assert.is(tooLarge.statusCode, 413);
 
@@ -187,8 +188,8 @@ attempts(
       return upload;
     });
     await sleep(1500);
-    // Not du: nginx unlinks such a file as soon as it is open.
-    const { stdout } = await inside(stack, "nginx", "df -k /tmp /run /var/cache/nginx /var/lib/nginx");
+    // Not du, because nginx unlinks a buffer file as soon as it is open.
+    const { stdout } = await execInside(stack, "nginx", "df -k /tmp /run /var/cache/nginx /var/lib/nginx");
     const held = stdout
       .split("\n")
       .slice(1)
@@ -198,21 +199,21 @@ attempts(
   },
 );
 
-attempts("LAN client: only nginx listens to it", async ({ stack }) => {
+attempts("LAN client: it can only connect to nginx", async ({ stack }) => {
   const { BLUE_PORT, GREEN_PORT, AUTH_PORT, NGINX_PORT } = stack.env;
-  const seen = await fromElsewhere(
+  const output = await runAsRemoteClient(
     stack,
     `for port in [${NGINX_PORT}, ${BLUE_PORT}, ${GREEN_PORT}, ${AUTH_PORT}]:
     print(socket.socket().connect_ex((HOST, port)))`,
   );
   assert.equal(
-    seen.split("\n").map((code) => code === "0"),
+    output.split("\n").map((code) => code === "0"),
     [true, false, false, false],
   );
 });
 
 attempts(
-  "LAN client: registers over nobody, writes nowhere else, and no code goes to a stranger",
+  "LAN client: it cannot overwrite a registration, write elsewhere, or have a code sent to another site",
   async ({ stack, url }) => {
     const register = async (client: unknown) => {
       const { statusCode, body } = await request(`${url}/register`, {
@@ -248,25 +249,25 @@ attempts(
 );
 
 attempts(
-  "API: changes nothing of its own, has no key, no rights, and a limit for all it takes",
+  "API: it cannot change its own files, has no key and no privileges, and its resources are limited",
   async ({ stack }) => {
-    await assertStopped(stack, "api-green", "echo x >>/srv/api/main.py", /Read-only file system/);
-    await assertStopped(stack, "api-green", "echo x >/oauth-data/x", /Read-only file system/);
-    await assertStopped(stack, "api-green", "chown 1 /vault", /Operation not permitted/);
-    await assertStopped(stack, "api-green", "mount -t tmpfs none /mnt", /permission denied|not permitted/i);
-    await assertStopped(stack, "api-green", "ls /var/run/docker.sock /etc/nginx", /No such file/);
-    await assertStopped(
+    await assertDenied(stack, "api-green", "echo x >>/srv/api/main.py", /Read-only file system/);
+    await assertDenied(stack, "api-green", "echo x >/oauth-data/x", /Read-only file system/);
+    await assertDenied(stack, "api-green", "chown 1 /vault", /Operation not permitted/);
+    await assertDenied(stack, "api-green", "mount -t tmpfs none /mnt", /permission denied|not permitted/i);
+    await assertDenied(stack, "api-green", "ls /var/run/docker.sock /etc/nginx", /No such file/);
+    await assertDenied(
       stack,
       "api-green",
       "head -c 40m /dev/zero >/tmp/x; s=$?; rm /tmp/x; exit $s",
       /No space left/,
     );
     const raw = "python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)'";
-    await assertStopped(stack, "api-green", raw, /Operation not permitted/);
+    await assertDenied(stack, "api-green", raw, /Operation not permitted/);
     const forks = "import os, time\nfor i in range(2000):\n  if os.fork() == 0: time.sleep(3); os._exit(0)";
-    const started = await inside(stack, "api-green", `python3 -c '${forks}'`);
+    const started = await execInside(stack, "api-green", `python3 -c '${forks}'`);
     assert.match(started.stderr, /BlockingIOError|Resource temporarily unavailable/);
-    await waitFor("green answers", async () => (await stack.front()).status === 200, 30);
+    await waitFor("green responds", async () => (await stack.get()).status === 200, 30);
     const limits = await stack.field(
       `${stack.project}-api-green`,
       "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}",
@@ -275,28 +276,31 @@ attempts(
   },
 );
 
-attempts("API: does not claim a color, steer nginx, or ask below /_loop/", async ({ stack, url }) => {
-  const { headers, body } = await request(`${url}/steer`);
-  assert.equal(await body.json(), { by: "the API" });
-  assert.is(headers["x-loop-color"], "green");
-  const ask = "import urllib.request as u; u.urlopen('http://loop-nginx:8080/_loop/color')";
-  await assertStopped(stack, "api-green", `python3 -c "${ask}"`, /HTTP Error 404/);
-});
+attempts(
+  "API: it cannot claim a color, control nginx with headers, or use /_loop/",
+  async ({ stack, url }) => {
+    const { headers, body } = await request(`${url}/steer`);
+    assert.equal(await body.json(), { by: "the API" });
+    assert.is(headers["x-loop-color"], "green");
+    const script = "import urllib.request as u; u.urlopen('http://loop-nginx:8080/_loop/color')";
+    await assertDenied(stack, "api-green", `python3 -c "${script}"`, /HTTP Error 404/);
+  },
+);
 
 attempts(
-  "auth: has no vault, changes nothing of its own, and a limit for all it takes",
+  "auth: it has no vault, cannot change its own files, and its resources are limited",
   async ({ stack }) => {
-    await assertStopped(stack, "auth", "ls /vault /etc/nginx /var/run/docker.sock", /No such file/);
-    await assertStopped(stack, "auth", "echo x >>/srv/auth/main.py", /Read-only file system/);
-    await assertStopped(
+    await assertDenied(stack, "auth", "ls /vault /etc/nginx /var/run/docker.sock", /No such file/);
+    await assertDenied(stack, "auth", "echo x >>/srv/auth/main.py", /Read-only file system/);
+    await assertDenied(
       stack,
       "auth",
       "head -c 20m /dev/zero >/tmp/x; s=$?; rm /tmp/x; exit $s",
       /No space left/,
     );
-    await assertStopped(stack, "auth", "mount -t tmpfs none /mnt", /permission denied|not permitted/i);
-    const ask = "import urllib.request as u; u.urlopen('http://loop-nginx:8080/_loop/green/health')";
-    await assertStopped(stack, "auth", `python3 -c "${ask}"`, /HTTP Error 404/);
+    await assertDenied(stack, "auth", "mount -t tmpfs none /mnt", /permission denied|not permitted/i);
+    const script = "import urllib.request as u; u.urlopen('http://loop-nginx:8080/_loop/green/health')";
+    await assertDenied(stack, "auth", `python3 -c "${script}"`, /HTTP Error 404/);
     const limits = await stack.field(
       `${stack.project}-auth`,
       "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}",
@@ -306,14 +310,14 @@ attempts(
 );
 
 attempts(
-  "nginx: cannot change its configuration, has neither vault nor log-ins, and a limit for all it takes",
+  "nginx: it cannot change its configuration, has neither vault nor logins, and its resources are limited",
   async ({ stack }) => {
-    await assertStopped(stack, "nginx", "echo x >>/etc/nginx/nginx-blue-green.conf", /Read-only file system/);
-    await assertStopped(stack, "nginx", "ln -s x /etc/nginx/y", /Read-only file system/);
-    await assertStopped(stack, "nginx", "ls /vault /oauth-data /var/run/docker.sock", /No such file/);
+    await assertDenied(stack, "nginx", "echo x >>/etc/nginx/nginx-blue-green.conf", /Read-only file system/);
+    await assertDenied(stack, "nginx", "ln -s x /etc/nginx/y", /Read-only file system/);
+    await assertDenied(stack, "nginx", "ls /vault /oauth-data /var/run/docker.sock", /No such file/);
     for (const folder of ["/tmp", "/run", "/var/cache/nginx", "/var/lib/nginx"]) {
       const fill = `head -c 20m /dev/zero >${folder}/x; s=$?; rm ${folder}/x; exit $s`;
-      await assertStopped(stack, "nginx", fill, /No space left/);
+      await assertDenied(stack, "nginx", fill, /No space left/);
     }
     const limits = await stack.field(
       stack.nginxContainer,
@@ -323,65 +327,68 @@ attempts(
   },
 );
 
-attempts("local user without Docker: reads no key, no log-ins, reaches no engine", async ({ stack, url }) => {
-  if (process.getuid?.() !== 0) return; // only root can become somebody else
-  const asStranger = (line: string) =>
-    spawnSync("sh", ["-c", line], {
-      uid: 54_321,
-      gid: 54_321,
-      encoding: "utf8",
-      env: { PATH: process.env.PATH },
-    });
-  const nginx = join(stack.folder, "nginx");
-  assert.is(asStranger(`cat ${nginx}/nginx-blue-green.conf`).status, 0, "it comes as far as the checkout");
-  for (const line of [
-    `cat ${nginx}/probe-key.conf`,
-    `ln -sfn blue-upstream.conf ${nginx}/active-upstream.conf`,
-    `ls ${stack.env.OAUTH_DATA_PATH}`,
-    `echo x >>${join(stack.folder, "docker-compose.blue-green.yml")}`,
-  ]) {
-    const { status, stderr } = asStranger(line);
-    assert.is.not(status, 0, line);
-    assert.match(stderr, /Permission denied/, line);
-  }
-  assert.is.not(asStranger("docker ps").status, 0);
-  assert.is(await statusOf(`${url}/_loop/color`), 404);
-});
+attempts(
+  "local user without Docker: they cannot read the key or logins, or use the engine",
+  async ({ stack, url }) => {
+    if (process.getuid?.() !== 0) return; // only root can run commands as another user
+    const runAsOtherUser = (line: string) =>
+      spawnSync("sh", ["-c", line], {
+        uid: 54_321,
+        gid: 54_321,
+        encoding: "utf8",
+        env: { PATH: process.env.PATH },
+      });
+    const nginx = join(stack.folder, "nginx");
+    assert.is(runAsOtherUser(`cat ${nginx}/nginx-blue-green.conf`).status, 0, "it can read the checkout");
+    for (const line of [
+      `cat ${nginx}/probe-key.conf`,
+      `ln -sfn blue-upstream.conf ${nginx}/active-upstream.conf`,
+      `ls ${stack.env.OAUTH_DATA_PATH}`,
+      `echo x >>${join(stack.folder, "docker-compose.blue-green.yml")}`,
+    ]) {
+      const { status, stderr } = runAsOtherUser(line);
+      assert.is.not(status, 0, line);
+      assert.match(stderr, /Permission denied/, line);
+    }
+    assert.is.not(runAsOtherUser("docker ps").status, 0);
+    assert.is(await statusOf(`${url}/_loop/color`), 404);
+  },
+);
 
-// Attempts on the state directory stand beside the state's own tests.
+// Attacks on the state folder are in state-dir.test.ts and migrate.test.ts.
 
-/** Whatever git could be made to run in the sources leaves a file that names it. */
-async function setTraps({ sources, marks }: Place): Promise<void> {
+/** Configures everything that could make git run a command in the sources; each command leaves a file in `traces`. */
+async function plantTraps({ sources, traces }: Target): Promise<void> {
   const git = $({ quiet: true, cwd: sources });
   await git`git init -q && git add . && git -c user.name=t -c user.email=t@localhost commit -qm one`;
   await appendFile(join(sources, ".gitattributes"), "* filter=evil\n");
   await writeFile(join(sources, "Dockerfile"), await readFile(join(sources, "Dockerfile"), "utf8"));
   await appendFile(
     join(sources, ".git/config"),
-    `	fsmonitor = "touch ${marks}/fsmonitor"
-	sshCommand = "touch ${marks}/ssh"
-	pager = "touch ${marks}/pager"
+    `	fsmonitor = "touch ${traces}/fsmonitor"
+	sshCommand = "touch ${traces}/ssh"
+	pager = "touch ${traces}/pager"
 [filter "evil"]
-	clean = "touch ${marks}/clean; cat"
+	clean = "touch ${traces}/clean; cat"
 `,
   );
 }
 
-/** A folder with a git that notes whose settings it is asked to go by. */
-async function recordGit({ stack }: Place): Promise<string> {
+/** Creates a git command that logs its GIT_DIR and arguments. Returns its folder. */
+async function createRecordingGit({ stack }: Target): Promise<string> {
   const folder = join(stack.folder, "bin");
   await mkdir(folder);
   const real = (await $({ quiet: true })`command -v git`).stdout.trim();
-  const note = `echo "GIT_DIR=\${GIT_DIR:-of the folder} $*" >>${stack.folder}/git.log`;
-  await writeFile(join(folder, "git"), `#!/bin/sh\n${note}\nexec ${real} "$@"\n`, { mode: 0o755 });
+  const record = `echo "GIT_DIR=\${GIT_DIR:-of the folder} $*" >>${stack.folder}/git.log`;
+  await writeFile(join(folder, "git"), `#!/bin/sh\n${record}\nexec ${real} "$@"\n`, { mode: 0o755 });
   return folder;
 }
 
 attempts(
-  "author of the sources: a release runs nothing that their checkout names, not even by Compose",
-  async (place) => {
-    const { stack, marks } = place;
-    assert.equal(await readdir(marks), []);
+  "author of the sources: a release runs nothing that their checkout configures, not even through Compose",
+  async (target) => {
+    const { stack, traces } = target;
+    assert.equal(await readdir(traces), []);
     const calls = (await readFile(join(stack.folder, "git.log"), "utf8")).trim().split("\n");
     assert.ok(calls.some((call) => call.includes("status")));
     for (const call of calls) assert.match(call, /^GIT_DIR=\/\S*loop-revision-/);
@@ -393,7 +400,7 @@ attempts.run();
 
 const trusting = suite<{ stack: Scratch; url: string }>("a trusted proxy");
 trusting.before(async (context) => {
-  context.stack = await patient("sec-proxy");
+  context.stack = await createPatientScratch("sec-proxy");
   const sources = await context.stack.apiVersion("2.0.0");
   await appendFile(join(sources.LOOP_API_CONTEXT ?? "", "api/main.py"), ROGUE_API);
   Object.assign(context.stack.env, sources);
@@ -404,7 +411,7 @@ trusting.before(async (context) => {
 trusting.after(({ stack }) => stack.remove());
 
 trusting(
-  "only a proxy that is named is believed, from the next switch on, and it names the client",
+  "only proxies in TRUSTED_PROXIES are trusted to name the client, from the next switch on",
   async ({ stack, url }) => {
     const claims = { "x-forwarded-for": "198.51.100.9, 203.0.113.7", "x-forwarded-proto": "https" };
     const sent = async () =>
@@ -413,63 +420,67 @@ trusting(
     assert.match(gateway, /^[\d.]+$/);
     const run = await stack.deploy([], { TRUSTED_PROXIES: `192.0.2.0/24, ${gateway}` });
     assert.is(run.exitCode, 0, run.stdall);
-    await waitFor("no old worker answers", async () => (await sent())["x-forwarded-proto"] === "https");
-    assert.equal((await sent())["x-forwarded-for"], "203.0.113.7", "the last one is the proxy's own word");
+    await waitFor("no old worker responds", async () => (await sent())["x-forwarded-proto"] === "https");
+    assert.equal(
+      (await sent())["x-forwarded-for"],
+      "203.0.113.7",
+      "only the last address comes from the proxy",
+    );
     assert.equal((await sent())["x-real-ip"], "203.0.113.7");
     const back = await stack.deploy();
     assert.is(back.exitCode, 0, back.stdall);
-    await waitFor("it is believed no more", async () => (await sent())["x-forwarded-proto"] === "http");
+    await waitFor(
+      "the proxy is no longer trusted",
+      async () => (await sent())["x-forwarded-proto"] === "http",
+    );
     assert.is(
       await readFile(join(stack.folder, "nginx/access.conf"), "utf8"),
       await readFile(new URL("../nginx/access.conf", import.meta.url), "utf8"),
-      "the defaults are what is committed",
+      "the committed file must have the defaults",
     );
   },
 );
 
-trusting(
-  "a key that is gone is made anew and read, without a wrong link being followed",
-  async ({ stack }) => {
-    const { color } = await stack.front();
-    const other = COLORS.find((one) => one !== color) ?? "blue";
-    const nginx = join(stack.folder, "nginx");
-    await stack.docker("exec", stack.nginxContainer, "true");
-    await $({
-      quiet: true,
-    })`rm ${nginx}/probe-key.conf && ln -sfn ${other}-upstream.conf ${nginx}/active-upstream.conf`;
-    const seen: string[] = [];
-    let asking = true;
-    const watch = (async () => {
-      while (asking) {
-        const front = await stack.front();
-        if (front.status !== 200) seen.push(`${front.color} ${front.status}`);
-        await sleep(20);
-      }
-    })();
-    const run = await stack.deploy();
-    asking = false;
-    await watch;
-    assert.is(run.exitCode, 0, run.stdall);
-    assert.match(run.stdout, "✓ load the probe key into nginx");
-    assert.equal(seen, []);
-    assert.is((await stack.front("/_loop/color")).status, 204);
-  },
-);
+trusting("a missing key is recreated and loaded without switching to a wrong link", async ({ stack }) => {
+  const { color } = await stack.get();
+  const other = COLORS.find((candidate) => candidate !== color) ?? "blue";
+  const nginx = join(stack.folder, "nginx");
+  await stack.docker("exec", stack.nginxContainer, "true");
+  await $({
+    quiet: true,
+  })`rm ${nginx}/probe-key.conf && ln -sfn ${other}-upstream.conf ${nginx}/active-upstream.conf`;
+  const failures: string[] = [];
+  let polling = true;
+  const watch = (async () => {
+    while (polling) {
+      const response = await stack.get();
+      if (response.status !== 200) failures.push(`${response.color} ${response.status}`);
+      await sleep(20);
+    }
+  })();
+  const run = await stack.deploy();
+  polling = false;
+  await watch;
+  assert.is(run.exitCode, 0, run.stdall);
+  assert.match(run.stdout, "✓ load the probe key into nginx");
+  assert.equal(failures, []);
+  assert.is((await stack.get("/_loop/color")).status, 204);
+});
 
-trusting("root's cron and the owner of the checkout take turns, with one key", async ({ stack }) => {
-  if (process.getuid?.() !== 0) return; // only root can become somebody else
+trusting("runs by root and by the owner of the checkout share one key", async ({ stack }) => {
+  if (process.getuid?.() !== 0) return; // only root can run commands as another user
   const owner = 54_321;
   const { gid } = await stat(process.env.DOCKER_HOST?.replace("unix://", "") ?? "/var/run/docker.sock");
   const key = join(stack.folder, "nginx/probe-key.conf");
   await chmod(dirname(stack.folder), 0o755);
   await $({ quiet: true })`rm ${key} && chown -R ${owner}:${owner} ${stack.folder}`;
-  // This checkout is root's: root's runs keep their state there, and the owner of this stack's folder has one of their own.
+  // This checkout belongs to root, so root's runs use STATE_DIR, and the owner of the stack's folder has their own.
   await $({ quiet: true })`chown -R 0:0 ${stack.env.STATE_DIR ?? ""}`;
   const asRoot = await stack.deploy();
   assert.is(asRoot.exitCode, 0, asRoot.stdall);
   const { uid, mode } = await stat(key);
   assert.equal([uid, mode & 0o777], [owner, 0o600]);
-  const made = await readFile(key, "utf8");
+  const created = await readFile(key, "utf8");
   const rollback = [
     "--import",
     join(ROOT, "node_modules/tsx/dist/loader.mjs"),
@@ -485,10 +496,10 @@ trusting("root's cron and the owner of the checkout take turns, with one key", a
     encoding: "utf8",
   });
   assert.is(asOwner.status, 0, asOwner.stdout + asOwner.stderr);
-  assert.is(await readFile(key, "utf8"), made);
+  assert.is(await readFile(key, "utf8"), created);
 });
 
-trusting("settings that nginx refuses are put back, so that it can be restarted", async ({ stack }) => {
+trusting("settings that nginx rejects are restored, so that it can be restarted", async ({ stack }) => {
   const nginx = join(stack.folder, "nginx");
   const own = join(nginx, "nginx-blue-green.conf");
   const [good, access] = await Promise.all(
@@ -503,43 +514,49 @@ trusting("settings that nginx refuses are put back, so that it can be restarted"
 });
 trusting.run();
 
-const names = suite<{ stack: Scratch; liar: string }>("a DNS server that knows every name");
-names.before(async (context) => {
-  const stack = await patient("sec-dns");
-  Object.assign(context, { stack, liar: `${stack.project}-liar` });
-  const up = await stack.compose("up", "-d", "--build", "loop-auth"); // makes the network and an image with Python
+const networkDns = suite<{ stack: Scratch; dnsServer: string }>("a DNS server that resolves every name");
+networkDns.before(async (context) => {
+  const stack = await createPatientScratch("sec-dns");
+  Object.assign(context, { stack, dnsServer: `${stack.project}-dns` });
+  const up = await stack.compose("up", "-d", "--build", "loop-auth"); // creates the network and an image with Python
   assert.is(up.exitCode, 0, up.stdall);
   await stack.docker(
-    ...["run", "-d", "--name", context.liar, "--network", `${stack.project}_default`],
-    ...[`${stack.project}-auth`, "python3", "-c", LIAR],
+    ...["run", "-d", "--name", context.dnsServer, "--network", `${stack.project}_default`],
+    ...[`${stack.project}-auth`, "python3", "-c", FAKE_DNS_SERVER],
   );
-  const address = await stack.field(context.liar, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
+  const address = await stack.field(
+    context.dnsServer,
+    "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
+  );
   const overlay = join(stack.folder, "dns.yml");
   await writeFile(overlay, `services:\n  loop-nginx:\n    dns: ["${address}"]\n`);
   stack.env.COMPOSE_FILE += `:${overlay}`;
   const run = await stack.deploy();
   assert.is(run.exitCode, 0, run.stdall);
 });
-names.after(async ({ stack, liar }) => {
-  await stack.docker("rm", "--force", liar);
+networkDns.after(async ({ stack, dnsServer }) => {
+  await stack.docker("rm", "--force", dnsServer);
   await stack.remove();
 });
 
-names("never hears of a color, and gets no request of one that crashed", async ({ stack, liar }) => {
-  const outside = await stack.docker("exec", stack.nginxContainer, "getent", "hosts", "outside.example");
-  assert.is(outside.exitCode, 0, "nginx's container asks this server");
-  await stack.docker("kill", `${stack.project}-api-green`);
-  const since = performance.now();
-  let last = 0;
-  while (performance.now() - since < 12_000) {
-    const { status, body } = await stack.front();
-    assert.not.match(body, "stolen");
-    last = status;
-    await sleep(100);
-  }
-  assert.is(last, 502);
-  const { stdout } = await stack.docker("logs", liar);
-  assert.match(stdout, "outside");
-  assert.not.match(stdout, /loop-(api|auth)|GET/);
-});
-names.run();
+networkDns(
+  "the network's DNS server is never asked for a color and gets no request for a crashed one",
+  async ({ stack, dnsServer }) => {
+    const outside = await stack.docker("exec", stack.nginxContainer, "getent", "hosts", "outside.example");
+    assert.is(outside.exitCode, 0, "nginx's container must use this server");
+    await stack.docker("kill", `${stack.project}-api-green`);
+    const since = performance.now();
+    let last = 0;
+    while (performance.now() - since < 12_000) {
+      const { status, body } = await stack.get();
+      assert.not.match(body, "stolen");
+      last = status;
+      await sleep(100);
+    }
+    assert.is(last, 502);
+    const { stdout } = await stack.docker("logs", dnsServer);
+    assert.match(stdout, "outside");
+    assert.not.match(stdout, /loop-(api|auth)|GET/);
+  },
+);
+networkDns.run();

@@ -1,6 +1,6 @@
 import * as assert from "uvu/assert";
-import { startRun } from "../../bench/testbed/killed.ts";
 import { startLoad } from "../../bench/testbed/load.ts";
+import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { Status } from "../../lib/release/status.ts";
 import { suite } from "../suite.ts";
@@ -17,42 +17,45 @@ standby.before(async (context) => {
 });
 standby.after(({ stack }) => stack.remove());
 
-const states = async (stack: Scratch) => [await stack.status("blue"), await stack.status("green")];
+const states = async (stack: Scratch) => [
+  await stack.containerStatus("blue"),
+  await stack.containerStatus("green"),
+];
 
-standby("the color that is left is paused, and counts as standby", async ({ stack }) => {
+standby("the previous color is paused and counts as being on standby", async ({ stack }) => {
   assert.equal(await states(stack), ["running", "paused"]);
-  const { stdout, exitCode } = await stack.look(["--json"]);
+  const { stdout, exitCode } = await stack.status(["--json"]);
   const { drift, colors } = Status.parse(JSON.parse(stdout));
   assert.equal([exitCode, drift, colors.green.container], [0, [], "paused"]);
 });
 
 standby(
-  "a rollback moves the traffic without a boot, loses nothing, and verifies afterwards",
+  "a rollback to a paused color does not restart it, loses no request, and verifies after the switch",
   async ({ stack, url }) => {
     const load = startLoad(url, { clients: { post: 5, get: 5 }, thinkMs: 50, patientMs: [0, 0] });
     try {
-      const booted = () => stack.field(`${stack.project}-api-green`, "{{.State.StartedAt}}");
-      const before = await booted();
+      const startTime = () => stack.field(`${stack.project}-api-green`, "{{.State.StartedAt}}");
+      const before = await startTime();
       const run = startRun(stack, "rollback", { VERIFY_SECONDS: "3" });
       const since = performance.now();
-      while ((await stack.front()).color !== "green") assert.ok(performance.now() - since < 30_000);
+      while ((await stack.get()).color !== "green") assert.ok(performance.now() - since < 30_000);
       assert.not.ok(
         run.steps.includes("verify green through nginx"),
-        "the traffic waited for the verification",
+        "the switch waited for the verification",
       );
       const { exitCode, output } = await run.ended;
       assert.is(exitCode, 0, output);
       assert.match(output, "✓ pause blue");
-      assert.is(await booted(), before, "green was booted");
+      assert.is(await startTime(), before, "green was restarted");
       assert.ok(run.steps.includes("verify green through nginx"));
       assert.equal(
         (await load.stop()).filter(({ failure }) => failure),
         [],
       );
       assert.equal(await states(stack), ["paused", "running"]);
-      assert.is(JSON.parse((await stack.front()).body).version, "1.0.0");
+      assert.is(JSON.parse((await stack.get()).body).version, "1.0.0");
     } finally {
-      await load.stop(); // left running, it would keep a failed test from ending
+      await load.stop(); // otherwise a failed test would never end
     }
   },
 );
@@ -61,13 +64,13 @@ standby("a deploy replaces the paused color", async ({ stack }) => {
   const since = performance.now();
   const run = await stack.deploy([], await stack.apiVersion("3.0.0"));
   assert.is(run.exitCode, 0, run.stdall);
-  assert.ok(performance.now() - since < 20_000, "a paused container was waited for");
-  assert.is(JSON.parse((await stack.front()).body).version, "3.0.0");
+  assert.ok(performance.now() - since < 20_000, "it waited for the paused container to stop");
+  assert.is(JSON.parse((await stack.get()).body).version, "3.0.0");
   assert.equal(await states(stack), ["running", "paused"]);
 });
 
 standby(
-  "one that a restart has woken is paused again by the next run, without a question",
+  "a paused color that a restart has resumed is paused again by the next run without a prompt",
   async ({ stack }) => {
     await stack.docker("unpause", `${stack.project}-api-green`);
     const run = await stack.rollback();
@@ -80,7 +83,7 @@ standby(
   },
 );
 
-standby("with STANDBY=stopped again, what is paused is a standby all the same", async ({ stack }) => {
+standby("after a change to STANDBY=stopped, a rollback to a paused color still works", async ({ stack }) => {
   const run = await stack.rollback([], { STANDBY: "stopped" });
   assert.is(run.exitCode, 0, run.stdall);
   assert.equal(await states(stack), ["running", "exited"]);

@@ -13,14 +13,14 @@ import {
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import { createReleased, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { createReleasedScratch, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { StateFileError, UsageError } from "../../lib/errors.ts";
 import { checkStateDir, openStateDir } from "../../lib/run/state-dir.ts";
 import { loadSettings, ROOT, type Settings } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
-const NOBODY_ELSES = 54321;
+const OTHER_USER = 54321;
 
 const settingsFor = (STATE_DIR: string): Settings =>
   loadSettings({ STATE_DIR }, "/nonexistent/.env.blue-green");
@@ -32,7 +32,7 @@ folders.before.each(async (context) => {
 });
 
 folders(
-  "is made for its owner only, also with its parent; to look makes nothing",
+  "the folder and its parent are created for their owner only, and a check creates nothing",
   async ({ folder, settings }) => {
     checkStateDir(settings);
     assert.not(await stat(folder).catch(() => undefined));
@@ -42,30 +42,35 @@ folders(
   },
 );
 
-folders("one that others could have written to is refused, with what to do", async ({ folder, settings }) => {
-  openStateDir(settings);
-  const refused = (why: RegExp) => {
-    for (const act of [checkStateDir, openStateDir])
-      assert.throws(
-        () => act(settings),
-        (error: unknown) => error instanceof UsageError && why.test(`${error.message} ${error.next}`),
-      );
-  };
-  for (const mode of [0o770, 0o702]) {
-    await chmod(folder, mode);
-    refused(/its mode is 7[70][02], so others can write to it.*chmod 700/);
-  }
-  await chmod(folder, 0o700);
-  await chown(folder, NOBODY_ELSES, NOBODY_ELSES);
-  refused(/belongs to the user 54321, who is neither root, nor you, nor the owner of the checkout.*chown -R/);
-});
+folders(
+  "a folder that others could have written to is rejected with instructions",
+  async ({ folder, settings }) => {
+    openStateDir(settings);
+    const assertRejected = (reason: RegExp) => {
+      for (const act of [checkStateDir, openStateDir])
+        assert.throws(
+          () => act(settings),
+          (error: unknown) => error instanceof UsageError && reason.test(`${error.message} ${error.next}`),
+        );
+    };
+    for (const mode of [0o770, 0o702]) {
+      await chmod(folder, mode);
+      assertRejected(/its mode is 7[70][02], so others can write to it.*chmod 700/);
+    }
+    await chmod(folder, 0o700);
+    await chown(folder, OTHER_USER, OTHER_USER);
+    assertRejected(
+      /belongs to the user 54321, who is neither root, nor you, nor the owner of the checkout.*chown -R/,
+    );
+  },
+);
 
 folders(
-  "one that is used for something else is refused, and stays as it is",
+  "a folder that is used for something else is rejected and not changed",
   async ({ folder, settings }) => {
     await mkdir(folder, { recursive: true, mode: 0o755 });
     await writeFile(join(folder, "precious"), "");
-    for (const path of [folder, join(folder, "precious")]) await chown(path, 0, NOBODY_ELSES);
+    for (const path of [folder, join(folder, "precious")]) await chown(path, 0, OTHER_USER);
     for (const act of [checkStateDir, openStateDir])
       assert.throws(
         () => act(settings),
@@ -73,12 +78,12 @@ folders(
           error instanceof UsageError && /something else: it contains precious/.test(error.message),
       );
     const { mode, gid } = await stat(folder);
-    assert.equal([mode & 0o777, gid], [0o755, NOBODY_ELSES]);
-    assert.is((await stat(join(folder, "precious"))).gid, NOBODY_ELSES);
+    assert.equal([mode & 0o777, gid], [0o755, OTHER_USER]);
+    assert.is((await stat(join(folder, "precious"))).gid, OTHER_USER);
   },
 );
 
-folders("a link is refused: it may lead anywhere", async ({ folder, settings }) => {
+folders("a symbolic link is rejected", async ({ folder, settings }) => {
   await mkdir(`${folder}-elsewhere`, { recursive: true, mode: 0o755 });
   await symlink(`${folder}-elsewhere`, folder);
   for (const act of [checkStateDir, openStateDir])
@@ -89,21 +94,24 @@ folders("a link is refused: it may lead anywhere", async ({ folder, settings }) 
   assert.is((await stat(`${folder}-elsewhere`)).mode & 0o777, 0o755);
 });
 
-folders("of one that is in use, only the tool's own files are handed over", async ({ folder, settings }) => {
-  openStateDir(settings);
-  const owned = ["lock", "blue-green.log", ".history.jsonl.tmp"];
-  for (const name of [...owned, "@eaDir"]) {
-    await writeFile(join(folder, name), "");
-    await chown(join(folder, name), NOBODY_ELSES, NOBODY_ELSES);
-  }
-  await symlink(join(folder, "@eaDir"), join(folder, "vault.json"));
-  openStateDir(settings);
-  const { uid } = await stat(ROOT);
-  for (const name of owned) assert.is((await stat(join(folder, name))).uid, uid, name);
-  assert.is((await stat(join(folder, "@eaDir"))).uid, NOBODY_ELSES);
-});
+folders(
+  "in a folder in use, only the tool's own files are given to the owner of the checkout",
+  async ({ folder, settings }) => {
+    openStateDir(settings);
+    const ownFiles = ["lock", "blue-green.log", ".history.jsonl.tmp"];
+    for (const name of [...ownFiles, "@eaDir"]) {
+      await writeFile(join(folder, name), "");
+      await chown(join(folder, name), OTHER_USER, OTHER_USER);
+    }
+    await symlink(join(folder, "@eaDir"), join(folder, "vault.json"));
+    openStateDir(settings);
+    const { uid } = await stat(ROOT);
+    for (const name of ownFiles) assert.is((await stat(join(folder, name))).uid, uid, name);
+    assert.is((await stat(join(folder, "@eaDir"))).uid, OTHER_USER);
+  },
+);
 
-folders("what is no folder, or in none, is refused", async ({ folder, settings }) => {
+folders("a file, and a path whose parent does not exist, are rejected", async ({ folder, settings }) => {
   await mkdir(join(folder, ".."));
   await writeFile(folder, "");
   assert.throws(
@@ -117,26 +125,26 @@ folders("what is no folder, or in none, is refused", async ({ folder, settings }
 });
 folders.run();
 
-/** Blue serves; its container has been broken into. */
+/** Blue serves, and an attacker controls its container. */
 const attacks = suite<{ stack: Scratch; outside: string }>("a compromised API");
 attacks.before(async (context) => {
-  context.stack = await createReleased("attack", { HEALTH_RETRIES: "60" });
+  context.stack = await createReleasedScratch("attack", { HEALTH_RETRIES: "60" });
   context.outside = join(context.stack.folder, "outside");
   await mkdir(context.outside);
-  await writeFile(join(context.stack.folder, "vault/note.md"), ""); // an empty vault would be taken for one that is lost
+  await writeFile(join(context.stack.folder, "vault/note.md"), ""); // an empty vault would look unmounted
   for (const name of [".active-color", "victim"]) await writeFile(join(context.outside, name), "precious\n");
 });
 attacks.after(({ stack }) => stack.remove());
 
-async function nothingOutsideWasTouched(outside: string): Promise<void> {
+async function assertOutsideUntouched(outside: string): Promise<void> {
   assert.equal((await readdir(outside)).toSorted(), [".active-color", "victim"]);
   for (const name of [".active-color", "victim"])
     assert.is(await readFile(join(outside, name), "utf8"), "precious\n");
 }
 
-/** Does something in the container of the color that serves, as root. */
-async function inside(stack: Scratch, command: string, ...options: string[]): Promise<void> {
-  const { color } = await stack.front();
+/** Runs a shell command in the container of the serving color, as root. */
+async function execInside(stack: Scratch, command: string, ...options: string[]): Promise<void> {
+  const { color } = await stack.get();
   const run = await stack.docker("exec", ...options, `${stack.project}-api-${color}`, "sh", "-c", command);
   assert.is(run.exitCode, 0, run.stdall);
 }
@@ -144,12 +152,12 @@ async function inside(stack: Scratch, command: string, ...options: string[]): Pr
 async function releaseAndRollback(stack: Scratch): Promise<string> {
   let output = "";
   for (const act of [stack.deploy, stack.rollback]) {
-    const { color } = await stack.front();
+    const { color } = await stack.get();
     const run = await act();
     output += run.stdall;
     assert.is(run.exitCode, 0, run.stdall);
-    assert.is.not((await stack.front()).color, color);
-    assert.equal(await stack.running(), [(await stack.front()).color]);
+    assert.is.not((await stack.get()).color, color);
+    assert.equal(await stack.running(), [(await stack.get()).color]);
   }
   return output;
 }
@@ -163,56 +171,56 @@ const FILES = [
   "blue-green.log.1",
 ];
 
-attacks(
-  "puts links in the place of every file that the tool ever wrote there",
-  async ({ stack, outside }) => {
-    for (const name of FILES) await inside(stack, `ln -sfn ${outside}/victim /vault/_build/${name}`);
-    const output = await releaseAndRollback(stack);
-    await nothingOutsideWasTouched(outside);
-    assert.match(output, `Cannot read the state file ${stack.stateFile}: ELOOP`);
-    assert.ok((await lstat(stack.stateFile)).isFile());
-    assert.is(await stack.marked(), `${(await stack.front()).color}\n`);
-  },
-);
+attacks("links in place of the tool's files in the vault are not followed", async ({ stack, outside }) => {
+  for (const name of FILES) await execInside(stack, `ln -sfn ${outside}/victim /vault/_build/${name}`);
+  const output = await releaseAndRollback(stack);
+  await assertOutsideUntouched(outside);
+  assert.match(output, `Cannot read the state file ${stack.stateFile}: ELOOP`);
+  assert.ok((await lstat(stack.stateFile)).isFile());
+  assert.is(await stack.readStateFile(), `${(await stack.get()).color}\n`);
+});
 
 for (const [what, command] of Object.entries({
-  "a folder with something in it": "rm -rf .active-color && mkdir -p .active-color/x",
+  "a folder with content": "rm -rf .active-color && mkdir -p .active-color/x",
   "a FIFO": "rm -rf .active-color && mkfifo .active-color",
-  "a file without an end": "rm -rf .active-color && truncate -s 1T .active-color",
-  "the other color": "rm -rf .active-color && echo green > .active-color",
+  "a huge file": "rm -rf .active-color && truncate -s 1T .active-color",
+  "one that names the idle color": "rm -rf .active-color && echo green > .active-color",
 })) {
-  attacks(`makes the state file ${what}: it is said, and the way back is open`, async ({ stack }) => {
-    await inside(stack, `cd /vault/_build && ${command}`);
-    const run = await stack.rollback();
-    assert.is(run.exitCode, 0, run.stdall);
-    assert.match(run.stderr, /(Cannot read the state file|the state file says green|was not written)/);
-    await inside(stack, "rm -rf /vault/_build/.active-color");
-    assert.is((await stack.rollback()).exitCode, 0);
-  });
+  attacks(
+    `a state file replaced with ${what} is reported and does not prevent a rollback`,
+    async ({ stack }) => {
+      await execInside(stack, `cd /vault/_build && ${command}`);
+      const run = await stack.rollback();
+      assert.is(run.exitCode, 0, run.stdall);
+      assert.match(run.stderr, /(Cannot read the state file|the state file says green|was not written)/);
+      await execInside(stack, "rm -rf /vault/_build/.active-color");
+      assert.is((await stack.rollback()).exitCode, 0);
+    },
+  );
 }
 
 attacks(
-  "exchanges the folder for a link to the host, again and again, in a release and a rollback",
+  "replacing the folder with a link to the host during a release and a rollback exposes nothing",
   async ({ stack, outside }) => {
     const loop = `cd /vault; while [ ! -e stop ]; do mv _build _b; ln -s ${outside} _build; rm _build; mv -T _b _build || rm -rf _build; done; touch stopped`;
-    await inside(stack, loop, "-d");
+    await execInside(stack, loop, "-d");
     await releaseAndRollback(stack);
-    await nothingOutsideWasTouched(outside);
+    await assertOutsideUntouched(outside);
     await writeFile(join(stack.folder, "vault/stop"), "");
-    await inside(stack, "rm -rf /vault/_build /vault/_b /vault/stop /vault/stopped");
-    await inside(stack, `ln -s ${outside} /vault/_build`);
+    await execInside(stack, "rm -rf /vault/_build /vault/_b /vault/stop /vault/stopped");
+    await execInside(stack, `ln -s ${outside} /vault/_build`);
     const output = await releaseAndRollback(stack);
     assert.match(
       output,
       `${stack.folder}/vault/_build leads to ${outside}: a container may have placed a symbolic link there`,
     );
-    await nothingOutsideWasTouched(outside);
-    await inside(stack, "rm /vault/_build");
+    await assertOutsideUntouched(outside);
+    await execInside(stack, "rm /vault/_build");
   },
 );
 
-attacks("holds every lock that it can reach", async ({ stack }) => {
-  await inside(
+attacks("a lock held by the container does not block runs", async ({ stack }) => {
+  await execInside(
     stack,
     "mkdir -p /vault/_build; exec 3<>/vault/_build/.active-color.lock; flock 3; exec sleep 200",
     "-d",
@@ -221,17 +229,17 @@ attacks("holds every lock that it can reach", async ({ stack }) => {
   await releaseAndRollback(stack);
 });
 
-attacks("writes to its log what looks like the tool's, with control characters", async ({ stack }) => {
-  const evil = await stack.apiVersion("6.6.6");
-  const main = join(evil.LOOP_API_CONTEXT ?? "", "api/main.py");
+attacks("control characters and forged tool output in its log are escaped", async ({ stack }) => {
+  const forging = await stack.apiVersion("6.6.6");
+  const main = join(forging.LOOP_API_CONTEXT ?? "", "api/main.py");
   const line =
     '\nprint("\\x1b[2J\\x9b1A\\n2030-01-01T00:00:00.000Z \u2713 mark green as active", flush=True)\n';
   await writeFile(main, `${await readFile(main, "utf8")}`.replace("\nVERSION", `${line}VERSION`));
   for (const args of [[], ["--verbose"]]) {
     const run = await stack.deploy(args, {
-      ...evil,
+      ...forging,
       LOOP_FAULT: "unhealthy",
-      HEALTH_RETRIES: "15", // it has to come so far as to write its log
+      HEALTH_RETRIES: "15", // it must have time to write its log
     });
     assert.is(run.exitCode, 1, run.stdall);
     const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
@@ -244,7 +252,7 @@ attacks("writes to its log what looks like the tool's, with control characters",
   }
 });
 
-attacks("two checkouts of one project: the second is told where the first is, exit 2", async ({ stack }) => {
+attacks("a second checkout of one project exits with 2 and names the first one", async ({ stack }) => {
   const other = join(stack.folder, "other");
   await mkdir(other);
   for (const name of ["docker-compose.blue-green.yml", "nginx"])
@@ -264,14 +272,18 @@ attacks("two checkouts of one project: the second is told where the first is, ex
   const same = {
     COMPOSE_FILE: (stack.env.COMPOSE_FILE ?? "").replaceAll(stack.folder, join(stack.folder, "alias")),
   };
-  assert.is((await stack.rollback(["--dry-run"], same)).exitCode, 0, "the same folder by another name");
+  assert.is(
+    (await stack.rollback(["--dry-run"], same)).exitCode,
+    0,
+    "the same folder under another name must be accepted",
+  );
 });
 attacks.run();
 
-const users = suite("root and the owner of the checkout in turn");
-users("each finds the state that the other left, and can go on", async () => {
+const users = suite("runs by root and by the owner of the checkout");
+users("each can use the state that the other left", async () => {
   const stack = await createScratch("users");
-  const uid = NOBODY_ELSES;
+  const uid = OTHER_USER;
   try {
     const checkout = join(stack.folder, "checkout");
     for (const part of [
@@ -288,7 +300,7 @@ users("each finds the state that the other left, and can go on", async () => {
       });
     await symlink(join(ROOT, "node_modules"), join(checkout, "node_modules"));
     await chmod(join(stack.folder, ".."), 0o755);
-    for (const home of ["root", "owner"]) await mkdir(join(stack.folder, home)); // Docker keeps files there
+    for (const home of ["root", "owner"]) await mkdir(join(stack.folder, home)); // Docker writes files there
     await $({ quiet: true })`chown -R -h ${uid}:${uid} ${stack.folder}`;
     const { STATE_DIR: _, ...settings } = stack.env;
     const env = {

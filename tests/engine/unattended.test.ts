@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $, type ProcessOutput, which } from "zx";
-import { locked, startRun } from "../../bench/testbed/killed.ts";
+import { startRun, waitForLock } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { readCacheRecords } from "../../lib/docker/build-cache.ts";
 import { staleRecords } from "../../lib/release/prune.ts";
@@ -15,64 +15,69 @@ import { ROOT } from "../../lib/settings.ts";
 import { replaceLink } from "../../lib/util/atomic.ts";
 import { suite } from "../suite.ts";
 
-/** Blue serves at the start of each of these, and at the end; green is stopped. */
-const night = suite<{ stack: Scratch; link: string }>("unattended");
-night.before(async (context) => {
-  context.stack = await createScratch("night");
+/** Blue serves at the start and at the end of each test; green is stopped. */
+const unattended = suite<{ stack: Scratch; link: string }>("unattended");
+unattended.before(async (context) => {
+  context.stack = await createScratch("unattended");
   context.link = join(context.stack.folder, "nginx/active-upstream.conf");
   for (let i = 0; i < 2; i++) {
     const run = await context.stack.deploy();
     assert.is(run.exitCode, 0, run.stdall);
   }
 });
-night.after(({ stack }) => stack.remove());
+unattended.after(({ stack }) => stack.remove());
 
-async function blueServes(stack: Scratch): Promise<void> {
+async function assertBlueServes(stack: Scratch): Promise<void> {
   assert.equal(
-    [(await stack.front()).status, (await stack.front()).color, await stack.running(), await stack.marked()],
+    [
+      (await stack.get()).status,
+      (await stack.get()).color,
+      await stack.running(),
+      await stack.readStateFile(),
+    ],
     [200, "blue", ["blue"], "blue\n"],
   );
 }
 
-async function backToBlue(stack: Scratch): Promise<void> {
+async function rollBackToBlue(stack: Scratch): Promise<void> {
   const run = await stack.rollback();
   assert.is(run.exitCode, 0, run.stdall);
-  await blueServes(stack);
+  await assertBlueServes(stack);
 }
 
-night("the second run exits 4 at once and names the first, deploy or rollback", async ({ stack }) => {
+unattended("a second deploy or rollback exits with 4 at once and names the first run", async ({ stack }) => {
   const since = Date.now();
   const first = startRun(stack, "deploy");
-  await locked(stack, since);
+  await waitForLock(stack, since);
   for (const second of [await stack.deploy(), await stack.rollback()]) {
     assert.is(second.exitCode, 4, second.stdall);
     assert.match(second.stderr, /Another run holds the lock: the deploy with pid \d+, since \d{4}-/);
   }
   assert.is((await first.ended).exitCode, 0);
-  await backToBlue(stack);
+  await rollBackToBlue(stack);
 });
 
-night("--quiet: one line on stdout; the log file has it all", async ({ stack }) => {
+unattended("with --quiet, stdout has one line and the log file has everything", async ({ stack }) => {
   const run = await stack.rollback(["--quiet"]);
   assert.match(run.stdout, /^\S+Z Rolled back blue → green: \S+ \(sha256:[0-9a-f]+[^)]*\) in [\d.]+ s\n$/);
   assert.is(run.stderr, "");
   const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
   assert.match(log, "✓ switch nginx to green");
   assert.match(log, "Rolled back blue → green");
-  await backToBlue(stack);
+  await rollBackToBlue(stack);
 });
 
-night("a failure explains itself on stderr, and stdout stays empty with --quiet", async ({ stack }) => {
+unattended("with --quiet, a failure is explained on stderr and stdout stays empty", async ({ stack }) => {
   const run = await stack.deploy(["--quiet"], { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "2" });
   assert.is(run.exitCode, 1);
   assert.is(run.stdout, "");
   assert.match(run.stderr, "Health check failed, rollback not performed");
   assert.match(run.stderr, "Undo steps: stop green, restore the previous image of green.");
-  await blueServes(stack);
+  await assertBlueServes(stack);
 });
 
-/** The commands that the scripts use, and no docker among them, as a PATH. */
-async function pathWithoutDocker({ folder }: Scratch): Promise<string> {
+/** Creates a folder with the commands that the scripts use, except docker. Returns it, for PATH. */
+async function createPathWithoutDocker({ folder }: Scratch): Promise<string> {
   const bin = join(folder, "bin");
   await mkdir(bin);
   for (const command of ["bash", "sh", "env", "flock", "node"])
@@ -82,42 +87,42 @@ async function pathWithoutDocker({ folder }: Scratch): Promise<string> {
 
 const CONTAINER_MANAGER = "/var/packages/ContainerManager/target/usr/bin/docker";
 
-night(
-  "cron: no environment, no stdin, umask 077, docker only where Container Manager has it",
+unattended(
+  "a run works as under cron: no environment, no stdin, umask 077, docker only in Container Manager's path",
   async (context) => {
     const { stack } = context;
-    const bin = await pathWithoutDocker(stack);
-    const made = !existsSync("/var/packages"); // never on a NAS, where it is real
-    if (made) {
+    const bin = await createPathWithoutDocker(stack);
+    const isFake = !existsSync("/var/packages"); // on a NAS it exists, and is not touched
+    if (isFake) {
       await mkdir(dirname(CONTAINER_MANAGER), { recursive: true });
       await symlink(await which("docker"), CONTAINER_MANAGER);
     }
     try {
       const { PATH: _path, HOME: _home, ...settings } = stack.env;
-      const given = Object.entries({ ...settings, HOME: stack.folder, PATH: bin, LC_ALL: "C" });
+      const environment = Object.entries({ ...settings, HOME: stack.folder, PATH: bin, LC_ALL: "C" });
       const loader = join(ROOT, "node_modules/tsx/dist/loader.mjs");
       const run = await $({ quiet: true, nothrow: true, cwd: "/", stdio: ["ignore", "pipe", "pipe"] })`
       umask 077; exec <&-
-      env -i ${given.map(([name, value]) => `${name}=${value}`)} node --import ${loader} ${join(ROOT, "scripts/deploy-blue-green.mts")} --quiet`;
+      env -i ${environment.map(([name, value]) => `${name}=${value}`)} node --import ${loader} ${join(ROOT, "scripts/deploy-blue-green.mts")} --quiet`;
       assert.is(run.exitCode, 0, run.stdall);
       assert.match(run.stdout, /^\S+Z Released blue → green: .*\n$/);
       assert.is((await stat(stack.stateFile)).mode & 0o777, 0o600);
     } finally {
-      if (made) await rm("/var/packages", { recursive: true });
+      if (isFake) await rm("/var/packages", { recursive: true });
     }
-    await backToBlue(stack);
+    await rollBackToBlue(stack);
   },
 );
 
-night("both running: --keep serving keeps what nginx serves", async ({ stack }) => {
+unattended("if both colors run, --keep serving keeps the serving color", async ({ stack }) => {
   await stack.compose("up", "-d", "loop-api-green");
   const run = await stack.deploy(["--keep", "serving"]);
   assert.is(run.exitCode, 0, run.stdall);
   assert.match(run.stdout, /✓ stop green[\s\S]*✓ build green/);
-  await backToBlue(stack);
+  await rollBackToBlue(stack);
 });
 
-night("each run is notified; a notification that fails changes nothing", async ({ stack }) => {
+unattended("each run sends a notification; a failed notification changes nothing", async ({ stack }) => {
   const notices: string[] = [];
   const server = createServer(async (request, response) => {
     for await (const chunk of request) notices.push(String(chunk));
@@ -132,19 +137,20 @@ night("each run is notified; a notification that fails changes nothing", async (
   });
   const done = await stack.rollback([], { NOTIFY_URL });
   server.close();
-  const unheard = await stack.rollback([], { NOTIFY_URL });
-  assert.equal([failed.exitCode, done.exitCode, unheard.exitCode], [1, 0, 0], unheard.stdall);
-  assert.match(unheard.stderr, "Warning: NOTIFY_URL was not reached: ECONNREFUSED");
+  const unnotified = await stack.rollback([], { NOTIFY_URL });
+  assert.equal([failed.exitCode, done.exitCode, unnotified.exitCode], [1, 0, 0], unnotified.stdall);
+  assert.match(unnotified.stderr, "Warning: NOTIFY_URL was not reached: ECONNREFUSED");
   const [first, second] = notices.map((notice) => JSON.parse(notice));
   assert.equal([first.result, first.exitCode, first.from, first.to], ["HealthError", 1, "blue", "green"]);
   assert.equal([second.result, second.verb, second.from, second.to], ["done", "rollback", "blue", "green"]);
   assert.ok(second.seconds > 1);
   const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
-  for (const text of [failed.stdall, done.stdall, unheard.stdall, log]) assert.not.match(text, "very-secret");
-  await blueServes(stack);
+  for (const text of [failed.stdall, done.stdall, unnotified.stdall, log])
+    assert.not.match(text, "very-secret");
+  await assertBlueServes(stack);
 });
 
-/** A docker command of which one part behaves otherwise. */
+/** Creates a docker command in which some cases behave differently. Returns it as a setting. */
 async function fakeDocker(stack: Scratch, name: string, cases: string): Promise<{ DOCKER_CMD: string }> {
   const file = join(stack.folder, name);
   await writeFile(file, `#!/bin/sh\ncase "$*" in\n${cases}\nesac\nexec docker "$@"\n`);
@@ -152,21 +158,21 @@ async function fakeDocker(stack: Scratch, name: string, cases: string): Promise<
   return { DOCKER_CMD: file };
 }
 
-night(
-  "a daemon that hangs is given up after 30 s; an exec that hangs while nginx is switched, too",
+unattended(
+  "a hanging daemon fails the run after 30 s; an exec that hangs during the switch fails it as well",
   async (context) => {
     const { stack, link } = context;
-    const hung = await fakeDocker(stack, "docker-hung", '"version "*) sleep 300 ;;');
+    const hangingDaemon = await fakeDocker(stack, "docker-hung", '"version "*) sleep 300 ;;');
     const since = performance.now();
-    const daemon = await stack.deploy([], hung);
+    const daemon = await stack.deploy([], hangingDaemon);
     assert.is(daemon.exitCode, 1);
     assert.match(daemon.stderr, "did not end within 30 s");
     assert.match(daemon.stderr, "Next: Check that Docker works");
     assert.ok(performance.now() - since < 40_000);
-    await blueServes(stack);
+    await assertBlueServes(stack);
 
-    const noExec = await fakeDocker(stack, "docker-hung-exec", '"exec "*"kill -HUP 1"*) sleep 300 ;;');
-    const exec = await stack.rollback([], noExec);
+    const hangingExec = await fakeDocker(stack, "docker-hung-exec", '"exec "*"kill -HUP 1"*) sleep 300 ;;');
+    const exec = await stack.rollback([], hangingExec);
     assert.is(exec.exitCode, 3, exec.stdall);
     assert.match(exec.stderr, "Nginx reload failed, manual intervention required");
     assert.match(exec.stderr, "did not end within 40 s");
@@ -174,12 +180,12 @@ night(
       await readFile(link, "utf8"),
       await readFile(join(stack.folder, "nginx/blue-upstream.conf"), "utf8"),
     );
-    assert.is((await stack.front()).color, "blue");
+    assert.is((await stack.get()).color, "blue");
     await stack.docker("stop", `${stack.project}-api-green`);
   },
 );
 
-night("too little disk space is said before anything is touched", async (context) => {
+unattended("too little disk space is reported before anything is changed", async (context) => {
   const { stack } = context;
   const small = join(stack.folder, "small");
   await mkdir(small);
@@ -196,55 +202,58 @@ night("too little disk space is said before anything is touched", async (context
   } finally {
     await $`umount ${small}`.quiet();
   }
-  await blueServes(stack);
+  await assertBlueServes(stack);
 });
 
-night("releases with changing content leave no images behind, and touch nobody else's", async ({ stack }) => {
-  const dangling = async (label: string) =>
-    (
-      await stack.docker("images", "-q", "--filter", "dangling=true", "--filter", `label=${label}`)
-    ).stdout.trim();
-  const strangers = join(stack.folder, "strangers");
-  await mkdir(strangers);
-  const label = `loop-test-stranger=${stack.project}`;
-  for (const text of ["one", "two"]) {
-    await writeFile(
-      join(strangers, "Dockerfile"),
-      `FROM debian:trixie-slim\nLABEL ${label}\nRUN echo ${text} > /x\n`,
+unattended(
+  "releases with changing content leave no images behind and do not touch those of other projects",
+  async ({ stack }) => {
+    const dangling = async (label: string) =>
+      (
+        await stack.docker("images", "-q", "--filter", "dangling=true", "--filter", `label=${label}`)
+      ).stdout.trim();
+    const otherProject = join(stack.folder, "other-project");
+    await mkdir(otherProject);
+    const label = `loop-test-other=${stack.project}`;
+    for (const text of ["one", "two"]) {
+      await writeFile(
+        join(otherProject, "Dockerfile"),
+        `FROM debian:trixie-slim\nLABEL ${label}\nRUN echo ${text} > /x\n`,
+      );
+      await stack.docker("build", "-q", "-t", `${stack.project}-other`, otherProject);
+    }
+    const unique = Date.now(); // a repeated test run must not find these builds in the cache
+    for (let i = 0; i < 7; i++) {
+      const bad = i === 1 ? { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "1" } : {};
+      const run = await stack.deploy([], { ...(await stack.apiVersion(`9.${i}.${unique}`)), ...bad });
+      assert.is(run.exitCode, i === 1 ? 1 : 0, run.stdall);
+    }
+    const cache = await stack.docker("system", "df", "--verbose", "--format", "{{json .BuildCache}}");
+    const runs = await readHistory(join(stack.stateDir, "history.jsonl"));
+    const records = readCacheRecords(cache.stdout);
+    const [beforeLast, first] = [runs.slice(0, -1), Date.parse(runs[0]?.time ?? "")];
+    assert.ok(
+      records.some(({ created }) => created >= first),
+      "the builds left no cache records, so this test proves nothing",
     );
-    await stack.docker("build", "-q", "-t", `${stack.project}-stranger`, strangers);
-  }
-  const unique = Date.now(); // a second run of the tests must not find its builds in the cache
-  for (let i = 0; i < 7; i++) {
-    const bad = i === 1 ? { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "1" } : {};
-    const run = await stack.deploy([], { ...(await stack.apiVersion(`9.${i}.${unique}`)), ...bad });
-    assert.is(run.exitCode, i === 1 ? 1 : 0, run.stdall);
-  }
-  const cache = await stack.docker("system", "df", "--verbose", "--format", "{{json .BuildCache}}");
-  const runs = await readHistory(join(stack.stateDir, "history.jsonl"));
-  const records = readCacheRecords(cache.stdout);
-  const [beforeLast, first] = [runs.slice(0, -1), Date.parse(runs[0]?.time ?? "")];
-  assert.ok(
-    records.some(({ created }) => created >= first),
-    "the builds left nothing: there is nothing to see here",
-  );
-  assert.ok(
-    records.every(({ used }) => used > 0),
-    "when they were used last cannot be read",
-  );
-  assert.equal(staleRecords(records, beforeLast), []);
-  assert.is(await dangling(`com.docker.compose.project=${stack.project}`), "");
-  assert.ok(await dangling(label), "the stranger's old image is gone");
-  await stack.docker("rmi", "--force", `${stack.project}-stranger`, await dangling(label));
-  if ((await stack.front()).color === "green") await backToBlue(stack);
-  await blueServes(stack);
-});
+    assert.ok(
+      records.every(({ used }) => used > 0),
+      "the time of their last use cannot be read",
+    );
+    assert.equal(staleRecords(records, beforeLast), []);
+    assert.is(await dangling(`com.docker.compose.project=${stack.project}`), "");
+    assert.ok(await dangling(label), "the other project's old image is gone");
+    await stack.docker("rmi", "--force", `${stack.project}-other`, await dangling(label));
+    if ((await stack.get()).color === "green") await rollBackToBlue(stack);
+    await assertBlueServes(stack);
+  },
+);
 
-const refused: [
+const REJECTED: [
   what: string,
   code: number,
-  names: string | RegExp,
-  make: (s: Scratch) => Promise<Record<string, string>>,
+  message: string | RegExp,
+  setUp: (s: Scratch) => Promise<Record<string, string>>,
 ][] = [
   [
     "an empty color record",
@@ -253,7 +262,7 @@ const refused: [
     async ({ stateDir }) => writeFile(join(stateDir, "active-color"), "").then(() => ({})),
   ],
   [
-    "a state folder in no folder",
+    "a state folder whose parent does not exist",
     1,
     "Cannot use the state folder /proc/none/state",
     async () => ({ STATE_DIR: "/proc/none/state" }),
@@ -270,66 +279,66 @@ const refused: [
     'NGINX_PORT is "70000": it must be a port',
     async () => ({ NGINX_PORT: "70000" }),
   ],
-  ["no number of seconds", 2, 'DRAIN_SECONDS is "soon"', async () => ({ DRAIN_SECONDS: "soon" })],
+  ["an invalid number of seconds", 2, 'DRAIN_SECONDS is "soon"', async () => ({ DRAIN_SECONDS: "soon" })],
 ];
-for (const [what, code, names, make] of refused) {
-  night(`${what}: exit ${code}, named, and nothing changes`, async ({ stack }) => {
+for (const [what, code, message, setUp] of REJECTED) {
+  unattended(`${what} is reported with exit code ${code}, and nothing changes`, async ({ stack }) => {
     for (const run of ["deploy", "rollback"] as const) {
-      const { exitCode, stderr } = await stack[run]([], await make(stack));
+      const { exitCode, stderr } = await stack[run]([], await setUp(stack));
       assert.is(exitCode, code, stderr);
-      assert.match(stderr, names);
+      assert.match(stderr, message);
       assert.match(stderr, "Next: ");
     }
     await writeFile(join(stack.stateDir, "active-color"), "blue\n");
-    await blueServes(stack);
+    await assertBlueServes(stack);
   });
 }
 
-night(
-  "a compose file that does not parse: a deploy exits 2 and changes nothing, the way back is open",
-  async ({ stack }) => {
-    await writeFile(join(stack.folder, "broken.yml"), "services: [\n");
-    const broken = { COMPOSE_FILE: join(stack.folder, "broken.yml") };
-    const deploy = await stack.deploy([], broken);
-    assert.is(deploy.exitCode, 2, deploy.stdall);
-    assert.match(deploy.stderr, /Compose cannot read .*broken.yml[\s\S]*yaml/);
-    await blueServes(stack);
-    const rollback = await stack.rollback([], { ...broken, LOOP_API_CONTEXT: "/no/such/source" });
-    assert.is(rollback.exitCode, 0, rollback.stdall);
-    await backToBlue(stack);
+unattended("an invalid compose file makes a deploy exit with 2, but not a rollback", async ({ stack }) => {
+  await writeFile(join(stack.folder, "broken.yml"), "services: [\n");
+  const broken = { COMPOSE_FILE: join(stack.folder, "broken.yml") };
+  const deploy = await stack.deploy([], broken);
+  assert.is(deploy.exitCode, 2, deploy.stdall);
+  assert.match(deploy.stderr, /Compose cannot read .*broken.yml[\s\S]*yaml/);
+  await assertBlueServes(stack);
+  const rollback = await stack.rollback([], { ...broken, LOOP_API_CONTEXT: "/no/such/source" });
+  assert.is(rollback.exitCode, 0, rollback.stdall);
+  await rollBackToBlue(stack);
+});
+
+unattended(
+  "a file in place of the active link is reported with exit code 1 and not changed",
+  async ({ stack, link }) => {
+    await rm(link);
+    await writeFile(link, "# mine\n");
+    const run = await stack.deploy();
+    assert.is(run.exitCode, 1);
+    assert.match(run.stderr, `${link} is not a readable symbolic link`);
+    assert.is(await readFile(link, "utf8"), "# mine\n");
+    await rm(link);
+    await replaceLink(link, "blue-upstream.conf");
+    await assertBlueServes(stack);
   },
 );
 
-night("a file in the place of the link: exit 1, named, and it stays", async ({ stack, link }) => {
-  await rm(link);
-  await writeFile(link, "# mine\n");
-  const run = await stack.deploy();
-  assert.is(run.exitCode, 1);
-  assert.match(run.stderr, `${link} is not a readable symbolic link`);
-  assert.is(await readFile(link, "utf8"), "# mine\n");
-  await rm(link);
-  await replaceLink(link, "blue-upstream.conf");
-  await blueServes(stack);
-});
-
-night(
-  "a link that is missing, dangling, or to a third file is reported and set right",
+unattended(
+  "an active link that is missing, dangling or points at another file is corrected",
   async ({ stack, link }) => {
     await writeFile(join(stack.folder, "nginx/third.conf"), "");
     for (const target of [undefined, "nowhere.conf", "third.conf"]) {
       await rm(link);
       if (target) await symlink(target, link);
-      const run: ProcessOutput = await stack.deploy([], { LOOP_API_CONTEXT: join(ROOT, "docs") }); // fails later, without a Dockerfile
+      const run: ProcessOutput = await stack.deploy([], { LOOP_API_CONTEXT: join(ROOT, "docs") }); // fails later: no Dockerfile
       assert.is(run.exitCode, 1);
       if (target)
         assert.match(run.stderr, `the active link points at ${target}, but nginx serves blue: correcting it`);
       assert.match(await readFile(link, "utf8"), "loop_api_blue");
-      await blueServes(stack);
+      await assertBlueServes(stack);
     }
   },
 );
 
-night("a read-only state folder is an error that names it, and nothing changes", async ({ stack }) => {
+unattended("a read-only state folder is reported by its path, and nothing changes", async ({ stack }) => {
   const { stateDir } = stack;
   await $({ quiet: true })`mount --bind ${stateDir} ${stateDir} && mount -o remount,ro,bind ${stateDir}`;
   try {
@@ -340,52 +349,49 @@ night("a read-only state folder is an error that names it, and nothing changes",
   } finally {
     await $`umount ${stateDir}`.quiet();
   }
-  await blueServes(stack);
+  await assertBlueServes(stack);
 });
 
-night("a vault that is read-only costs the state file, and no way back", async ({ stack }) => {
+unattended("with a read-only vault, a rollback works but cannot write the state file", async ({ stack }) => {
   const vault = dirname(dirname(stack.stateFile));
   await $({ quiet: true })`mount --bind ${vault} ${vault} && mount -o remount,ro,bind ${vault}`;
   try {
     const run = await stack.rollback();
     assert.is(run.exitCode, 0, run.stdall);
     assert.match(run.stderr, `the state file ${stack.stateFile} was not written: EROFS`);
-    assert.equal([(await stack.front()).color, await stack.marked()], ["green", "blue\n"]);
+    assert.equal([(await stack.get()).color, await stack.readStateFile()], ["green", "blue\n"]);
   } finally {
     await $`umount ${vault}`.quiet();
   }
-  await backToBlue(stack);
+  await rollBackToBlue(stack);
 });
 
-night("nothing on the terminal end: `| head -1` does not leave a release half done", async ({ stack }) => {
+unattended("a closed output pipe, as with `| head -1`, does not leave a run half done", async ({ stack }) => {
   const run = startRun(stack, "rollback");
-  await run.reached(1);
+  await run.waitForSteps(1);
   run.closeOutput();
   assert.is((await run.ended).exitCode, 0);
   assert.equal(await stack.running(), ["green"]);
-  await backToBlue(stack);
+  await rollBackToBlue(stack);
 });
 
-night(
-  "containers have no rights that they do not need, and nginx alone is open to other machines",
-  async ({ stack }) => {
-    for (const name of ["nginx", "auth", "api-blue"].map((part) => `${stack.project}-${part}`)) {
-      const template =
-        "{{json .HostConfig.SecurityOpt}} {{json .HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}}";
-      assert.is(await stack.field(name, template), '["no-new-privileges:true"] ["ALL"] true');
-    }
-    const { stdout } = await stack.docker(
-      "exec",
-      `${stack.project}-api-blue`,
-      "sh",
-      "-c",
-      "echo x > /srv/x || echo refused",
-    );
-    assert.match(stdout, "refused");
-  },
-);
+unattended("containers have no privileges that they do not need", async ({ stack }) => {
+  for (const name of ["nginx", "auth", "api-blue"].map((part) => `${stack.project}-${part}`)) {
+    const template =
+      "{{json .HostConfig.SecurityOpt}} {{json .HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}}";
+    assert.is(await stack.field(name, template), '["no-new-privileges:true"] ["ALL"] true');
+  }
+  const { stdout } = await stack.docker(
+    "exec",
+    `${stack.project}-api-blue`,
+    "sh",
+    "-c",
+    "echo x > /srv/x || echo refused",
+  );
+  assert.match(stdout, "refused");
+});
 
-night("what the tool writes is writable for nobody else", async ({ stack }) => {
+unattended("other users cannot write to the tool's files", async ({ stack }) => {
   assert.is((await stat(stack.stateDir)).mode & 0o777, 0o700);
   for (const file of [
     stack.stateFile,
@@ -395,22 +401,22 @@ night("what the tool writes is writable for nobody else", async ({ stack }) => {
     assert.is((await stat(file)).mode & 0o022, 0, file);
   }
 });
-night.run();
+unattended.run();
 
-const odd = suite("odd names");
-odd(
-  "a folder with spaces, quotes, $(…), a newline and letters beyond ASCII: a release and the way back",
+const unusualNames = suite("unusual names");
+unusualNames(
+  "deploy and rollback work in a folder whose name has spaces, quotes, $(…), a newline and non-ASCII letters",
   async () => {
     const stack = await createScratch("odd", 'it\'s $(touch pwned) `id` "ü"\nfolder');
     try {
       for (const run of [await stack.deploy(), await stack.deploy(), await stack.rollback()]) {
         assert.is(run.exitCode, 0, run.stdall);
       }
-      assert.equal([await stack.running(), (await stack.front()).color], [["green"], "green"]);
+      assert.equal([await stack.running(), (await stack.get()).color], [["green"], "green"]);
       assert.not(existsSync(join(stack.folder, "pwned")));
     } finally {
       await stack.remove();
     }
   },
 );
-odd.run();
+unusualNames.run();

@@ -6,9 +6,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
-import { startRun } from "../../bench/testbed/killed.ts";
 import { type Mix, type Shot, startLoad } from "../../bench/testbed/load.ts";
-import { createReleased, type Scratch } from "../../bench/testbed/scratch.ts";
+import { startRun } from "../../bench/testbed/run.ts";
+import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import type { Color } from "../../lib/color.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { suite } from "../suite.ts";
@@ -19,7 +19,7 @@ const LOAD: Mix = {
   patientMs: [500, 2500],
 };
 
-/** What was lost, with how often. */
+/** The failures and their counts. */
 function losses(shots: readonly Shot[]): Record<string, number> {
   const lost: Record<string, number> = {};
   for (const { kind, failure } of shots) {
@@ -30,7 +30,7 @@ function losses(shots: readonly Shot[]): Record<string, number> {
 
 const lossless = suite<{ stack: Scratch; url: string }>("switch under load");
 lossless.before(async (context) => {
-  context.stack = await createReleased("switch", {
+  context.stack = await createReleasedScratch("switch", {
     API_IDLE_SECONDS: "2",
     VERIFY_SECONDS: "0",
     DRAIN_SECONDS: "20",
@@ -39,13 +39,13 @@ lossless.before(async (context) => {
 });
 lossless.after(({ stack }) => stack.remove());
 
-lossless("20 switches lose nothing, a new address of the other color included", async ({ stack, url }) => {
+lossless("20 switches lose no request, even if the idle color gets a new address", async ({ stack, url }) => {
   const load = startLoad(url, LOAD);
   const idle = `${stack.project}-api-green`;
   const address = () => stack.field(idle, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
   for (let i = 0; i < 20; i++) {
     if (i === 10) {
-      // Blue serves. Green is made anew, and a stranger has taken the address that it had.
+      // Blue serves. Green is recreated while another container has its old address.
       await stack.docker("start", idle);
       const before = await address();
       await stack.docker("rm", "--force", idle);
@@ -55,7 +55,7 @@ lossless("20 switches lose nothing, a new address of the other color included", 
         "-d",
         "--rm",
         "--name",
-        `${stack.project}-squatter`,
+        `${stack.project}-other`,
         "--network",
         network,
         "nginx:1.30",
@@ -64,20 +64,20 @@ lossless("20 switches lose nothing, a new address of the other color included", 
       );
       const run = await stack.rollback();
       assert.is(run.exitCode, 0, run.stdall);
-      assert.is.not(await address(), before, "the test did not get the address to move");
+      assert.is.not(await address(), before, "the test did not manage to change the address");
       continue;
     }
     const run = await stack.rollback();
     assert.is(run.exitCode, 0, run.stdall);
   }
   const shots = await load.stop();
-  await stack.docker("rm", "--force", `${stack.project}-squatter`);
+  await stack.docker("rm", "--force", `${stack.project}-other`);
   assert.equal(losses(shots), {});
   for (const kind of ["post", "get", "patient", "slow", "stream"]) {
     for (const color of ["blue", "green"]) {
       assert.ok(
         shots.some((shot) => shot.kind === kind && shot.color === color),
-        `no ${kind} was answered by ${color}`,
+        `no ${kind} request was answered by ${color}`,
       );
     }
   }
@@ -90,8 +90,11 @@ const call = (url: string, name: string, args: object) =>
     body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } }),
   });
 
-/** Runs a rollback; tells when an old worker was last seen meanwhile and when the color it left was told to stop, in ms. */
-async function watchedRollback(stack: Scratch, left: Color): Promise<{ lastSeen: number; stopped: number }> {
+/** Runs a rollback. Returns when an old worker was last seen and when the stop of the previous color began, in ms. */
+async function watchRollback(
+  stack: Scratch,
+  previous: Color,
+): Promise<{ lastSeen: number; stopped: number }> {
   const since = Date.now() / 1000;
   let lastSeen = 0;
   let over = false;
@@ -106,19 +109,19 @@ async function watchedRollback(stack: Scratch, left: Color): Promise<{ lastSeen:
   over = true;
   await watch;
   assert.is(run.exitCode, 0, run.stdall);
-  const filters = ["--filter", `container=${stack.project}-api-${left}`, "--filter", "event=kill"];
+  const filters = ["--filter", `container=${stack.project}-api-${previous}`, "--filter", "event=kill"];
   const span = ["--since", since.toFixed(3), "--until", (Date.now() / 1000).toFixed(3)];
   const events = await stack.docker("events", ...span, ...filters, "--format", "{{.TimeNano}}");
   return { lastSeen, stopped: Number(events.stdout.split("\n")[0]) / 1e6 };
 }
 
 lossless(
-  "an idle connection is used again after 9 s, a slow call outlives the switch, and only then is the old color stopped",
+  "connections that idle for 9 s and slow calls survive a switch, and the old color is stopped only after them",
   async ({ stack, url }) => {
     const load = startLoad(url, { clients: { patient: 20 }, thinkMs: 0, patientMs: [8500, 9000] });
     const slow = call(url, "slow", { seconds: 7 });
-    await sleep(500); // each patient client has asked once, and idles
-    const { lastSeen, stopped } = await watchedRollback(stack, "blue");
+    await sleep(500); // each patient client has sent one request and idles
+    const { lastSeen, stopped } = await watchRollback(stack, "blue");
     const { statusCode, body } = await slow;
     assert.is(statusCode, 200);
     assert.match(await body.text(), "blue waited 7");
@@ -126,67 +129,70 @@ lossless(
     assert.ok(lastSeen > 0, "no old worker was ever seen");
     assert.ok(
       stopped > lastSeen,
-      `blue was told to stop ${lastSeen - stopped} ms before an old worker was last seen`,
+      `the stop of blue began ${lastSeen - stopped} ms before an old worker was last seen`,
     );
   },
 );
 
-lossless("processes that come and go in nginx's container do not end a drain", async ({ stack, url }) => {
-  const before = (await stack.front()).color;
+lossless("short-lived processes in nginx's container do not end a drain early", async ({ stack, url }) => {
+  const before = (await stack.get()).color;
   const slow = call(url, "slow", { seconds: 6 }).then(
     async ({ statusCode, body }) => `${statusCode} ${await body.text()}`,
     (error) => `lost: ${error}`,
   );
   await sleep(300);
   const churn = "end=$(($(date +%s) + 9)); while [ $(date +%s) -lt $end ]; do sh -c : & sh -c : & wait; done";
-  const coming = stack.docker("exec", stack.nginxContainer, "sh", "-c", churn);
+  const churning = stack.docker("exec", stack.nginxContainer, "sh", "-c", churn);
   const run = await stack.rollback();
   assert.is(run.exitCode, 0, run.stdall);
   assert.not.match(run.stderr, "still open");
   assert.match(await slow, new RegExp(`^200 .*${before} waited 6`));
-  await coming;
+  await churning;
 });
 
-lossless("what is still open at the limit is counted, reported and closed", async ({ stack, url }) => {
-  const notices: string[] = [];
-  const server = createServer(async (request, response) => {
-    for await (const chunk of request) notices.push(String(chunk));
-    response.end();
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const NOTIFY_URL = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-  const open = Promise.allSettled(
-    [
-      call(url, "count", { n: 100, interval: 0.3 }),
-      call(url, "count", { n: 100, interval: 0.3 }),
-      call(url, "slow", { seconds: 15 }),
-    ].map(async (sent) => (await sent).body.text()),
-  );
-  await sleep(500);
-  const run = await stack.rollback(["--quiet"], { DRAIN_SECONDS: "2", NOTIFY_URL });
-  server.close();
-  assert.is(run.exitCode, 0, run.stdall);
-  assert.match(run.stderr, "3 requests to blue are still open after 2 s: closing");
-  assert.match(
-    run.stdout,
-    /Rolled back blue → green: .*; 3 requests were interrupted at the drain limit in [\d.]+ s\n/,
-  );
-  const notice = JSON.parse(notices.at(-1) ?? "{}");
-  const entry = (await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1);
-  for (const told of [notice, entry]) {
-    assert.equal([told?.result, told?.cut], ["done", 3]);
-    assert.match(told?.message, "3 requests were interrupted at the drain limit");
-  }
-  assert.match((await stack.look()).stdout, /blue → green {3}done .* 3 cut/);
-  const ends = await open;
-  assert.equal(
-    ends.map(({ status }) => status),
-    ["rejected", "rejected", "rejected"],
-  );
-});
+lossless(
+  "requests that are still open at the drain limit are counted, reported and closed",
+  async ({ stack, url }) => {
+    const notices: string[] = [];
+    const server = createServer(async (request, response) => {
+      for await (const chunk of request) notices.push(String(chunk));
+      response.end();
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const NOTIFY_URL = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+    const open = Promise.allSettled(
+      [
+        call(url, "count", { n: 100, interval: 0.3 }),
+        call(url, "count", { n: 100, interval: 0.3 }),
+        call(url, "slow", { seconds: 15 }),
+      ].map(async (sent) => (await sent).body.text()),
+    );
+    await sleep(500);
+    const run = await stack.rollback(["--quiet"], { DRAIN_SECONDS: "2", NOTIFY_URL });
+    server.close();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(run.stderr, "3 requests to blue are still open after 2 s: closing");
+    assert.match(
+      run.stdout,
+      /Rolled back blue → green: .*; 3 requests were interrupted at the drain limit in [\d.]+ s\n/,
+    );
+    const notice = JSON.parse(notices.at(-1) ?? "{}");
+    const entry = (await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1);
+    for (const report of [notice, entry]) {
+      assert.equal([report?.result, report?.cut], ["done", 3]);
+      assert.match(report?.message, "3 requests were interrupted at the drain limit");
+    }
+    assert.match((await stack.status()).stdout, /blue → green {3}done .* 3 cut/);
+    const results = await open;
+    assert.equal(
+      results.map(({ status }) => status),
+      ["rejected", "rejected", "rejected"],
+    );
+  },
+);
 
-lossless("idle connections to the old color are neither counted nor waited for", async ({ stack, url }) => {
-  const before = (await stack.front()).color;
+lossless("a drain neither counts nor waits for idle connections to the old color", async ({ stack, url }) => {
+  const before = (await stack.get()).color;
   const env = { API_IDLE_SECONDS: "60", DRAIN_SECONDS: "3" };
   const load = startLoad(url, { clients: { get: 10 }, thinkMs: 20, patientMs: [0, 0] }); // fills nginx's idle connections
   await sleep(500);
@@ -194,16 +200,16 @@ lossless("idle connections to the old color are neither counted nor waited for",
     [1, 2].map(async () => (await call(url, "slow", { seconds: 20 })).body.text()),
   );
   let over = false;
-  const asking = (async () => {
+  const probing = (async () => {
     while (!over) {
-      await stack.front(`/_loop/${before}/health`); // by a new worker, of the color that drains
+      await stack.get(`/_loop/${before}/health`); // through a new worker, to the draining color
       await sleep(100);
     }
   })();
   await sleep(500);
   const run = await stack.rollback([], env);
   over = true;
-  await Promise.all([asking, open]);
+  await Promise.all([probing, open]);
   const lost = losses(await load.stop());
   assert.is(run.exitCode, 0, run.stdall);
   assert.match(run.stderr, `2 requests to ${before} are still open after 3 s`);
@@ -214,35 +220,35 @@ lossless("idle connections to the old color are neither counted nor waited for",
   assert.not.match(quiet.stderr, "still open");
 });
 
-lossless("a release that begins while old workers of the last one drain works", async ({ stack, url }) => {
-  const before = (await stack.front()).color;
+lossless("a release works while old workers of the previous one still drain", async ({ stack, url }) => {
+  const before = (await stack.get()).color;
   const long = call(url, "count", { n: 60, interval: 0.2 }).then(async ({ body }) => body.text());
   await sleep(300);
   const first = startRun(stack, "rollback");
-  await first.passed("mark");
+  await first.waitForStep("mark");
   first.kill("SIGKILL");
   await first.ended;
   const run = await stack.deploy([], { DRAIN_SECONDS: "20" });
   assert.is(run.exitCode, 0, run.stdall);
-  assert.is((await stack.front()).color, before);
+  assert.is((await stack.get()).color, before);
   assert.match(await long, `${before} ${(60 * 61) / 2}`);
 });
 
 lossless(
-  "the load sees what it is there to see: without the keep-alive protection, switches lose requests",
+  "this load detects the requests that switches lose without keepalive_min_timeout",
   async ({ stack, url }) => {
     const file = join(stack.folder, "nginx/nginx-blue-green.conf");
     const protectedConf = await readFile(file, "utf8");
     await writeFile(file, protectedConf.replace(/^ *keepalive_min_timeout .*$/m, ""));
     const load = startLoad(url, LOAD);
     const anyLost = () => Object.keys(losses(load.shots)).length > 0;
-    // The first of them loads the configuration; how soon a loss comes is chance.
+    // The first rollback loads the configuration. When a loss happens is random.
     for (let i = 0; i < 25 && !anyLost(); i++) await stack.rollback();
     const lost = losses(await load.stop());
     await writeFile(file, protectedConf);
     assert.ok(
       Object.values(lost).reduce((a, b) => a + b, 0) > 0,
-      "nothing was lost: this load would not notice a loss",
+      "nothing was lost, so this load would not detect a loss",
     );
   },
 );

@@ -1,6 +1,6 @@
 import { test } from "uvu";
 import { KILLS, killBoth } from "../kill-matrix.ts";
 
-test("killed in every step with every signal: no request is lost, and the next run repairs the rest", () =>
+test("a run that is killed in any step loses no request, and the next run repairs everything (every signal in every step)", () =>
   killBoth(() => KILLS));
 test.run();

@@ -2,7 +2,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { kills } from "../../bench/kills.ts";
 
-test("runs that are killed at random moments lose nothing and leave nothing that needs a hand", async () => {
+test("runs that are killed at random moments lose no request and leave nothing that needs manual work", async () => {
   const lines: string[] = [];
   const report = await kills({ runs: 8, seed: 7, daemon: false, say: (line) => lines.push(line) });
   assert.equal([report.failed, report.hands, report.unverified], [{}, [], []], lines.join("\n"));

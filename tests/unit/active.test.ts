@@ -23,7 +23,7 @@ const RECORDS: (InterruptedRun | undefined)[] = [
     { verb: "rollback", to, verified: true },
   ]),
 ];
-const every: Observation[] = [undefined, ...COLORS].flatMap((nginx) =>
+const OBSERVATIONS: Observation[] = [undefined, ...COLORS].flatMap((nginx) =>
   STATES.flatMap((blue) =>
     STATES.flatMap((green) =>
       [undefined, ...COLORS, "third.conf"].flatMap((link) =>
@@ -35,16 +35,16 @@ const every: Observation[] = [undefined, ...COLORS].flatMap((nginx) =>
   ),
 );
 
-/** The rows of the table in `decide`'s docstring; the first that fits one of the colors, as X, counts. */
+/** A row of the table in `resolveActive`'s docstring. The first row that matches, with blue or green as X, applies. */
 type Row = [
   name: string,
-  fits: (observation: Observation, x: Color, y: Color) => boolean,
+  matches: (observation: Observation, x: Color, y: Color) => boolean,
   then: (observation: Observation, x: Color, y: Color) => Partial<ActiveState> & Pick<ActiveState, "active">,
 ];
 const runs = ({ containers }: Observation, color: Color) => containers[color] === "running";
 const none = ({ nginx }: Observation) => nginx === undefined;
 const recorded = ({ interrupted }: Observation) => (interrupted?.verified ? interrupted.to : undefined);
-/** X is the one to prefer: it was marked, and nothing newer was verified. */
+/** X is preferred: it was marked, and no newer verification is recorded. */
 const marked = (observation: Observation, x: Color) => (recorded(observation) ?? observation.file) === x;
 const serves =
   (proof: Proof) =>
@@ -61,7 +61,7 @@ const ROWS: Row[] = [
   ["X serves, marked, Y runs", (s, x, y) => s.nginx === x && s.file === x && runs(s, y), serves("nothing")],
   ["X serves, marked", (s, x) => s.nginx === x && (s.file === x || recorded(s) === x), serves("nothing")],
   [
-    "Y serves, of a deploy that was cut off",
+    "Y serves after an interrupted deploy",
     (s, x, y) =>
       s.nginx === y &&
       s.file === x &&
@@ -71,29 +71,29 @@ const ROWS: Row[] = [
     (s, _, y) => serves("go back")(s, y),
   ],
   [
-    "Y serves, of a rollback that was cut off, or switched to after a failed reload",
+    "Y serves after an interrupted rollback or a failed reload",
     (s, x, y) => s.nginx === y && s.file === x && s.interrupted?.to === y,
     (s, _, y) => serves("verify or go back")(s, y),
   ],
-  ["Y serves, unexplained", (s, _, y) => s.nginx === y, (s, _, y) => serves("verify")(s, y)],
+  ["Y serves for no known reason", (s, _, y) => s.nginx === y, (s, _, y) => serves("verify")(s, y)],
   [
-    "nobody serves, X marked, X runs",
+    "neither serves, X marked, X runs",
     (s, x) => none(s) && marked(s, x) && runs(s, x),
     (s, x, y) => ({ active: x, rescue: runs(s, y) ? [x, y] : [x] }),
   ],
   [
-    "nobody serves, X marked, only Y runs",
+    "neither serves, X marked, only Y runs",
     (s, x, y) => none(s) && marked(s, x) && runs(s, y),
     (_, x, y) => ({ active: x, rescue: [x, y] }),
   ],
-  ["none runs, X marked", (s, x) => none(s) && marked(s, x), (_, active) => ({ active })],
+  ["neither runs, X marked", (s, x) => none(s) && marked(s, x), (_, active) => ({ active })],
   [
-    "nothing marked, only X runs",
+    "neither marked, only X runs",
     (s, x, y) => none(s) && runs(s, x) && !runs(s, y),
     (_, active) => ({ active, rescue: [active] }),
   ],
   [
-    "nothing marked, link",
+    "neither marked, the link points at X",
     (s, x) => none(s) && s.link === x,
     (s, x, y) => ({ active: x, rescue: runs(s, x) ? [x, y] : [] }),
   ],
@@ -104,17 +104,17 @@ const ROWS: Row[] = [
   ],
 ];
 
-test("each combination is one row of the table, and each row is met", () => {
-  const met = new Set<string>();
-  for (const observation of every) {
-    const [first] = ROWS.flatMap(([name, fits, then]) =>
-      COLORS.filter((x) => fits(observation, x, getInactiveColor(x))).map((x) => ({
+test("every observation matches a row of the table, and every row is used", () => {
+  const used = new Set<string>();
+  for (const observation of OBSERVATIONS) {
+    const [first] = ROWS.flatMap(([name, matches, then]) =>
+      COLORS.filter((x) => matches(observation, x, getInactiveColor(x))).map((x) => ({
         name,
-        truth: then(observation, x, getInactiveColor(x)),
+        state: then(observation, x, getInactiveColor(x)),
       })),
     );
     assert.ok(first, `no row for ${JSON.stringify(observation)}`);
-    met.add(first.name);
+    used.add(first.name);
     const idle: Omit<ActiveState, "active"> = {
       serves: false,
       marked: recorded(observation) ?? observation.file,
@@ -125,38 +125,43 @@ test("each combination is one row of the table, and each row is met", () => {
     };
     assert.equal(
       resolveActive(observation),
-      { ...idle, ...first.truth },
+      { ...idle, ...first.state },
       `${first.name}: ${JSON.stringify(observation)}`,
     );
   }
-  assert.is(every.length, 3 * 9 * 4 * 3 * RECORDS.length);
-  assert.equal([...met].toSorted(), ROWS.map(([name]) => name).toSorted());
+  assert.is(OBSERVATIONS.length, 3 * 9 * 4 * 3 * RECORDS.length);
+  assert.equal([...used].toSorted(), ROWS.map(([name]) => name).toSorted());
 });
 
-test("what serves is never the one that is released to, and neither is the marked one while nobody serves", () => {
-  for (const observation of every) {
+test("the serving color is always the active one; if neither serves, the marked color is", () => {
+  for (const observation of OBSERVATIONS) {
     const { active, marked } = resolveActive(observation);
     assert.is(active, observation.nginx ?? marked ?? active);
   }
 });
 
-test("no color is taken for the active one that was not marked, and of which no full verification is recorded", () => {
-  for (const observation of every) {
+test("a serving color that was neither marked nor verified in full always needs proof", () => {
+  for (const observation of OBSERVATIONS) {
     const { active, serves, proof } = resolveActive(observation);
     if (serves && proof === "nothing") assert.ok([observation.file, recorded(observation)].includes(active));
   }
 });
 
-test("a rollback leaves what serves without proving it, takes back a release, and proves what it only finishes", () => {
-  for (const observation of every) {
-    const truth = resolveActive(observation);
-    const ofRelease =
+test("a rollback leaves the serving color without proof, undoes an interrupted release, and proves a color only to finish an earlier rollback", () => {
+  for (const observation of OBSERVATIONS) {
+    const state = resolveActive(observation);
+    const isInterruptedRelease =
       observation.interrupted?.verb === "deploy" &&
       observation.interrupted.to === observation.nginx &&
       observation.file !== undefined;
-    const wanted: Proof = truth.proof === "nothing" ? "nothing" : ofRelease ? "go back" : "leave";
-    assert.is(forRollback(truth, observation.interrupted, false).proof, wanted, JSON.stringify(observation));
-    assert.equal(forRollback(truth, observation.interrupted, true), truth);
+    const expected: Proof =
+      state.proof === "nothing" ? "nothing" : isInterruptedRelease ? "go back" : "leave";
+    assert.is(
+      forRollback(state, observation.interrupted, false).proof,
+      expected,
+      JSON.stringify(observation),
+    );
+    assert.equal(forRollback(state, observation.interrupted, true), state);
   }
 });
 test.run();

@@ -7,7 +7,7 @@ import { replaceFile, replaceLink } from "../../lib/util/atomic.ts";
 
 const folder = () => tempFolder("atomic");
 
-test("a file is replaced by another one, never written in place", async () => {
+test("a file is replaced by a new one and never written in place", async () => {
   const path = join(await folder(), "state");
   await writeFile(path, "old");
   const before = await stat(path);
@@ -16,7 +16,7 @@ test("a file is replaced by another one, never written in place", async () => {
   assert.is.not((await stat(path)).ino, before.ino);
 });
 
-test("what a killed run left beside the target is in nobody's way", async () => {
+test("leftovers of a killed run beside the target do no harm", async () => {
   const at = await folder();
   await writeFile(join(at, ".state.tmp"), "half");
   await symlink("nowhere", join(at, ".link.tmp"));
@@ -25,7 +25,7 @@ test("what a killed run left beside the target is in nobody's way", async () => 
   assert.equal((await readdir(at)).toSorted(), ["link", "state"]);
 });
 
-test("a link is replaced, also a dangling one", async () => {
+test("a link is replaced, even a dangling one", async () => {
   const link = join(await folder(), "link");
   for (const target of ["nowhere", "elsewhere"]) {
     await replaceLink(link, target);
@@ -33,7 +33,7 @@ test("a link is replaced, also a dangling one", async () => {
   }
 });
 
-test("a target that cannot be replaced leaves things as they were", async () => {
+test("a target that cannot be replaced stays as it is", async () => {
   const at = await folder();
   await mkdir(join(at, "state"));
   try {

@@ -14,8 +14,8 @@ confinement.before.each(async (context) => {
   for (const path of [join(vault, "a/_build"), outside]) await mkdir(path, { recursive: true });
 });
 
-/** Exchanges the folder for a link to outside and back, as often as it can, as root in a container could. */
-function exchange(folder: string, outside: string): ChildProcess {
+/** Replaces the folder with a link to `outside` and back in a tight loop, as root in a container could. */
+function startExchanging(folder: string, outside: string): ChildProcess {
   const script = `
     const { renameSync, rmSync, symlinkSync } = require("node:fs");
     const [folder, outside] = ${JSON.stringify([folder, outside])};
@@ -32,14 +32,14 @@ function exchange(folder: string, outside: string): ChildProcess {
 }
 
 confinement(
-  "a folder that is exchanged for a link all the time: nothing outside is touched",
+  "nothing outside is touched while the folder is constantly replaced with a link",
   async (context) => {
     const { vault, outside, folder } = context;
     await writeFile(join(outside, "state"), "outside");
-    const attacker = exchange(folder, outside);
+    const attacker = startExchanging(folder, outside);
     const before = process.cwd();
-    const seen: Record<string, number> = {};
-    const once = (): string => {
+    const results: Record<string, number> = {};
+    const attempt = (): string => {
       try {
         return confined(folder, [vault], true, (here) => {
           here.replace("state", "inside");
@@ -50,36 +50,39 @@ confinement(
       }
     };
     for (const until = performance.now() + 3000; performance.now() < until; ) {
-      const answer = once();
-      seen[answer] = (seen[answer] ?? 0) + 1;
+      const result = attempt();
+      results[result] = (results[result] ?? 0) + 1;
     }
     attacker.kill("SIGKILL");
     assert.is(process.cwd(), before);
     assert.ok(
-      (seen.inside ?? 0) > 10 && (seen.refused ?? 0) > 10,
-      `there was no race: ${JSON.stringify(seen)}`,
+      (results.inside ?? 0) > 10 && (results.refused ?? 0) > 10,
+      `there was no race: ${JSON.stringify(results)}`,
     );
-    assert.is(seen.outside, undefined);
+    assert.is(results.outside, undefined);
     assert.equal(await readdir(outside), ["state"]);
     assert.is(await readFile(join(outside, "state"), "utf8"), "outside");
   },
 );
 
-confinement("a link in any part of the path is refused, also one that leads back inside", async (context) => {
-  const { vault, outside } = context;
-  const read = (folder: string) => () =>
-    confined(folder, [vault], true, (here) => here.read("state", 100)?.toString());
-  for (const target of [outside, join(vault, "a")]) {
-    await symlink(target, join(vault, "b"));
-    assert.throws(read(join(vault, "b/_build")), /a container may have placed a symbolic link there/);
-    assert.throws(read(join(vault, "b")), /a container may have placed a symbolic link there/);
-    await rm(join(vault, "b"));
-  }
-  assert.equal(await readdir(outside), []);
-});
+confinement(
+  "a link in any part of the path is rejected, even one that leads back inside",
+  async (context) => {
+    const { vault, outside } = context;
+    const read = (folder: string) => () =>
+      confined(folder, [vault], true, (here) => here.read("state", 100)?.toString());
+    for (const target of [outside, join(vault, "a")]) {
+      await symlink(target, join(vault, "b"));
+      assert.throws(read(join(vault, "b/_build")), /a container may have placed a symbolic link there/);
+      assert.throws(read(join(vault, "b")), /a container may have placed a symbolic link there/);
+      await rm(join(vault, "b"));
+    }
+    assert.equal(await readdir(outside), []);
+  },
+);
 
 confinement(
-  "an owner's own link to the vault is followed; one to somewhere in it is refused",
+  "an owner's link to the vault is followed; a link to a folder inside the vault is rejected",
   async (context) => {
     const { vault, outside } = context;
     await symlink(vault, join(outside, "alias"));
@@ -95,7 +98,7 @@ confinement(
   },
 );
 
-confinement("a file is known by its inode, and never by what a link leads to", async (context) => {
+confinement("a file is identified by its inode, and a link in its place is rejected", async (context) => {
   const { vault, outside, folder } = context;
   const identity = () => confined(folder, [vault], false, (here) => here.identity("lock"));
   assert.is(identity(), undefined);
@@ -110,7 +113,7 @@ confinement("a file is known by its inode, and never by what a link leads to", a
   }
 });
 
-confinement("names that lead elsewhere are refused", ({ vault, folder }) => {
+confinement("names that lead to another folder are rejected", ({ vault, folder }) => {
   for (const name of ["../state", "a/b", "..", "/etc/passwd"])
     assert.throws(
       () => confined(folder, [vault], false, (here) => here.read(name, 10)),

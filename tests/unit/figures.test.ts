@@ -16,17 +16,17 @@ const outcome: Outcome = {
   ],
 };
 
-test("counts losses by kind and per switch", () => {
+test("failures are counted by kind and per switch", () => {
   const { requests, failed, failedPerSwitch, failures } = figuresOf(outcome);
   assert.equal([requests, failed, failedPerSwitch], [6, 1, 1]);
   assert.equal(failures, { "post ECONNRESET": 1 });
 });
 
-test("a gap is between successful quick answers; slow ones do not fill it", () => {
+test("a gap is the time between successful quick responses; slow calls do not end it", () => {
   assert.equal(figuresOf(outcome).longestGap, [2210 - 1140, 520 - 10]);
 });
 
-test("half a million answers are not too many", () => {
+test("half a million responses can be evaluated", () => {
   const shots = Array.from(
     { length: 500_000 },
     (_, at) => ({ kind: "get", at, ms: 1, color: "blue" }) as const,
@@ -34,7 +34,7 @@ test("half a million answers are not too many", () => {
   assert.equal(figuresOf({ ...outcome, shots }).longestGap, [1, 1]);
 });
 
-test("steady is before the first switch, in switches from the command to half a second after the stop", () => {
+test("steady times are from before the first switch; switch times are from the command until 0.5 s after the stop", () => {
   const { p99Steady, p99Switch, firstAnswer } = figuresOf(outcome);
   assert.equal([p99Steady, p99Switch, firstAnswer], [20, 40, [120, 120]]);
 });

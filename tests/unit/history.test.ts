@@ -23,7 +23,7 @@ const entry = (message: string): Entry => ({
   message,
 });
 
-history("what is added is read again, in order; no file is no runs", async ({ file }) => {
+history("added runs are read back in order; without a file there are none", async ({ file }) => {
   assert.equal(await readHistory(file), []);
   await addToHistory(file, entry("one"));
   await addToHistory(file, { time: "t", verb: "rollback", result: "killed", message: "two" });
@@ -33,7 +33,7 @@ history("what is added is read again, in order; no file is no runs", async ({ fi
   );
 });
 
-history("a torn last line is skipped, and does not take the next run along", async ({ file }) => {
+history("a truncated last line is skipped and does not damage the next entry", async ({ file }) => {
   await addToHistory(file, entry("one"));
   await appendFile(file, '{"time":"2030-01-02T03:00');
   assert.is((await readHistory(file)).length, 1);
@@ -44,7 +44,7 @@ history("a torn last line is skipped, and does not take the next run along", asy
   );
 });
 
-history("it is bounded: the older half goes", async ({ file }) => {
+history("a history that is too large loses its older half", async ({ file }) => {
   await appendFile(file, `${JSON.stringify(entry("x".repeat(2000)))}\n`.repeat(300));
   await addToHistory(file, entry("last"));
   const runs = await readHistory(file);

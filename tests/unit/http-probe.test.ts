@@ -5,7 +5,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { type Answer, probeHealth } from "../../lib/util/http-probe.ts";
 
-async function ask(listener: RequestListener, timeout = 2): Promise<Answer> {
+async function probe(listener: RequestListener, timeout = 2): Promise<Answer> {
   const server = createServer(listener).listen(0, "127.0.0.1");
   await once(server, "listening");
   try {
@@ -15,54 +15,54 @@ async function ask(listener: RequestListener, timeout = 2): Promise<Answer> {
     server.close();
   }
 }
-const says =
+const respondWith =
   (body: unknown, status = 200): RequestListener =>
   (_, response) =>
     response
       .writeHead(status, { "x-loop-color": "green" })
       .end(typeof body === "string" ? body : JSON.stringify(body));
 
-test("healthy is 200, JSON, status healthy and vault_exists true; more fields do not matter", async () => {
-  const answer = await ask(says({ status: "healthy", vault_exists: true, version: "9" }));
+test("healthy means HTTP 200 and JSON with status healthy and vault_exists true; other fields are ignored", async () => {
+  const answer = await probe(respondWith({ status: "healthy", vault_exists: true, version: "9" }));
   assert.is(answer.healthy, true);
   assert.is(answer.color, "green");
 });
 
-const sick: [string, unknown, number?][] = [
+const UNHEALTHY: [string, unknown, number?][] = [
   ["unhealthy", { status: "unhealthy", vault_exists: true }],
-  ["healthy in other letters", { status: "Healthy", vault_exists: true }],
-  ["a vault that is true as text", { status: "healthy", vault_exists: "true" }],
-  ["no word on the vault", { status: "healthy" }],
-  ["an HTML page that says healthy", "<html>healthy</html>"],
-  ["nothing", ""],
+  ["healthy with a capital letter", { status: "Healthy", vault_exists: true }],
+  ["vault_exists as a string", { status: "healthy", vault_exists: "true" }],
+  ["no vault_exists", { status: "healthy" }],
+  ["an HTML page that contains healthy", "<html>healthy</html>"],
+  ["an empty body", ""],
   ["a list", [{ status: "healthy", vault_exists: true }]],
   ["503 with a healthy body", { status: "healthy", vault_exists: true }, 503],
   ["201", { status: "healthy", vault_exists: true }, 201],
 ];
-for (const [name, body, status] of sick) {
+for (const [name, body, status] of UNHEALTHY) {
   test(`not healthy: ${name}`, async () => {
-    const answer = await ask(says(body, status));
+    const answer = await probe(respondWith(body, status));
     assert.is(answer.healthy, false);
     assert.match(answer.finding, `HTTP ${status ?? 200}`);
   });
 }
 
-test("a missing vault is called by its name", async () => {
-  const answer = await ask(says({ status: "unhealthy", vault_exists: false }, 503));
+test("a missing vault is reported as such", async () => {
+  const answer = await probe(respondWith({ status: "unhealthy", vault_exists: false }, 503));
   assert.match(answer.finding, "vault not accessible");
 });
 
 test("a redirect is not followed", async () => {
-  const answer = await ask((request, response) => {
+  const answer = await probe((request, response) => {
     if (request.url === "/health") response.writeHead(302, { location: "/ok" }).end();
-    else says({ status: "healthy", vault_exists: true })(request, response);
+    else respondWith({ status: "healthy", vault_exists: true })(request, response);
   });
   assert.is(answer.healthy, false);
 });
 
-test("an endless body ends at the size limit, a hanging one at the timeout", async () => {
+test("the probe stops an endless body at the size limit and a hanging response at the timeout", async () => {
   const since = performance.now();
-  const endless = await ask((_, response) => {
+  const endless = await probe((_, response) => {
     const more = (): void => {
       while (response.write("x".repeat(16_384)));
       response.once("drain", more);
@@ -70,16 +70,16 @@ test("an endless body ends at the size limit, a hanging one at the timeout", asy
     more();
   }, 10);
   assert.is(endless.healthy, false);
-  assert.ok(performance.now() - since < 5000, "it read on until the timeout");
+  assert.ok(performance.now() - since < 5000, "it kept reading until the timeout");
   for (const hang of [
     (() => {}) as RequestListener,
     ((_, response) => void response.write("{")) as RequestListener,
   ]) {
-    assert.match((await ask(hang, 0.3)).finding, "no complete response within 0.3 s");
+    assert.match((await probe(hang, 0.3)).finding, "no complete response within 0.3 s");
   }
 });
 
-test("nobody there is a finding, not an exception", async () => {
+test("a refused connection is a finding, not an exception", async () => {
   const answer = await probeHealth("http://127.0.0.1:1/health", 1);
   assert.is(answer.healthy, false);
   assert.match(answer.finding, "ECONNREFUSED");

@@ -5,8 +5,8 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { closedAfter } from "../../lib/release/idle-connections.ts";
 
-/** Watches a server's idle connection. */
-async function watched(server: Server, seconds = 1): Promise<number | undefined> {
+/** Starts a server and watches an idle connection to it. Returns the result of `closedAfter`. */
+async function watchIdle(server: Server, seconds = 1): Promise<number | undefined> {
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   try {
@@ -17,31 +17,31 @@ async function watched(server: Server, seconds = 1): Promise<number | undefined>
   }
 }
 
-const answer = (headers: Record<string, string> = {}, after?: number) =>
+const serverWith = (headers: Record<string, string> = {}, after?: number) =>
   createServer((request, response) => {
     response.writeHead(200, headers).end("{}");
     if (after !== undefined) response.on("finish", () => setTimeout(() => request.socket.end(), after));
   });
 
-test("a connection that stays open is fine", async () => {
-  assert.is(await watched(answer()), undefined);
+test("a connection that stays open passes", async () => {
+  assert.is(await watchIdle(serverWith()), undefined);
 });
 
-test("one that is closed early is timed, also where the response names a time", async () => {
-  const seconds = await watched(answer({}, 200));
+test("an early close is timed, even if the response announces a longer timeout", async () => {
+  const seconds = await watchIdle(serverWith({}, 200));
   assert.ok(seconds !== undefined && seconds >= 0.15 && seconds < 1, String(seconds));
-  assert.ok((await watched(answer({}, 0))) !== undefined);
-  const node = answer(); // it says `Keep-Alive: timeout=…`, which an HTTP client would go by
-  node.keepAliveTimeout = 300;
-  assert.ok((await watched(node, 3)) !== undefined);
+  assert.ok((await watchIdle(serverWith({}, 0))) !== undefined);
+  const nodeServer = serverWith(); // it sends `Keep-Alive: timeout=…`, which an HTTP client would honor
+  nodeServer.keepAliveTimeout = 300;
+  assert.ok((await watchIdle(nodeServer, 3)) !== undefined);
 });
 
-test("one whose end is announced is fine: nginx does not keep it", async () => {
-  assert.is(await watched(answer({ connection: "close" }, 0)), undefined);
+test("an announced close passes, because nginx does not reuse such a connection", async () => {
+  assert.is(await watchIdle(serverWith({ connection: "close" }, 0)), undefined);
 });
 
-test("a server that is away is not this check's to find", async () => {
-  const server = answer().listen(0, "127.0.0.1");
+test("a server that is down passes: other checks find that", async () => {
+  const server = serverWith().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
   server.close();

@@ -17,9 +17,9 @@ c5 loop-nginx nginx:1.30 loop`,
   images: "<none>:<none> <none>:<none>\nloop-test-ab12-x-auth:latest loop-test-ab12-x-auth:latest",
 };
 
-test("only what is of this run is removed from Docker, and told", async () => {
+test("only items of this run are removed from Docker, and they are reported", async () => {
   const calls: string[] = [];
-  const told = await removeFromDocker("ab12", async (...args) => {
+  const report = await removeFromDocker("ab12", async (...args) => {
     const call = args.join(" ");
     const [, list] = Object.entries(LISTS).find(([start]) => call.startsWith(start)) ?? [];
     if (list === undefined) calls.push(call);
@@ -30,31 +30,31 @@ test("only what is of this run is removed from Docker, and told", async () => {
     "network rm n2",
     "rmi --force loop-test-ab12-x-auth:latest",
   ]);
-  assert.equal(told, [
+  assert.equal(report, [
     "containers loop-test-ab12-x-nginx, named-otherwise, clever_name (not all could be removed)",
     "networks loop-test-ab12-x_default (not all could be removed)",
     "images loop-test-ab12-x-auth:latest (not all could be removed)",
   ]);
 });
 
-test("where nothing is of this run, or no Docker answers, nothing is removed or told", async () => {
+test("without items of this run or without Docker, nothing is removed or reported", async () => {
   const calls: string[] = [];
-  const answers = [undefined, "", LISTS.ps];
-  for (const answer of answers)
+  const outputs = [undefined, "", LISTS.ps];
+  for (const output of outputs)
     assert.equal(
       await removeFromDocker("ef56", async (...args) => {
         calls.push(args[0] ?? "");
-        return answer;
+        return output;
       }),
       [],
     );
   assert.equal(
     calls,
-    answers.flatMap(() => ["ps", "network", "volume", "images"]),
+    outputs.flatMap(() => ["ps", "network", "volume", "images"]),
   );
 });
 
-test("its folders go, and no other", async () => {
+test("only folders of this run are removed", async () => {
   const parent = await tempFolder("leftovers");
   for (const name of ["loop-test-ab12-x", "loop-test-cd34-x", "x-loop-test-ab12-"]) {
     await mkdir(join(parent, name));
@@ -65,7 +65,7 @@ test("its folders go, and no other", async () => {
   await rm(parent, { recursive: true });
 });
 
-test("its processes end, by what they were started with, and no other", async () => {
+test("only processes with this run's id in their environment are ended", async () => {
   const sleeper = (env: Record<string, string>) =>
     spawn("sleep", ["60"], {
       detached: true,
@@ -84,7 +84,7 @@ test("its processes end, by what they were started with, and no other", async ()
   }
 });
 
-test("without an id nothing is touched: all that any run has made would match", async () => {
+test("without an id, nothing is removed", async () => {
   const parent = await tempFolder("leftovers");
   await mkdir(join(parent, "loop-test-x"));
   const attempts = [removeFromDocker("", async () => LISTS.ps), removeFolders("", parent), endProcesses("")];
@@ -93,7 +93,7 @@ test("without an id nothing is touched: all that any run has made would match", 
   await rm(parent, { recursive: true });
 });
 
-test("names begin with the run's id, where there is one", () => {
+test("names start with the run's id, if there is one", () => {
   assert.is(prefixOf("ab12"), "loop-test-ab12-");
   assert.is(prefixOf(""), "loop-test-");
 });

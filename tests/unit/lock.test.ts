@@ -16,9 +16,9 @@ lock.before.each(async (context) => {
 });
 lock.after.each(({ folder }) => rm(folder, { recursive: true }));
 
-const silent = () => undefined;
+const ignore = () => undefined;
 
-async function thrown(act: Promise<unknown>): Promise<Error> {
+async function errorOf(act: Promise<unknown>): Promise<Error> {
   try {
     await act;
   } catch (error) {
@@ -27,21 +27,24 @@ async function thrown(act: Promise<unknown>): Promise<Error> {
   return assert.unreachable("nothing was thrown") as never;
 }
 
-lock("the second is told at once who holds it and since when; then it is free again", async ({ file }) => {
-  const first = await takeLock(file, "deploy", silent);
-  const since = performance.now();
-  const error = await thrown(takeLock(file, "rollback", silent));
-  assert.instance(error, LockedError);
-  assert.match(error.message, `the deploy with pid ${process.pid}, since ${first.recorded().since}`);
-  assert.ok(performance.now() - since < 1000);
-  first.end("nothing");
-  const second = await takeLock(file, "rollback", silent);
-  assert.is(second.unfinished(), undefined);
-  second.end("nothing");
-});
+lock(
+  "a second run learns at once who holds the lock, and gets it when the first has ended",
+  async ({ file }) => {
+    const first = await takeLock(file, "deploy", ignore);
+    const since = performance.now();
+    const error = await errorOf(takeLock(file, "rollback", ignore));
+    assert.instance(error, LockedError);
+    assert.match(error.message, `the deploy with pid ${process.pid}, since ${first.recorded().since}`);
+    assert.ok(performance.now() - since < 1000);
+    first.end("nothing");
+    const second = await takeLock(file, "rollback", ignore);
+    assert.is(second.unfinished(), undefined);
+    second.end("nothing");
+  },
+);
 
-/** Takes the lock in a process of its own, notes something, starts a command, and is killed. */
-async function killedHolder(file: string, seconds = 1): Promise<void> {
+/** A process that takes the lock, writes a run record, starts a command and is killed. */
+async function startKilledHolder(file: string, seconds = 1): Promise<void> {
   const script = `
     import { takeLock } from ${JSON.stringify(join(ROOT, "lib/run/lock.ts"))};
     import { run } from ${JSON.stringify(join(ROOT, "lib/run/command.ts"))};
@@ -53,12 +56,12 @@ async function killedHolder(file: string, seconds = 1): Promise<void> {
   await $({ quiet: true, nothrow: true, cwd: ROOT })`node --import tsx --input-type=module -e ${script}`;
 }
 
-lock("a killed run's last command is waited for, and what the run noted is found", async ({ file }) => {
-  await killedHolder(file);
+lock("the next run waits for the last command of a killed run and finds its run record", async ({ file }) => {
+  await startKilledHolder(file);
   const warnings: string[] = [];
   const since = performance.now();
   const next = await takeLock(file, "rollback", (message) => warnings.push(message));
-  assert.ok(performance.now() - since > 300, "the killed run's command still ran");
+  assert.ok(performance.now() - since > 300, "it did not wait for the killed run's command");
   assert.match(warnings.join(), "was killed; waiting for its last command to end");
   const { verb, from, to, imageBefore } = next.unfinished() ?? {};
   assert.equal([verb, from, to, imageBefore], ["deploy", "blue", "green", null]);
@@ -66,17 +69,17 @@ lock("a killed run's last command is waited for, and what the run noted is found
 });
 
 lock(
-  "a killed run's command that hangs is killed after a while: it would block every later run",
+  "a hung command of a killed run is killed after a while, so that it does not block later runs",
   async ({ file }) => {
-    await killedHolder(file, 300);
+    await startKilledHolder(file, 300);
     const since = performance.now();
-    (await takeLock(file, "deploy", silent, 1)).end("nothing");
+    (await takeLock(file, "deploy", ignore, 1)).end("nothing");
     assert.ok(performance.now() - since > 800);
   },
 );
 
-lock("another run that waits for the same dead run keeps its life", async ({ file }) => {
-  await killedHolder(file, 300);
+lock("several runs that wait for the same killed run do not kill each other", async ({ file }) => {
+  await startKilledHolder(file, 300);
   const waiter = `
     import { takeLock } from ${JSON.stringify(join(ROOT, "lib/run/lock.ts"))};
     const lock = await takeLock(${JSON.stringify(file)}, "rollback", () => undefined, 2);
@@ -92,48 +95,52 @@ lock("another run that waits for the same dead run keeps its life", async ({ fil
   }
 });
 
-lock("what is not settled is found again by the run after the next", async ({ file }) => {
-  await killedHolder(file);
-  (await takeLock(file, "deploy", silent)).end("the earlier record"); // came to its end, but not so far as to settle
-  const third = await takeLock(file, "deploy", silent);
+lock("an unrecovered run record is kept until a later run recovers it", async ({ file }) => {
+  await startKilledHolder(file);
+  (await takeLock(file, "deploy", ignore)).end("the earlier record"); // it ended before it recovered the killed run
+  const third = await takeLock(file, "deploy", ignore);
   assert.is(third.unfinished()?.to, "green");
   third.record({ from: "green" });
-  assert.is(JSON.parse(await readFile(file, "utf8")).to, "green", "a crash of this run would forget it");
+  assert.is(
+    JSON.parse(await readFile(file, "utf8")).to,
+    "green",
+    "if this run crashed, the record would be lost",
+  );
   third.clearUnfinished();
   third.end("nothing");
-  const fourth = await takeLock(file, "deploy", silent);
+  const fourth = await takeLock(file, "deploy", ignore);
   assert.is(fourth.unfinished(), undefined);
   fourth.end("nothing");
 });
 
-lock("a note can be read also where something longer was there before", async ({ file }) => {
+lock("a run record is readable even where the file was longer before", async ({ file }) => {
   await mkdir(dirname(file));
   await writeFile(file, "x".repeat(5000));
-  const first = await takeLock(file, "deploy", silent);
+  const first = await takeLock(file, "deploy", ignore);
   first.record({ to: "green" });
   assert.is(JSON.parse(await readFile(file, "utf8")).to, "green");
   first.end("its own record");
-  const second = await takeLock(file, "deploy", silent);
+  const second = await takeLock(file, "deploy", ignore);
   assert.is(second.unfinished()?.to, "green");
   second.end("nothing");
 });
 
-lock("what no script has noted counts as nothing", async ({ file }) => {
+lock("a record that no script could have written is ignored", async ({ file }) => {
   await mkdir(dirname(file));
-  const note = { pid: 1, since: "2026-01-01T00:00:00Z", to: "green" };
-  await writeFile(file, JSON.stringify({ ...note, verb: "deploy".repeat(500) }));
-  const next = await takeLock(file, "deploy", silent);
+  const record = { pid: 1, since: "2026-01-01T00:00:00Z", to: "green" };
+  await writeFile(file, JSON.stringify({ ...record, verb: "deploy".repeat(500) }));
+  const next = await takeLock(file, "deploy", ignore);
   assert.is(next.unfinished(), undefined);
   next.end("nothing");
 });
 
 lock("a lock that cannot be written is an error that names the file", async () => {
-  const error = await thrown(takeLock("/proc/loop/.active-color.lock", "deploy", silent));
+  const error = await errorOf(takeLock("/proc/loop/.active-color.lock", "deploy", ignore));
   assert.instance(error, StateFileError);
   assert.match(error.message, "/proc/loop/.active-color.lock");
 });
 
-lock("a holder that is alive holds it as long as it lives", async ({ file }) => {
+lock("a live run holds the lock until it ends", async ({ file }) => {
   const holder = $({ quiet: true, nothrow: true, cwd: ROOT })`node --import tsx --input-type=module -e ${`
     import { takeLock } from ${JSON.stringify(join(ROOT, "lib/run/lock.ts"))};
     await takeLock(${JSON.stringify(file)}, "deploy", () => undefined);
@@ -141,9 +148,9 @@ lock("a holder that is alive holds it as long as it lives", async ({ file }) => 
   `}`;
   await waitFor("it is locked", async () => (await readFile(file, "utf8")).includes("deploy"));
   const { pid } = JSON.parse(await readFile(file, "utf8"));
-  assert.match((await thrown(takeLock(file, "deploy", silent))).message, `pid ${pid}`);
+  assert.match((await errorOf(takeLock(file, "deploy", ignore))).message, `pid ${pid}`);
   process.kill(pid, "SIGKILL");
   await holder;
-  (await takeLock(file, "deploy", silent)).end("nothing");
+  (await takeLock(file, "deploy", ignore)).end("nothing");
 });
 lock.run();

@@ -5,7 +5,7 @@ import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { openLogFile } from "../../lib/run/log-file.ts";
 
-test("lines are appended; a file that has grown too large is moved aside, over the one before", async () => {
+test("lines are appended; a file that is too large is rotated and replaces the previously rotated one", async () => {
   const folder = await tempFolder("logfile");
   const path = join(folder, "made/blue-green.log");
   const warnings: string[] = [];
@@ -21,7 +21,7 @@ test("lines are appended; a file that has grown too large is moved aside, over t
   await rm(folder, { recursive: true });
 });
 
-test("a log that cannot be written is one warning, and no error", () => {
+test("a log file that cannot be written causes one warning and no error", () => {
   const warnings: string[] = [];
   const write = openLogFile("/proc/none/x.log", (message) => warnings.push(message));
   write("one");

@@ -11,7 +11,7 @@ function terminal(isTTY: boolean) {
 
 const STAMP = "\\d{4}-\\d\\d-\\d\\dT[\\d:.]+Z";
 
-test("without a terminal: one time-stamped line per event, and no control characters", async () => {
+test("without a terminal, each event is one time-stamped line without control characters", async () => {
   const [out, err] = [terminal(false), terminal(false)];
   const log = createLog({ out: out, err: err });
   await log.step("build green", async () => log.info("two\nlines"));
@@ -23,18 +23,18 @@ test("without a terminal: one time-stamped line per event, and no control charac
   assert.is(err.text(), "");
 });
 
-/** What a container could say to rewrite what its owner sees, or to make up a line of the tool's. */
-const EVIL = "x\u001b[2J\u009b1A\r\u007f\u202e\n2030-01-01T00:00:00.000Z ✓ mark green as active";
+/** Output by which a container could rewrite the owner's terminal or forge a line of this tool. */
+const FORGED = "x\u001b[2J\u009b1A\r\u007f\u202e\n2030-01-01T00:00:00.000Z ✓ mark green as active";
 
-test("control characters from outside are shown, and a line from outside cannot pass for the tool's own", async () => {
+test("control characters in foreign text are escaped, and a foreign line cannot pass for one of this tool", async () => {
   const file: string[] = [];
   const [out, err] = [terminal(false), terminal(false)];
   const log = createLog({ out, err, file: (line) => file.push(line) });
-  log.info(EVIL);
-  log.warn(EVIL);
-  log.summary(EVIL);
-  log.failure(new UsageError(EVIL, { details: EVIL, next: EVIL }));
-  log.failure(new Error(EVIL));
+  log.info(FORGED);
+  log.warn(FORGED);
+  log.summary(FORGED);
+  log.failure(new UsageError(FORGED, { details: FORGED, next: FORGED }));
+  log.failure(new Error(FORGED));
   for (const text of [out.text() + err.text(), file.join("\n")]) {
     assert.is(text.split("x\\x1b[2J\\x9b1A\\x0d\\x7f\\u202e\n").length, 8, text);
     assert.not.match(text, /[^\P{C}\n]/u);
@@ -43,11 +43,11 @@ test("control characters from outside are shown, and a line from outside cannot 
   }
 });
 
-test("on a terminal what a step is at is one line, without control characters", async () => {
+test("on a terminal, the progress of a step is one line without control characters", async () => {
   const out = terminal(true);
   const log = createLog({ out, err: terminal(true) });
   await log.step("build green", async () => {
-    log.progress(EVIL);
+    log.progress(FORGED);
     log.warn("redraws");
     await sleep(250);
   });
@@ -56,12 +56,12 @@ test("on a terminal what a step is at is one line, without control characters", 
   assert.not.match(out.text(), "\u009b");
 });
 
-test("on a terminal: a live line that every message is written above of", async () => {
+test("on a terminal, messages are written above the live line", async () => {
   const out = terminal(true);
-  delete process.env.NO_COLOR; // the tests of CI run with it
+  delete process.env.NO_COLOR; // CI sets it
   const log = createLog({ out: out, err: terminal(true) });
   await log.step("build green", async () => log.info("message"));
-  // What stays on the screen: a line that was cleared leaves only what came after the last clearing.
+  // The text that remains on the screen: of each line, the part after it was last cleared.
   const shown = out
     .text()
     .split("\n")
@@ -82,7 +82,7 @@ test("NO_COLOR is respected", async () => {
   assert.not.match(out.text(), "\u001b[32m");
 });
 
-test("a step that fails says so, passes the error on, and does not count as done", async () => {
+test("a failed step is reported as failed, passes its error on, and has no duration", async () => {
   const out = terminal(false);
   const log = createLog({ out: out, err: terminal(false) });
   try {
@@ -95,7 +95,7 @@ test("a step that fails says so, passes the error on, and does not count as done
   assert.equal(log.durations(), {});
 });
 
-test("a failure goes to stderr: what happened, what was seen, what to do next", () => {
+test("a failure is printed to stderr: the error, its details, the next step", () => {
   const [out, err] = [terminal(false), terminal(false)];
   createLog({ out: out, err: err }).failure(
     new UsageError("Wrong settings", { details: "A is 1", next: "Correct it." }),

@@ -17,7 +17,7 @@ const NOTICE: Notice = {
   message: "Released blue → green",
 };
 
-async function received(env: Record<string, string>, notice: Notice, status = 204) {
+async function sendNotice(env: Record<string, string>, notice: Notice, status = 204) {
   const [bodies, warnings]: [string[], string[]] = [[], []];
   const server = createServer(async (request, response) => {
     let body = "";
@@ -33,8 +33,8 @@ async function received(env: Record<string, string>, notice: Notice, status = 20
   return { bodies, warnings };
 }
 
-test("each run is told, as one JSON document", async () => {
-  const { bodies, warnings } = await received({}, NOTICE);
+test("each run is reported as one JSON document", async () => {
+  const { bodies, warnings } = await sendNotice({}, NOTICE);
   assert.equal(
     bodies.map((body) => JSON.parse(body)),
     [NOTICE],
@@ -42,25 +42,25 @@ test("each run is told, as one JSON document", async () => {
   assert.equal(warnings, []);
 });
 
-test("with NOTIFY_ON=failure only what failed is told", async () => {
+test("with NOTIFY_ON=failure, only failed runs are reported", async () => {
   const failed = { ...NOTICE, result: "HealthError", exitCode: 1 };
-  assert.is((await received({ NOTIFY_ON: "failure" }, NOTICE)).bodies.length, 0);
-  assert.is((await received({ NOTIFY_ON: "failure" }, failed)).bodies.length, 1);
+  assert.is((await sendNotice({ NOTIFY_ON: "failure" }, NOTICE)).bodies.length, 0);
+  assert.is((await sendNotice({ NOTIFY_ON: "failure" }, failed)).bodies.length, 1);
 });
 
-test("with NOTIFY_ON=failure a run that cut requests is told as well", async () => {
-  assert.is((await received({ NOTIFY_ON: "failure" }, { ...NOTICE, cut: 1 })).bodies.length, 1);
-  assert.is((await received({ NOTIFY_ON: "failure" }, { ...NOTICE, cut: 0 })).bodies.length, 0);
+test("with NOTIFY_ON=failure, a run that interrupted requests is reported too", async () => {
+  assert.is((await sendNotice({ NOTIFY_ON: "failure" }, { ...NOTICE, cut: 1 })).bodies.length, 1);
+  assert.is((await sendNotice({ NOTIFY_ON: "failure" }, { ...NOTICE, cut: 0 })).bodies.length, 0);
 });
 
-test("an answer that is no success, and no answer, are warnings without the address", async () => {
-  const refused = await received({}, NOTICE, 500);
-  assert.equal(refused.warnings, ["NOTIFY_URL answered HTTP 500"]);
-  const nobody = await received({ NOTIFY_URL: "http://127.0.0.1:9/hook?token=secret" }, NOTICE);
-  assert.equal(nobody.warnings, ["NOTIFY_URL was not reached: ECONNREFUSED"]);
+test("an error response or a refused connection is a warning without the address", async () => {
+  const failed = await sendNotice({}, NOTICE, 500);
+  assert.equal(failed.warnings, ["NOTIFY_URL answered HTTP 500"]);
+  const unreachable = await sendNotice({ NOTIFY_URL: "http://127.0.0.1:9/hook?token=secret" }, NOTICE);
+  assert.equal(unreachable.warnings, ["NOTIFY_URL was not reached: ECONNREFUSED"]);
 });
 
-test("a wrong address is refused without being shown", () => {
+test("an invalid address is rejected and not printed", () => {
   try {
     loadSettings({ NOTIFY_URL: "secret-token" }, "/no/such/file");
     assert.unreachable();

@@ -3,7 +3,7 @@ import * as assert from "uvu/assert";
 import { UsageError } from "../../lib/errors.ts";
 import { parseOptions } from "../../lib/run/options.ts";
 
-test("no options is the plain run", () => {
+test("without options, all flags are off", () => {
   assert.equal(parseOptions([], true), {
     help: false,
     verbose: false,
@@ -13,19 +13,19 @@ test("no options is the plain run", () => {
   });
 });
 
-test("--accept-empty-vault is known to both scripts", () => {
+test("both scripts accept --accept-empty-vault", () => {
   for (const withKeep of [true, false])
     assert.is(parseOptions(["--accept-empty-vault"], withKeep).acceptEmptyVault, true);
 });
 
-test("--keep takes its four answers", () => {
+test("--keep accepts its four values", () => {
   for (const keep of ["serving", "blue", "green", "abort"] as const) {
     assert.is(parseOptions(["--keep", keep], true).keep, keep);
     assert.is(parseOptions([`--keep=${keep}`], true).keep, keep);
   }
 });
 
-test("anything else is refused by name", () => {
+test("anything else is rejected, and the error names it", () => {
   const wrong = {
     "--kep blue": "--kep",
     "--keep purple": "purple",
@@ -47,7 +47,8 @@ test("anything else is refused by name", () => {
   }
   assert.throws(() => parseOptions(["--keep", "blue"], false), /--keep/);
 });
-test("one that is nearly right is suggested", () => {
+
+test("a misspelled option gets a suggestion", () => {
   for (const [given, meant] of Object.entries({
     "--kep": "--keep",
     "--verbos": "--verbose",

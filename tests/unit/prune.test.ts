@@ -19,24 +19,24 @@ const record = (id: string, created: number, used: number, inUse = false) => ({
   inUse,
 });
 
-test("only what this stack built, and neither the last release nor anybody since has used", () => {
+test("only records that this stack built and that nothing has used since the last release began are stale", () => {
   const runs = [deploy(0), deploy(10, "HealthError"), deploy(20), deploy(30)];
   const records = [
-    record("of the first release, unused since", 0, 0),
-    record("of a failed one", 10, 10),
-    record("used by the last", 0, 30),
+    record("built by the first release, unused since", 0, 0),
+    record("built by a failed release", 10, 10),
+    record("used by the last release", 0, 30),
     record("used by another project since", 20, 45),
     record("in use", 0, 0, true),
     record("built by another project", 5, 5),
-    record("of the release after the last, which is not in the history yet", 40, 40),
+    record("built by the current release, which is not in the history yet", 40, 40),
   ];
   assert.equal(
     staleRecords(records, runs).map(({ id }) => id),
-    ["of the first release, unused since", "of a failed one"],
+    ["built by the first release, unused since", "built by a failed release"],
   );
 });
 
-test("what Docker says of its cache is read, of a record that was never used as well", () => {
+test("Docker's list of its build cache is parsed, including a record that was never used", () => {
   const listed = (LastUsedAt: string) => ({
     ID: "abc*",
     CreatedAt: "2030-01-01 04:00:00.123456789 +0100 CET",
@@ -51,7 +51,7 @@ test("what Docker says of its cache is read, of a record that was never used as 
   assert.equal(readCacheRecords("null"), []);
 });
 
-test("without a release in the history nothing is stale", () => {
+test("without a successful release in the history, nothing is stale", () => {
   assert.equal(staleRecords([record("a", 0, 0)], []), []);
   assert.equal(staleRecords([record("a", 0, 0)], [deploy(0, "BuildError")]), []);
 });

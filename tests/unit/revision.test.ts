@@ -9,19 +9,19 @@ import { tempFolder } from "../../bench/testbed/temp.ts";
 import { sourceRevision } from "../../lib/release/revision.ts";
 import { ROOT } from "../../lib/settings.ts";
 
-const AS_SOMEBODY = ["-c", "user.name=t", "-c", "user.email=t@localhost"];
+const IDENTITY = ["-c", "user.name=t", "-c", "user.email=t@localhost"];
 
-/** A checkout with one commit, in a folder that everybody may enter. */
+/** Creates a checkout with one commit, in a folder that every user may enter. */
 async function checkout(): Promise<{ folder: string; commit: string }> {
   const folder = await tempFolder("revision");
   await chmod(folder, 0o755);
   const git = $({ quiet: true, cwd: folder });
   await writeFile(join(folder, "Dockerfile"), "FROM scratch\n");
-  await git`git init -q && git add . && git ${AS_SOMEBODY} commit -qm one`;
+  await git`git init -q && git add . && git ${IDENTITY} commit -qm one`;
   return { folder, commit: (await git`git rev-parse HEAD`).stdout.trim() };
 }
 
-test("the commit of a checkout, dirty when the folder is, and nothing elsewhere", async () => {
+test("the revision is the commit, with -dirty if the folder was changed; without a checkout there is none", async () => {
   const empty = await tempFolder("revision");
   assert.is(await sourceRevision(empty), undefined);
   const { folder, commit } = await checkout();
@@ -32,17 +32,17 @@ test("the commit of a checkout, dirty when the folder is, and nothing elsewhere"
   assert.is(await sourceRevision(folder), undefined);
 });
 
-test("a folder inside a checkout, a packed branch, a linked worktree, ignored files and lost file modes", async () => {
+test("folders inside a checkout, packed refs, linked worktrees, ignored files and ignored file modes are supported", async () => {
   const { folder, commit } = await checkout();
   const git = $({ quiet: true, cwd: folder });
   await mkdir(join(folder, "api"));
   await writeFile(join(folder, "api/a"), "a\n");
-  await git`git add . && git ${AS_SOMEBODY} commit -qm two && git pack-refs --all`;
+  await git`git add . && git ${IDENTITY} commit -qm two && git pack-refs --all`;
   const second = (await git`git rev-parse HEAD`).stdout.trim();
   assert.is.not(second, commit);
   assert.is(await sourceRevision(join(folder, "api")), second);
   await writeFile(join(folder, "untracked"), "b\n");
-  assert.is(await sourceRevision(join(folder, "api")), second, "what is beside the folder does not count");
+  assert.is(await sourceRevision(join(folder, "api")), second, "changes outside the folder do not count");
   assert.is(await sourceRevision(folder), `${second}-dirty`);
   await writeFile(join(folder, ".git/info/exclude"), "untracked\n");
   assert.is(await sourceRevision(folder), second);
@@ -58,16 +58,16 @@ test("a folder inside a checkout, a packed branch, a linked worktree, ignored fi
   for (const each of [folder, linked]) await rm(each, { recursive: true });
 });
 
-/** Whatever git could be made to run in this checkout leaves a file that names it. Gives the commit. */
-async function trap(folder: string, marks: string): Promise<string> {
+/** Configures everything that could make git run a command in this checkout; each command leaves a file in `traces`. Returns the commit. */
+async function plantTraps(folder: string, traces: string): Promise<string> {
   const git = $({ quiet: true, cwd: folder });
-  const touch = (name: string) => `touch ${marks}/${name}; cat`;
-  await git`git ${AS_SOMEBODY} commit -q --allow-empty -m two`;
-  await writeFile(join(folder, "Dockerfile"), "FROM scratch \n"); // changed, so that a filter is needed to tell
+  const touch = (name: string) => `touch ${traces}/${name}; cat`;
+  await git`git ${IDENTITY} commit -q --allow-empty -m two`;
+  await writeFile(join(folder, "Dockerfile"), "FROM scratch \n"); // changed, so that git needs the filter to compare it
   await writeFile(join(folder, ".gitattributes"), "* filter=evil diff=evil\n");
   await mkdir(join(folder, "nested"));
   const nested = $({ quiet: true, cwd: join(folder, "nested") });
-  await nested`git init -q && git ${AS_SOMEBODY} commit -q --allow-empty -m one`;
+  await nested`git init -q && git ${IDENTITY} commit -q --allow-empty -m one`;
   await git`git -c advice.addEmbeddedRepo=false add nested`;
   const head = (await git`git rev-parse HEAD`).stdout.trim();
   for (const config of [join(folder, ".git/config"), join(folder, "nested/.git/config")]) {
@@ -107,12 +107,12 @@ async function trap(folder: string, marks: string): Promise<string> {
   return head;
 }
 
-/** The same question from a process of its own, of another user where one is given. */
-async function askAs(folder: string, uid: number | undefined, home: string): Promise<string> {
-  const ask = `import { sourceRevision } from ${JSON.stringify(join(ROOT, "lib/release/revision.ts"))}; console.log(await sourceRevision(process.argv[1]));`;
+/** Runs `sourceRevision` in its own process, as another user if `uid` is given. */
+async function revisionAs(folder: string, uid: number | undefined, home: string): Promise<string> {
+  const script = `import { sourceRevision } from ${JSON.stringify(join(ROOT, "lib/release/revision.ts"))}; console.log(await sourceRevision(process.argv[1]));`;
   const child = spawn(
     process.execPath,
-    ["--import", join(ROOT, "node_modules/tsx/dist/loader.mjs"), "--input-type=module", "-e", ask, folder],
+    ["--import", join(ROOT, "node_modules/tsx/dist/loader.mjs"), "--input-type=module", "-e", script, folder],
     {
       stdio: ["ignore", "pipe", "inherit"],
       env: { PATH: process.env.PATH, HOME: home, TMPDIR: home },
@@ -128,30 +128,30 @@ async function askAs(folder: string, uid: number | undefined, home: string): Pro
   return output.trim();
 }
 
-test("runs nothing that the checkout names: settings, filters, hooks, includes; as this user and as another", async () => {
+test("nothing that the checkout configures is run, such as filters, hooks or includes, as this user or as another", async () => {
   const { folder } = await checkout();
-  const [marks, home] = [`${folder}-marks`, `${folder}-home`];
-  for (const open of [marks, home]) {
-    await mkdir(open);
-    await chmod(open, 0o777);
+  const [traces, home] = [`${folder}-traces`, `${folder}-home`];
+  for (const path of [traces, home]) {
+    await mkdir(path);
+    await chmod(path, 0o777);
   }
-  const head = await trap(folder, marks);
-  const stranger = 54_321;
+  const head = await plantTraps(folder, traces);
+  const otherUser = 54_321;
   const isRoot = process.getuid?.() === 0;
-  // Where only root can read this checkout, nobody else can ask.
-  const mayRead =
-    isRoot && spawnSync("cat", [join(ROOT, "lib/release/revision.ts")], { uid: stranger }).status === 0;
-  for (const owner of isRoot ? [0, stranger] : [undefined]) {
+  // If only root can read this checkout, other users cannot run its code.
+  const othersMayRead =
+    isRoot && spawnSync("cat", [join(ROOT, "lib/release/revision.ts")], { uid: otherUser }).status === 0;
+  for (const owner of isRoot ? [0, otherUser] : [undefined]) {
     if (owner !== undefined) await $({ quiet: true })`chown -R ${owner}:${owner} ${folder}`;
-    for (const uid of mayRead ? [undefined, stranger] : [undefined]) {
+    for (const uid of othersMayRead ? [undefined, otherUser] : [undefined]) {
       assert.is(
-        await askAs(folder, uid, home),
+        await revisionAs(folder, uid, home),
         `${head}-dirty`,
-        `owner ${owner}, asked by ${uid ?? "this user"}`,
+        `owner ${owner}, run by ${uid ?? "this user"}`,
       );
-      assert.equal(await readdir(marks), [], `owner ${owner}, asked by ${uid ?? "this user"}`);
+      assert.equal(await readdir(traces), [], `owner ${owner}, run by ${uid ?? "this user"}`);
     }
   }
-  for (const each of [folder, marks, home]) await rm(each, { recursive: true });
+  for (const each of [folder, traces, home]) await rm(each, { recursive: true });
 });
 test.run();

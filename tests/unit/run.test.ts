@@ -11,35 +11,35 @@ import { ROOT } from "../../lib/settings.ts";
 import { choose, listTests } from "../choose.ts";
 import { endGroup, judge, runTests, summary } from "../runner.ts";
 
-/** What each of the files below may use; they run in the folder of their checkout. */
+/** Imports and helpers for the test files below, which run in their checkout. */
 const HEAD = `
 import { spawn } from "node:child_process";
 import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-const note = (file: string, text: unknown = "") => writeFileSync(file, String(text));
-const there = async (file: string) => {
+const write = (file: string, text: unknown = "") => writeFileSync(file, String(text));
+const waitForFile = async (file: string) => {
   for (let i = 0; i < 1000 && !existsSync(file); i++) await sleep(10);
   assert.ok(existsSync(file));
 };
 `;
 const ONE = 'test("one", () => {});';
 
-/** Runs until SIGTERM, and takes a while to take back what it did. */
+/** Runs until SIGTERM and needs some time to clean up. */
 const HANGS = `setInterval(() => {}, 1000);
-process.on("SIGTERM", () => setTimeout(() => { note("taken-back", "yes"); process.exit(); }, 200));
+process.on("SIGTERM", () => setTimeout(() => { write("cleaned-up", "yes"); process.exit(); }, 200));
 `;
 
-/** Fails when two that note the same run at once. */
-const alone = (noted: string) => `test("alone", async () => {
-  assert.not(existsSync("${noted}"));
-  note("${noted}");
+/** A test that fails if another one with the same file runs at the same time. */
+const alone = (file: string) => `test("alone", async () => {
+  assert.not(existsSync("${file}"));
+  write("${file}");
   await sleep(100);
-  rmSync("${noted}");
+  rmSync("${file}");
 });`;
 
-/** A checkout with the runner and these test files, and a docker that has one container of the last run. */
+/** Creates a checkout with the runner, these test files and a fake docker with one container of the test run. */
 async function checkout(files: Record<string, string>): Promise<string> {
   const top = await tempFolder("run");
   const runner = ["run.mts", "choose.ts", "leftovers.ts", "runner.ts"].map((file) => join("tests", file));
@@ -62,7 +62,7 @@ exit 0
   return top;
 }
 
-/** Starts the command in a checkout. */
+/** Starts the runner in a checkout. */
 function start(top: string, args: string[] = [], env: Record<string, string> = {}) {
   const child = spawn(process.execPath, ["--import", "tsx", "tests/run.mts", ...args], {
     cwd: top,
@@ -77,19 +77,19 @@ function start(top: string, args: string[] = [], env: Record<string, string> = {
   return { child, ended: once(child, "close").then(([code]) => ({ code, output })) };
 }
 
-/** A file's line, without its time. */
+/** The line about a file in the output, without its duration. */
 const lineOf = (output: string, name: string): string =>
   output.match(new RegExp(`^. ${name} \\(.*(?=, \\d+\\.\\d s\\)$)`, "m"))?.[0] ?? `no line in:\n${output}`;
 
 const lastLine = (output: string): string => output.trimEnd().split("\n").at(-1) ?? "";
 
-/** A process that is there, and not only waits to be asked for its exit code. */
-const lives = async (pid: number): Promise<boolean> =>
+/** Is this process running, and not a zombie? */
+const isAlive = async (pid: number): Promise<boolean> =>
   /\) [^ZX]/.test(await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ""));
 
-async function within(seconds: number, isSo: () => Promise<boolean>): Promise<boolean> {
+async function within(seconds: number, condition: () => Promise<boolean>): Promise<boolean> {
   for (const until = Date.now() + seconds * 1000; Date.now() < until; await sleep(10))
-    if (await isSo()) return true;
+    if (await condition()) return true;
   return false;
 }
 
@@ -102,13 +102,13 @@ function chosen(...args: string[]): string[] {
   return (files as typeof FILES).map(({ name }) => name);
 }
 
-function refused(...args: string[]): string {
+function errorOf(...args: string[]): string {
   const why = choose(args, FILES);
   assert.type(why, "string");
   return String(why);
 }
 
-test("what the command line asks for", () => {
+test("the command line selects test files by kind and by pattern", () => {
   assert.equal(chosen(), ["unit/color", "engine/rollback", "load/switch"]);
   assert.equal(chosen("--unit"), ["unit/color"]);
   assert.equal(chosen("--soak"), ["soak/kill", "soak/rollback-week"]);
@@ -118,20 +118,20 @@ test("what the command line asks for", () => {
   assert.equal(chosen("--soak", "rollback"), ["soak/rollback-week"]);
 });
 
-test("what it cannot mean is refused, with what to do", () => {
-  assert.match(refused("--watch"), /--watch\nUsage:/);
-  assert.match(refused("--unit", "--soak"), "Usage:");
-  assert.match(refused("kill"), "npm run soak -- kill");
-  assert.match(refused("rollback", "nothing"), /"nothing".*\n {2}unit\/color\n {2}engine\/rollback\n/);
-  assert.match(refused("--unit", "rollback"), 'unit has "rollback"');
-  assert.match(refused("--soak", "switch"), 'soak has "switch"');
+test("a wrong command line is rejected with instructions", () => {
+  assert.match(errorOf("--watch"), /--watch\nUsage:/);
+  assert.match(errorOf("--unit", "--soak"), "Usage:");
+  assert.match(errorOf("kill"), "npm run soak -- kill");
+  assert.match(errorOf("rollback", "nothing"), /"nothing".*\n {2}unit\/color\n {2}engine\/rollback\n/);
+  assert.match(errorOf("--unit", "rollback"), 'unit has "rollback"');
+  assert.match(errorOf("--soak", "switch"), 'soak has "switch"');
   assert.match(String(choose([], [])), "no test files");
 });
 
-test("a file's tests are counted, and whatever is wrong with it is at least one failure", () => {
+test("a file's tests are counted, and any problem counts as at least one failure", () => {
   const totals = (total: number, passed: number, skipped = 0) =>
     `• \n  Total:     ${total}\n\x1b[32m  Passed:    ${passed}\x1b[39m\n  Skipped:   ${skipped}\n  Duration:  1.00ms\n`;
-  const cases: [output: string, end: string, strict: boolean, counts: number[], told: string][] = [
+  const cases: [output: string, end: string, strict: boolean, counts: number[], summary: string][] = [
     [totals(12, 12), "", true, [12, 0, 0], "12 tests"],
     [totals(1, 1), "", false, [1, 0, 0], "1 test"],
     [totals(12, 9), "exit code 1", false, [9, 3, 0], "9 of 12 passed"],
@@ -146,8 +146,12 @@ test("a file's tests are counted, and whatever is wrong with it is at least one 
     [totals(9, 1) + totals(4, 4), "", false, [4, 0, 0], "4 tests"],
   ];
   for (const [output, end, strict, counts, text] of cases) {
-    const { passed, failed, skipped, told } = judge(output, end, strict);
-    assert.equal([[passed, failed, skipped], told.join(", ")], [counts, text], JSON.stringify(output));
+    const { passed, failed, skipped, summaryParts } = judge(output, end, strict);
+    assert.equal(
+      [[passed, failed, skipped], summaryParts.join(", ")],
+      [counts, text],
+      JSON.stringify(output),
+    );
   }
 });
 
@@ -164,24 +168,24 @@ test("the last lines name the slowest files and count the tests", () => {
   assert.is(summary([...results, result("e", 1, 2)])[1], "10 passed, 5 failed, 2 skipped");
 });
 
-test("a process group is ended with what it started, also what does not hear SIGTERM", async () => {
+test("a process group is ended with all its processes, even those that ignore SIGTERM", async () => {
   const groupOf = async (script: string): Promise<number[]> => {
     const shell = spawn("sh", ["-c", script], { detached: true, stdio: ["ignore", "pipe", "ignore"] });
     const [pid] = await once(shell.stdout, "data");
     return [shell.pid ?? 0, Number(pid)];
   };
-  const deaf = await groupOf("trap '' TERM; sleep 60 & echo $!; wait");
+  const ignoring = await groupOf("trap '' TERM; sleep 60 & echo $!; wait");
   const since = performance.now();
-  await endGroup(deaf[0] ?? 0, 0.3);
-  assert.ok(performance.now() - since >= 300, "it has its time");
+  await endGroup(ignoring[0] ?? 0, 0.3);
+  assert.ok(performance.now() - since >= 300, "it must get its time to end");
   const quick = await groupOf("echo $$; exec sleep 60");
   await endGroup(quick[0] ?? 0, 60);
-  assert.ok(performance.now() - since < 30_000, "who ends is not waited for");
-  for (const pid of [...deaf, ...quick])
-    assert.ok(await within(2, async () => !(await lives(pid))), `${pid} lives`);
+  assert.ok(performance.now() - since < 30_000, "it waited although the group had ended");
+  for (const pid of [...ignoring, ...quick])
+    assert.ok(await within(2, async () => !(await isAlive(pid))), `${pid} is still running`);
 });
 
-test("no test file lies where no run looks", async () => {
+test("every test file is in a folder that the runner reads", async () => {
   const tests = join(ROOT, "tests");
   const files = (await readdir(tests, { recursive: true })).filter((name) => name.endsWith(".test.ts"));
   assert.equal(
@@ -192,7 +196,7 @@ test("no test file lies where no run looks", async () => {
   );
 });
 
-test("files that may take long start first; one that hangs is ended in the end, and what runs is told", async () => {
+test("long files start first, a file that hangs is ended, and running files are reported", async () => {
   const top = await checkout({
     "unit/short": ONE,
     "unit/hangs": `${HANGS} console.log("before it hangs"); ${ONE.repeat(2)}\n\n`,
@@ -211,12 +215,12 @@ test("files that may take long start first; one that hangs is ended in the end, 
     output: top,
     jobs: 2,
     limitSeconds: 1,
-    tellSeconds: 0.2,
+    progressSeconds: 0.2,
     strict: false,
     interrupt: new AbortController().signal,
     say: (line) => said.push(line),
   });
-  assert.is(await readFile(join(top, "taken-back"), "utf8"), "yes");
+  assert.is(await readFile(join(top, "cleaned-up"), "utf8"), "yes");
   assert.match(said[0] ?? "", /^running: unit\/hangs \d s$/);
   assert.match(
     said.join("\n"),
@@ -229,12 +233,12 @@ test("files that may take long start first; one that hangs is ended in the end, 
   await rm(top, { recursive: true });
 });
 
-test("all files: what they end with, in which order they run, and the counts", async () => {
+test("a whole run reports how each file ended, keeps the order of kinds, and counts the tests", async () => {
   const meet = (other: string, own: string) => `test("meets", async () => {
-    note("${own}");
-    await there("${other}");
+    write("${own}");
+    await waitForFile("${other}");
     await sleep(50);
-    note("${own}-done");
+    write("${own}-done");
   });`;
   const top = await checkout({
     "unit/good": `${ONE} test("two", () => {});`,
@@ -283,53 +287,53 @@ test("all files: what they end with, in which order they run, and the counts", a
   await rm(top, { recursive: true });
 });
 
-/** Interrupts a run that hangs with two processes of its own, one in a process group of its own. */
-async function interrupt(signal: NodeJS.Signals, code: number, gone = false): Promise<void> {
+/** Interrupts a run whose test hangs with two child processes, one of them in its own process group. */
+async function interrupt(signal: NodeJS.Signals, code: number, terminalClosed = false): Promise<void> {
   const top = await checkout({
     "unit/hangs": `
       const sleeper = (detached: boolean) => spawn("sleep", ["60"], { detached, stdio: "inherit" }).pid;
-      note("id", process.env.LOOP_TEST_RUN);
-      note("pids", [process.pid, sleeper(false), sleeper(true)]);
+      write("id", process.env.LOOP_TEST_RUN);
+      write("pids", [process.pid, sleeper(false), sleeper(true)]);
       ${HANGS}`,
     "unit/later": ONE,
   });
   const read = (name: string) => readFile(join(top, name), "utf8").catch(() => "");
   const { child, ended } = start(top, [], { TEST_JOBS: "1" });
   assert.ok(await within(20, async () => (await read("pids")) !== ""));
-  if (gone) for (const stream of [child.stdout, child.stderr]) stream.destroy();
+  if (terminalClosed) for (const stream of [child.stdout, child.stderr]) stream.destroy();
   child.kill(signal);
   const end = await ended;
   assert.is(end.code, code, end.output);
   const [id, pids] = [await read("id"), await read("pids")];
-  for (const pid of pids.split(",")) assert.not(await lives(Number(pid)), `${pid} lives`);
+  for (const pid of pids.split(",")) assert.not(await isAlive(Number(pid)), `${pid} is still running`);
   assert.equal(
     (await readdir(tmpdir())).filter((name) => name.startsWith(`loop-test-${id}`)),
     [],
   );
-  assert.is(await read("taken-back"), "yes");
+  assert.is(await read("cleaned-up"), "yes");
   assert.match(await read("docker-calls"), "rm --force --volumes c1\n");
   await rm(top, { recursive: true });
-  if (gone) return;
+  if (terminalClosed) return;
   assert.match(end.output, /^✗ unit\/hangs \(.*interrupted by SIGINT, /m);
   assert.match(end.output, `Left by the tests, and removed: containers loop-test-${id}-x-nginx\n`);
   assert.match(end.output, `Interrupted by SIGINT; not started: 1\n`);
   assert.is(lastLine(end.output), "0 passed, 1 failed");
 }
 
-test("interrupted, it ends what runs, in whatever process group, and removes what that left", () =>
-  Promise.all([interrupt("SIGINT", 130), interrupt("SIGHUP", 129, true)]).then(() => undefined)); // a terminal that is gone
+test("an interrupted run ends all processes of its tests and removes what they left", () =>
+  Promise.all([interrupt("SIGINT", 130), interrupt("SIGHUP", 129, true)]).then(() => undefined)); // the second with a closed terminal
 
-test("what CI runs closes with the counts, also when no test has run", async () => {
+test("the CI script ends with the counts, even if no test has run", async () => {
   const top = await tempFolder("ci");
   await mkdir(join(top, "bin"));
   await cp(join(ROOT, ".ci/run"), join(top, ".ci/run"));
-  for (const [says, last] of [
+  for (const [text, last] of [
     ["setup: no engine", "0 passed, 1 failed"],
     ["Slowest: x\n3 passed, 1 failed, 2 skipped", "3 passed, 1 failed, 2 skipped"],
   ]) {
     await writeFile(
       join(top, "bin/npm"),
-      `#!/bin/sh\necho "$CI $NO_COLOR $@"\nprintf '${says}\\n'\nexit 3\n`,
+      `#!/bin/sh\necho "$CI $NO_COLOR $@"\nprintf '${text}\\n'\nexit 3\n`,
     );
     await chmod(join(top, "bin/npm"), 0o755);
     const child = spawn(join(top, ".ci/run"), { env: { PATH: `${top}/bin:${process.env.PATH}` } });

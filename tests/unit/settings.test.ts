@@ -8,7 +8,7 @@ import { checkComposeFiles, getHostPort, loadSettings, type Needs, ROOT } from "
 
 const NO_FILE = "/nonexistent/.env.blue-green";
 
-function refused(environment: Record<string, string>, file = NO_FILE): string {
+function errorsOf(environment: Record<string, string>, file = NO_FILE): string {
   try {
     loadSettings(environment, file);
   } catch (error) {
@@ -19,7 +19,7 @@ function refused(environment: Record<string, string>, file = NO_FILE): string {
   return assert.unreachable(JSON.stringify(environment)) as never;
 }
 
-test("no file and an empty environment give the documented defaults", () => {
+test("without a settings file and with an empty environment, the documented defaults apply", () => {
   const settings = loadSettings({}, NO_FILE);
   assert.equal(settings.composeFiles, [join(ROOT, "docker-compose.blue-green.yml")]);
   assert.equal([settings.project, settings.nginxContainer, settings.nginxPort], ["loop", "loop-nginx", 8080]);
@@ -30,16 +30,16 @@ test("no file and an empty environment give the documented defaults", () => {
   assert.is(settings.environment.NGINX_IMAGE, "nginx:1.30");
 });
 
-test("the environment wins over the file, the file over the defaults, and set to nothing is not set", async () => {
+test("the environment overrides the file, the file overrides the defaults, and an empty value counts as unset", async () => {
   const file = join(await tempFolder("settings"), ".env.blue-green");
   await writeFile(file, 'NGINX_PORT=9000\nBLUE_PORT=9001\nGREEN_PORT=\nAPI_KEY="a b"\n# AUTH_PORT=1\n');
   const settings = loadSettings({ NGINX_PORT: "9002", BLUE_PORT: "" }, file);
   assert.equal([settings.nginxPort, settings.ports], [9002, { blue: 9001, green: 8085 }]);
-  assert.is(settings.environment.API_KEY, "a b", "an owner's own variable must reach Compose");
+  assert.is(settings.environment.API_KEY, "a b", "a variable of the owner must reach Compose");
   assert.is(settings.environment.NGINX_PORT, "9002");
 });
 
-test("the state file and nginx's name follow the settings that they depend on", async () => {
+test("the defaults of the state file and of nginx's name depend on the vault and the project", async () => {
   const vault = await tempFolder("settings");
   const settings = loadSettings({ VAULT_PATH: vault, COMPOSE_PROJECT_NAME: "second" }, NO_FILE);
   assert.is(settings.activeColorFile, join(vault, "_build/.active-color.second"));
@@ -49,7 +49,7 @@ test("the state file and nginx's name follow the settings that they depend on", 
   );
 });
 
-test("what a run trusts is a folder of its own for each project, in the checkout", () => {
+test("each project has its own state folder, in the checkout", () => {
   const at = (project: string) => join(ROOT, ".state", project);
   for (const project of ["loop", "second"]) {
     const { stateDir, lockFile, historyFile, logFile } = loadSettings(
@@ -63,22 +63,22 @@ test("what a run trusts is a folder of its own for each project, in the checkout
   }
 });
 
-test("what a run trusts may not lie where containers can write, by whatever name", async () => {
+test("STATE_DIR and LOG_FILE must not be inside a folder that containers can write to, not even through a link", async () => {
   const folder = await tempFolder("settings");
   const [VAULT_PATH, OAUTH_DATA_PATH, alias] = ["vault", "oauth", "alias"].map((name) =>
     join(folder, name),
   ) as [string, string, string];
   await mkdir(VAULT_PATH);
   await symlink(VAULT_PATH, alias);
-  const places = [VAULT_PATH, join(VAULT_PATH, "a/b"), join(OAUTH_DATA_PATH, "x"), join(alias, "x")];
-  for (const STATE_DIR of places)
+  const exposedPaths = [VAULT_PATH, join(VAULT_PATH, "a/b"), join(OAUTH_DATA_PATH, "x"), join(alias, "x")];
+  for (const STATE_DIR of exposedPaths)
     assert.match(
-      refused({ VAULT_PATH, OAUTH_DATA_PATH, STATE_DIR }),
+      errorsOf({ VAULT_PATH, OAUTH_DATA_PATH, STATE_DIR }),
       /^STATE_DIR is .*: containers can write to it, because it is inside (VAULT|OAUTH_DATA)_PATH/,
     );
   loadSettings({ VAULT_PATH, OAUTH_DATA_PATH, STATE_DIR: `${VAULT_PATH}-beside` }, NO_FILE);
-  // The example file once had it there: a night without a release would be worse than a log elsewhere.
-  for (const LOG_FILE of places) {
+  // Only a warning, because the example file once suggested such a path, and a nightly release must not fail for it.
+  for (const LOG_FILE of exposedPaths) {
     const { logFile, stateDir, warnings } = loadSettings({ VAULT_PATH, OAUTH_DATA_PATH, LOG_FILE }, NO_FILE);
     assert.is(logFile, join(stateDir, "blue-green.log"));
     assert.is(warnings.length, 1);
@@ -91,7 +91,7 @@ test("what a run trusts may not lie where containers can write, by whatever name
   assert.equal([beside.logFile, beside.warnings], [join(folder, "log"), []]);
 });
 
-/** What is refused for lying where containers can write, by its first word or two. */
+/** The settings that are rejected because containers can write to their paths. */
 function exposed(environment: Record<string, string>, needs?: Needs): string[] {
   try {
     loadSettings(environment, NO_FILE, needs);
@@ -103,7 +103,7 @@ function exposed(environment: Record<string, string>, needs?: Needs): string[] {
   }
 }
 
-test("what root runs or changes may not lie there either; a rollback is refused only what it needs", async () => {
+test("files that root runs or changes must not be there either; a rollback rejects only those that it needs", async () => {
   const vault = await tempFolder("settings");
   const [sources, composeFile] = [join(vault, "api"), join(vault, "compose.yml")];
   await mkdir(sources);
@@ -117,21 +117,21 @@ test("what root runs or changes may not lie there either; a rollback is refused 
     }
     assert.equal(exposed({ ...at(vault), COMPOSE_FILE: composeFile }), [NGINX, "COMPOSE_FILE"]);
     assert.equal(exposed({ ...at(vault), COMPOSE_FILE: composeFile }, "vault"), [NGINX]);
-    const laidOver = { ...at(vault), COMPOSE_FILE: `docker-compose.blue-green.yml:${composeFile}` };
-    assert.equal(exposed(laidOver), ["COMPOSE_FILE"]);
-    assert.equal(exposed(laidOver, "vault"), []);
+    const withOverlay = { ...at(vault), COMPOSE_FILE: `docker-compose.blue-green.yml:${composeFile}` };
+    assert.equal(exposed(withOverlay), ["COMPOSE_FILE"]);
+    assert.equal(exposed(withOverlay, "vault"), []);
     assert.throws(
-      () => checkComposeFiles(loadSettings(laidOver, NO_FILE, "vault")),
+      () => checkComposeFiles(loadSettings(withOverlay, NO_FILE, "vault")),
       (error: unknown) => error instanceof UsageError,
     );
     for (const folder of [ROOT, join(ROOT, ".."), "/"])
       for (const needs of ["vault", "vault and sources"] as const)
         assert.equal(exposed(at(folder), needs), ["The checkout"], folder);
   }
-  checkComposeFiles(loadSettings({}, NO_FILE)); // its vault is inside the checkout
+  checkComposeFiles(loadSettings({}, NO_FILE)); // here the vault is inside the checkout, which is allowed
 });
 
-test("each wrong value is refused by its name, and all of them at once", () => {
+test("all wrong values are reported at once, each with its name", () => {
   const wrong: Record<string, string> = {
     NGINX_PORT: "0",
     BLUE_PORT: "65536",
@@ -155,14 +155,14 @@ test("each wrong value is refused by its name, and all of them at once", () => {
     API_PIDS: "-1",
     API_TMP: "0",
   };
-  const all = refused(wrong);
+  const all = errorsOf(wrong);
   for (const [name, value] of Object.entries(wrong)) {
     assert.match(all, `${name} is "${value}": it `);
-    assert.is(refused({ [name]: value }).split("\n").length, 1);
+    assert.is(errorsOf({ [name]: value }).split("\n").length, 1);
   }
 });
 
-test("what is written into a file of nginx is addresses and nothing else", () => {
+test("TRUSTED_PROXIES, which is written into an nginx file, accepts only addresses and networks", () => {
   for (const text of [
     "10.0.0.1; }",
     "10.0.0.1/8/8",
@@ -173,7 +173,7 @@ test("what is written into a file of nginx is addresses and nothing else", () =>
     "1.2.3.4/",
     "#",
   ])
-    assert.match(refused({ TRUSTED_PROXIES: text }), "it must be addresses or networks", text);
+    assert.match(errorsOf({ TRUSTED_PROXIES: text }), "it must be addresses or networks", text);
   const { trustedProxies } = loadSettings(
     { TRUSTED_PROXIES: "10.0.0.0/8, 192.0.2.1 2001:db8::/32" },
     NO_FILE,
@@ -182,7 +182,7 @@ test("what is written into a file of nginx is addresses and nothing else", () =>
   assert.equal(loadSettings({ TRUSTED_PROXIES: "" }, NO_FILE).trustedProxies, []);
 });
 
-test("nginx is asked where it listens", () => {
+test("requests to nginx go to the address that it listens on", () => {
   const url = (bind: string) => loadSettings({ NGINX_BIND: bind, NGINX_PORT: "81" }, NO_FILE).nginxUrl;
   assert.equal(["", "0.0.0.0", "127.0.0.1", "192.0.2.1"].map(url), [
     "http://127.0.0.1:81",
@@ -192,24 +192,24 @@ test("nginx is asked where it listens", () => {
   ]);
 });
 
-test("sizes count as Compose counts them", () => {
+test("sizes are accepted in Compose's notation", () => {
   for (const text of ["0", "6m", "6291456", "6144k", "1G"])
     assert.is(loadSettings({ API_MEMORY: text }, NO_FILE).environment.API_MEMORY, text);
 });
 
-test("a vault that is a file is no vault", () => {
-  assert.match(refused({ VAULT_PATH: join(ROOT, "package.json") }), "VAULT_PATH");
+test("a file is rejected as VAULT_PATH", () => {
+  assert.match(errorsOf({ VAULT_PATH: join(ROOT, "package.json") }), "VAULT_PATH");
 });
 
-test("two names for one port are refused", () => {
-  assert.match(refused({ BLUE_PORT: "8080" }), "NGINX_PORT and BLUE_PORT are both 8080");
+test("the same port for two settings is rejected", () => {
+  assert.match(errorsOf({ BLUE_PORT: "8080" }), "NGINX_PORT and BLUE_PORT are both 8080");
 });
 
-test("a compose file that does not exist is named", () => {
-  assert.match(refused({ COMPOSE_FILE: "docker-compose.blue-green.yml:none.yml" }), join(ROOT, "none.yml"));
+test("a missing compose file is reported by its path", () => {
+  assert.match(errorsOf({ COMPOSE_FILE: "docker-compose.blue-green.yml:none.yml" }), join(ROOT, "none.yml"));
 });
 
-test("the example file is a valid one and names every setting that Compose and the scripts read", async () => {
+test("the example file is valid and contains every setting that Compose and the scripts read", async () => {
   const example = join(ROOT, ".env.blue-green.example");
   const settings = loadSettings({}, example);
   assert.equal(settings.ports, { blue: 8082, green: 8085 });

@@ -1,9 +1,11 @@
-"""A small API like the real one: GET /health, and MCP over Streamable HTTP at /mcp.
+"""A small API with the interface of the real one: GET /health, and MCP over Streamable HTTP at /mcp.
 
-LOOP_FAULT (environment or build argument) makes it misbehave for tests, several separated by commas:
-  slow-start=N  listens only after N seconds     unhealthy     /health answers 200 "unhealthy"
-  hide-vault    behaves as if not mounted        exit          ends at once with status 1
-  sick-after=N  "unhealthy" from N seconds on
+LOOP_FAULT (environment or build argument) injects faults for tests, separated by commas:
+  slow-start=N  starts to listen after N seconds
+  unhealthy     /health returns 200 with the status "unhealthy"
+  sick-after=N  the same from N seconds after the start
+  hide-vault    behaves as if the vault was not mounted
+  exit          exits at once with status 1
 """
 
 import asyncio
@@ -48,17 +50,17 @@ def health() -> Response:
 TOOLS = [
     {
         "name": "echo",
-        "description": "Answers at once with the text it was given",
+        "description": "Returns the given text at once",
         "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
     },
     {
         "name": "slow",
-        "description": "Answers after the given number of seconds",
+        "description": "Responds after the given number of seconds",
         "inputSchema": {"type": "object", "properties": {"seconds": {"type": "number"}}, "required": ["seconds"]},
     },
     {
         "name": "count",
-        "description": "Streams the numbers 1 to n, one each interval (seconds), then the sum",
+        "description": "Streams the numbers from 1 to n, one per interval (in seconds), then their sum",
         "inputSchema": {
             "type": "object",
             "properties": {"n": {"type": "integer"}, "interval": {"type": "number"}},
@@ -85,7 +87,7 @@ def event(message: dict) -> str:
 
 
 async def count(request_id, params: dict):
-    """The streaming answer: a progress notification a number, then the result that ends the stream."""
+    """Streams one notification per number, then the result."""
     arguments = params["arguments"]
     n, token = int(arguments["n"]), params.get("_meta", {}).get("progressToken")
     for i in range(1, n + 1):
@@ -111,7 +113,7 @@ async def call_tool(request_id, params: dict) -> Response:
 
 @app.post("/mcp")
 async def mcp(request: Request) -> Response:
-    """Stateless: no session id, so any color can answer any request."""
+    """Stateless: without a session id, either color can handle any request."""
     try:
         message = await request.json()
         method, request_id, params = message["method"], message.get("id"), message.get("params", {})

@@ -1,7 +1,7 @@
-"""A stand-in for the OAuth server: the routes that nginx sends here, with just enough behind them to be seen.
+"""A placeholder for the OAuth server: it implements the routes that nginx sends here, but not real authentication.
 
-It asks nobody who they are, and its tokens open nothing. What it does check is what would harm this host or send a code to
-a stranger. Put the real one in its place with LOOP_AUTH_CONTEXT.
+It authenticates nobody, and its tokens grant no access. It only rejects requests that could harm this host or send a code to
+another site. Replace it with the real server through LOOP_AUTH_CONTEXT.
 """
 
 import json
@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 DATA = Path(os.environ.get("OAUTH_DATA_PATH", "/oauth-data"))
 
-# A registration is one small file; more than these would fill the disk.
+# Each registration is one small file. The limits keep them from filling the disk.
 LARGEST_REGISTRATION = 16 * 1024
 MOST_CLIENTS = 1000
 
@@ -47,14 +47,14 @@ def metadata(request: Request) -> dict:
 
 
 def client_file(client_id: str) -> Path:
-    """The file of a client. An id that this server did not make is never part of a path."""
+    """The file of a client. Only ids in this server's format become part of a path."""
     if not re.fullmatch("[0-9a-f]{16}", client_id):
         raise HTTPException(400, "unknown client_id")
     return DATA / f"client-{client_id}.json"
 
 
 def is_redirect(uri: object) -> bool:
-    """https, or http to the client's own machine (RFC 8252); no fragment."""
+    """Allows https, or http on the client's own machine (RFC 8252), without a fragment."""
     if not isinstance(uri, str) or re.search(r"[\x00-\x20\x7f\\]", uri):
         return False
     try:
@@ -82,7 +82,7 @@ async def register(request: Request) -> dict:
         raise HTTPException(400, "redirect_uris must be https addresses, or http ones on localhost")
     if sum(1 for _ in DATA.glob("client-*.json")) >= MOST_CLIENTS:
         raise HTTPException(503, "too many clients")
-    client = asked | {"client_id": secrets.token_hex(8)}  # ours, whatever was asked for: else it names another's file
+    client = asked | {"client_id": secrets.token_hex(8)}  # never the requested id, which could be another client's
     with client_file(client["client_id"]).open("x") as file:
         json.dump(client, file)
     return client
@@ -95,10 +95,10 @@ def authorize(client_id: str, redirect_uri: str, state: str = "") -> Response:
     except FileNotFoundError:
         raise HTTPException(400, "unknown client_id") from None
     if redirect_uri not in registered:
-        raise HTTPException(400, "redirect_uri is not one that was registered")
+        raise HTTPException(400, "redirect_uri is not registered")
     separator = "&" if urlsplit(redirect_uri).query else "?"
-    answer = urlencode({"code": secrets.token_hex(8), "state": state})
-    return RedirectResponse(f"{redirect_uri}{separator}{answer}", 302)
+    result = urlencode({"code": secrets.token_hex(8), "state": state})
+    return RedirectResponse(f"{redirect_uri}{separator}{result}", 302)
 
 
 @app.post("/token")

@@ -8,17 +8,17 @@ import type { Scratch } from "./scratch.ts";
 
 export type Verb = "deploy" | "rollback";
 
-/** A run as its process: what zx would start is a shell, and a signal to that is none to the run. */
+/** A deploy or rollback in progress, started without a shell (as zx would), so that a signal reaches the run itself. */
 export interface Run {
-  /** The steps that it has said are done, as they stand in its output. */
+  /** The steps that its output has reported as done. */
   steps: readonly string[];
   kill(signal: NodeJS.Signals): void;
   /** Closes the reading end of its output, as `head` does. */
   closeOutput(): void;
-  /** Resolves when so many steps are done, or the run has ended. */
-  reached(steps: number): Promise<void>;
-  /** Resolves when a step of this name is done. Throws when the run ends without. */
-  passed(step: string): Promise<void>;
+  /** Resolves when `count` steps are done, or the run has ended. */
+  waitForSteps(count: number): Promise<void>;
+  /** Resolves when a step whose name starts with `step` is done. Throws if the run ends before. */
+  waitForStep(step: string): Promise<void>;
   ended: Promise<{ exitCode: number | null; signal: NodeJS.Signals | null; output: string }>;
 }
 
@@ -34,7 +34,7 @@ export function startRun(stack: Scratch, verb: Verb, env: Record<string, string>
   });
   const steps: string[] = [];
   let output = "";
-  let over = false;
+  let hasEnded = false;
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on("line", (line) => {
       output += `${line}\n`;
@@ -49,29 +49,29 @@ export function startRun(stack: Scratch, verb: Verb, env: Record<string, string>
       child.stdout.destroy();
       child.stderr.destroy();
     },
-    reached: async (count) => {
-      while (!over && steps.length < count) await sleep(2);
+    waitForSteps: async (count) => {
+      while (!hasEnded && steps.length < count) await sleep(2);
     },
-    passed: async (step) => {
+    waitForStep: async (step) => {
       while (!steps.some((done) => done.startsWith(step))) {
-        if (over) throw new Error(`ended before "${step}":\n${output}`);
+        if (hasEnded) throw new Error(`ended before "${step}":\n${output}`);
         await sleep(2);
       }
     },
     ended: new Promise((resolve) =>
       child.on("close", (exitCode, signal) => {
-        over = true;
+        hasEnded = true;
         resolve({ exitCode, signal, output });
       }),
     ),
   };
 }
 
-/** Resolves when the lock file names a run that has begun. */
-export async function locked({ stateDir }: Scratch, since: number): Promise<void> {
+/** Resolves when the lock file contains the record of a run that began at `since` or later. */
+export async function waitForLock({ stateDir }: Scratch, since: number): Promise<void> {
   for (;;) {
-    const note = await readFile(join(stateDir, "lock"), "utf8").catch(() => "");
-    const begun = Date.parse(note.match(/"since":"([^"]+)"/)?.[1] ?? "");
+    const record = await readFile(join(stateDir, "lock"), "utf8").catch(() => "");
+    const begun = Date.parse(record.match(/"since":"([^"]+)"/)?.[1] ?? "");
     if (begun >= since) return;
     await sleep(2);
   }
