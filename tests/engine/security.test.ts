@@ -435,7 +435,7 @@ trusting(
     );
     assert.is(
       await readFile(join(stack.folder, "nginx/access.conf"), "utf8"),
-      await readFile(new URL("../nginx/access.conf", import.meta.url), "utf8"),
+      await readFile(new URL("../../nginx/access.conf", import.meta.url), "utf8"),
       "the committed file must have the defaults",
     );
   },

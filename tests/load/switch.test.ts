@@ -182,7 +182,7 @@ lossless(
       assert.equal([report?.result, report?.cut], ["done", 3]);
       assert.match(report?.message, "3 requests were interrupted at the drain limit");
     }
-    assert.match((await stack.status()).stdout, /blue → green {3}done .* 3 cut/);
+    assert.match((await stack.status()).stdout, /blue → green {3}done .* 3 interrupted/);
     const results = await open;
     assert.equal(
       results.map(({ status }) => status),
