@@ -139,7 +139,10 @@ for (const profile of PROFILES) {
     const api = await stack.apiVersion("slow");
     await writeFile(
       join(api.LOOP_API_CONTEXT ?? "", "Dockerfile"),
-      "FROM debian:trixie-slim\nRUN sleep 4\nRUN false\n",
+      `FROM debian:trixie-slim
+RUN : ${stack.project} && sleep 4
+RUN false
+`, // named, or it would be cached
     );
     const building = start("deploy", api);
     await building.waitForStep("check the memory of");
