@@ -1,5 +1,5 @@
 import { execFile, execFileSync } from "node:child_process";
-import { mkdir, symlink, writeFile } from "node:fs/promises";
+import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
@@ -63,7 +63,12 @@ async function createHost({ fill, mounts }: Profile): Promise<Host> {
   await mkdir(bin);
   await fill(bin);
   await link(bin, "node", process.execPath);
-  await link(bin, "docker");
+  // With the file `hang`, a build first waits without a word.
+  const docker = `#!/bin/sh
+case "$*" in *" build "*) [ ! -e '${bin}/hang' ] || sleep 5;; esac
+exec ${which.sync("docker")} "$@"
+`;
+  await writeFile(join(bin, "docker"), docker, { mode: 0o755 });
   stack.env.PATH = bin;
   // exec keeps the pid, so a signal reaches the run itself.
   const launcher = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", `${mounts} && exec "$@"`, "sh"];
@@ -135,20 +140,14 @@ for (const profile of PROFILES) {
     assert.match(output, "was killed before it finished: repairing what it left");
     assert.match(output, `switch nginx back to ${before}`);
 
-    // Its build goes on for a while, and holds the lock.
-    const api = await stack.apiVersion("slow");
-    await writeFile(
-      join(api.LOOP_API_CONTEXT ?? "", "Dockerfile"),
-      `FROM debian:trixie-slim
-RUN : ${stack.project} && sleep 4
-RUN false
-`, // named, or it would be cached
-    );
-    const building = start("deploy", api);
+    const hang = join(stack.env.PATH ?? "", "hang");
+    await writeFile(hang, "");
+    const building = start("deploy");
     await building.waitForStep("check the memory of");
     await sleep(500);
     building.kill("SIGKILL");
     await building.ended;
+    await rm(hang);
     assert.match(await finish("rollback"), "was killed; waiting for its last command to end");
     assert.is((await stack.get()).status, 200);
   });
