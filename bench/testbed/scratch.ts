@@ -65,13 +65,21 @@ const [LOWEST_PORT, HIGHEST_PORT] = [10_000, 32_000];
 const PORTS_PER_PROCESS = 500;
 
 /** Returns a port that is free on every address. Each process uses its own range, so that parallel test files do not collide. */
-export async function freePort(): Promise<number> {
+export async function freePort(taken: readonly number[] = []): Promise<number> {
   const ranges = (HIGHEST_PORT - LOWEST_PORT) / PORTS_PER_PROCESS;
   const first = LOWEST_PORT + (process.pid % ranges) * PORTS_PER_PROCESS;
   for (;;) {
     const port = randomInt(first, first + PORTS_PER_PROCESS);
-    if (await isFree(port)) return port;
+    if (!taken.includes(port) && (await isFree(port))) return port;
   }
+}
+
+/** The port settings of a stack: four different free ports. */
+async function freePorts(): Promise<Record<string, string>> {
+  const ports: Record<string, string> = {};
+  for (const name of ["NGINX_PORT", "BLUE_PORT", "GREEN_PORT", "AUTH_PORT"])
+    ports[name] = String(await freePort(Object.values(ports).map(Number)));
+  return ports;
 }
 
 /** Creates the folders and settings of a scratch stack. Starts nothing. */
@@ -94,10 +102,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     HOME: process.env.HOME ?? "",
     COMPOSE_FILE: composeFiles.join(":"),
     COMPOSE_PROJECT_NAME: project,
-    NGINX_PORT: String(await freePort()),
-    BLUE_PORT: String(await freePort()),
-    GREEN_PORT: String(await freePort()),
-    AUTH_PORT: String(await freePort()),
+    ...(await freePorts()),
     VAULT_PATH: join(folder, "vault"),
     // Set although these are the defaults: an owner's .env.blue-green in this checkout must not affect the tests.
     ACTIVE_COLOR_FILE: join(folder, "vault/_build/.active-color"),
