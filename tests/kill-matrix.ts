@@ -64,7 +64,10 @@ async function killAt(stack: Scratch, load: Load, verb: Verb, done: number, kill
 }
 
 /** Kills a deploy or rollback in each of its steps, under load, on its own stack. `kills` returns the signals for a step. */
-export async function killInEveryStep(verb: Verb, kills: (step: number) => readonly Kill[]): Promise<void> {
+export async function killInEveryStep(
+  verb: Verb,
+  kills: (step: number, name: string) => readonly Kill[],
+): Promise<void> {
   const stack = await createScratch(`kill-${verb}`);
   let load: Load | undefined;
   try {
@@ -76,7 +79,7 @@ export async function killInEveryStep(verb: Verb, kills: (step: number) => reado
       patientMs: [0, 0],
     });
     for (let done = 0; done < steps.length; done++)
-      for (const kill of kills(done)) await killAt(stack, load, verb, done, kill);
+      for (const kill of kills(done, steps[done] ?? "")) await killAt(stack, load, verb, done, kill);
     assert.equal(lost(await load.stop()), []);
   } finally {
     await load?.stop(); // otherwise it would run forever
@@ -85,7 +88,7 @@ export async function killInEveryStep(verb: Verb, kills: (step: number) => reado
 }
 
 /** Kills deploys and rollbacks at the same time, each on its own stack. Throws the first failure. */
-export async function killBoth(kills: (step: number) => readonly Kill[]): Promise<void> {
+export async function killBoth(kills: (step: number, name: string) => readonly Kill[]): Promise<void> {
   const verbs = ["deploy", "rollback"] as const;
   const results = await Promise.allSettled(verbs.map((verb) => killInEveryStep(verb, kills)));
   for (const result of results) if (result.status === "rejected") throw result.reason;

@@ -6,27 +6,13 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
-import { type Mix, type Shot, startLoad } from "../../bench/testbed/load.ts";
+import { startLoad } from "../../bench/testbed/load.ts";
 import { startRun } from "../../bench/testbed/run.ts";
 import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import type { Color } from "../../lib/color.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { suite } from "../suite.ts";
-
-const LOAD: Mix = {
-  clients: { post: 25, get: 25, patient: 10, slow: 5, stream: 5 },
-  thinkMs: 50,
-  patientMs: [500, 2500],
-};
-
-/** The failures and their counts. */
-function losses(shots: readonly Shot[]): Record<string, number> {
-  const lost: Record<string, number> = {};
-  for (const { kind, failure } of shots) {
-    if (failure) lost[`${kind}: ${failure}`] = (lost[`${kind}: ${failure}`] ?? 0) + 1;
-  }
-  return lost;
-}
+import { LOAD, losses, switchUnderLoad } from "../switches.ts";
 
 const lossless = suite<{ stack: Scratch; url: string }>("switch under load");
 lossless.before(async (context) => {
@@ -39,49 +25,10 @@ lossless.before(async (context) => {
 });
 lossless.after(({ stack }) => stack.remove());
 
-lossless("20 switches lose no request, even if the idle color gets a new address", async ({ stack, url }) => {
-  const load = startLoad(url, LOAD);
-  const idle = `${stack.project}-api-green`;
-  const address = () => stack.field(idle, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
-  for (let i = 0; i < 20; i++) {
-    if (i === 10) {
-      // Blue serves. Green is recreated while another container has its old address.
-      await stack.docker("start", idle);
-      const before = await address();
-      await stack.docker("rm", "--force", idle);
-      const network = `${stack.project}_default`;
-      await stack.docker(
-        "run",
-        "-d",
-        "--rm",
-        "--name",
-        `${stack.project}-other`,
-        "--network",
-        network,
-        "nginx:1.30",
-        "sleep",
-        "300",
-      );
-      const run = await stack.rollback();
-      assert.is(run.exitCode, 0, run.stdall);
-      assert.is.not(await address(), before, "the test did not manage to change the address");
-      continue;
-    }
-    const run = await stack.rollback();
-    assert.is(run.exitCode, 0, run.stdall);
-  }
-  const shots = await load.stop();
-  await stack.docker("rm", "--force", `${stack.project}-other`);
-  assert.equal(losses(shots), {});
-  for (const kind of ["post", "get", "patient", "slow", "stream"]) {
-    for (const color of ["blue", "green"]) {
-      assert.ok(
-        shots.some((shot) => shot.kind === kind && shot.color === color),
-        `no ${kind} request was answered by ${color}`,
-      );
-    }
-  }
-});
+lossless(
+  "six switches lose no request, even if the idle color gets a new address",
+  ({ stack }) => switchUnderLoad(stack, 6), // twenty in the soak test
+);
 
 const call = (url: string, name: string, args: object) =>
   request(`${url}/mcp`, {

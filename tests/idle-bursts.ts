@@ -1,0 +1,108 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Agent } from "undici";
+import * as assert from "uvu/assert";
+import { createScratch, type Scratch } from "../bench/testbed/scratch.ts";
+
+/** nginx's file with the connection settings. */
+export const FILE = "nginx/api-connections.conf";
+
+/** Creates a stack whose API runs uvicorn with these arguments. `overlay` adds more services to the compose overlay. */
+export async function createWithApi(
+  name: string,
+  uvicorn: string,
+  env: Record<string, string>,
+  overlay = "",
+) {
+  const stack = await createScratch(name);
+  const start = `import uvicorn; uvicorn.run('api.main:app', host='0.0.0.0', port=8081, access_log=False, ${uvicorn})`;
+  const command = JSON.stringify(["python3", "-c", start]);
+  const file = join(stack.folder, "connections.yml");
+  await writeFile(
+    file,
+    `services:\n  loop-api-blue: &api\n    command: ${command}\n  loop-api-green: *api\n${overlay}`,
+  );
+  Object.assign(stack.env, { API_IDLE_SECONDS: "2" }, env, {
+    COMPOSE_FILE: `${stack.env.COMPOSE_FILE}:${file}`,
+    VERIFY_SECONDS: "0",
+  });
+  return stack;
+}
+
+/** The same, with a first release. */
+export async function createReleasedWithApi(...args: Parameters<typeof createWithApi>): Promise<Scratch> {
+  const stack = await createWithApi(...args);
+  const run = await stack.deploy();
+  assert.is(run.exitCode, 0, run.stdall);
+  return stack;
+}
+
+/** Replaces nginx's file with the connection settings and reloads nginx. */
+export async function reloadConnections(stack: Scratch, content: string): Promise<void> {
+  await writeFile(join(stack.folder, FILE), content);
+  const reload = "nginx -t -q -c /etc/nginx/nginx-blue-green.conf && kill -HUP 1";
+  const { exitCode, stderr } = await stack.docker("exec", stack.nginxContainer, "sh", "-c", reload);
+  assert.is(exitCode, 0, stderr);
+  await sleep(500); // old workers keep listening for 100 ms
+}
+
+/**
+ * Sends bursts of POSTs with pauses about as long as the API's idle timeout, so that each burst meets connections that the
+ * API is just closing. Ends after `posts` POSTs or at the first loss. Returns how many were sent, and the losses.
+ */
+export async function sendBursts(stack: Scratch, clients: number, idleMs: number, posts: number) {
+  const agents = Array.from(
+    { length: clients },
+    () => new Agent({ connections: 1, keepAliveTimeout: 10_000 }),
+  );
+  const origin = `http://127.0.0.1:${stack.env.NGINX_PORT}`;
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "ping" });
+  const post = async (agent: Agent): Promise<string | undefined> => {
+    try {
+      const response = await agent.request({
+        origin,
+        path: "/mcp",
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body,
+      });
+      await response.body.dump();
+      return response.statusCode === 200 ? undefined : `HTTP ${response.statusCode}`;
+    } catch (error) {
+      return String(error);
+    }
+  };
+  const lost: string[] = [];
+  let sent = 0;
+  while (sent < posts && lost.length === 0) {
+    const failures = await Promise.all(agents.map(post));
+    lost.push(...failures.filter((failure) => failure !== undefined));
+    sent += failures.length;
+    await sleep(idleMs * (0.8 + Math.random() * 0.4));
+  }
+  await Promise.all(agents.map((agent) => agent.close()));
+  return { sent, lost };
+}
+
+/**
+ * Sends `posts` POSTs whose pauses are about as long as the API's idle timeout. None may be lost, and with a longer timeout in
+ * nginx the same load must lose some.
+ */
+export async function expectNoPostLost(posts: number): Promise<void> {
+  // The default, with an API that has gunicorn's idle timeout.
+  const stack = await createReleasedWithApi("idle", "timeout_keep_alive=2", {});
+  try {
+    const { sent, lost } = await sendBursts(stack, 800, 2000, posts);
+    const { stderr } = await stack.docker("logs", stack.nginxContainer);
+    assert.equal(lost, [], `of ${sent}\n${stderr.slice(-2000)}`);
+    await reloadConnections(stack, "keepalive 512;\nkeepalive_timeout 10s;\n");
+    const control = await sendBursts(stack, 800, 2000, 100_000);
+    assert.ok(
+      control.lost.length > 0,
+      `none of ${control.sent} was lost, so this load would not detect a loss`,
+    );
+  } finally {
+    await stack.remove();
+  }
+}
