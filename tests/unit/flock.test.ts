@@ -1,11 +1,10 @@
-import { execFileSync } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { which } from "zx/core";
 import { tempFolder } from "../../bench/testbed/temp.ts";
-import { MECHANISMS, type Mechanism, tryLock, waitForLock } from "../../lib/run/flock.ts";
+import { MECHANISMS, tryLock, waitForLock } from "../../lib/run/flock.ts";
+import { allow } from "../mechanisms.ts";
 import { suite } from "../suite.ts";
 
 const locks = suite<{ folder: string; file: string; path: string }>("mechanisms of the lock");
@@ -19,22 +18,6 @@ locks.after.each(async ({ folder, path }) => {
   process.env.PATH = path;
   await rm(folder, { recursive: true });
 });
-
-/** The program itself: a version manager's shim would need more than itself in PATH. */
-const programOf = ({ command }: Mechanism): string =>
-  command === "python3"
-    ? execFileSync(command, ["-c", "import sys; print(sys.executable)"], { encoding: "utf8" }).trim()
-    : which.sync(command);
-
-/** Leaves only these commands in PATH. */
-async function allow(folder: string, mechanisms: readonly Mechanism[], path: string): Promise<void> {
-  process.env.PATH = path;
-  const programs = mechanisms.map((mechanism) => [mechanism.command, programOf(mechanism)] as const);
-  const bin = join(folder, mechanisms.map(({ command }) => command).join("-") || "none");
-  await mkdir(bin);
-  for (const [command, program] of programs) await symlink(program, join(bin, command));
-  process.env.PATH = bin;
-}
 
 for (const mechanism of MECHANISMS) {
   locks(
