@@ -32,14 +32,15 @@ import { type Context, uninterruptible } from "../lib/run/context.ts";
 import { type Outcome, runScript } from "../lib/run/script.ts";
 
 const HELP = `Releases the API to the idle color: builds and starts it, checks its health and switches nginx to it.
-Then asks GET /health through nginx every second for VERIFY_SECONDS: every response must be healthy and come
+Then sends GET /health through nginx every second for VERIFY_SECONDS: every response must be healthy and come
 from the new color. Finally drains and stops the old color. Until the switch, the serving color is not touched.
 
 Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
   --keep serving|blue|green|abort
-               when both colors run: which one to keep (serving: the one that nginx serves); the release then
-               goes to the other. Without this option you are asked on a terminal
+               when both colors run: which one to keep (serving: the one that nginx serves; abort: stop
+               nothing and exit with 1); the release then goes to the other. Without this option you are
+               asked on a terminal
   --dry-run    change nothing; print the steps and their commands
   --accept-empty-vault
                continue although the vault is empty and earlier releases used it; without this option the run
@@ -61,7 +62,7 @@ async function main(context: Context): Promise<Outcome> {
   const { settings, lock } = context;
   await migrateState(context); // once, from versions before STATE_DIR
   await checkVault(context);
-  await context.inspect("read the state file", () => getActiveColor(settings));
+  await context.inspect("read the color record", () => getActiveColor(settings));
   await checkEngine(context);
   await checkCompose(context);
   await createFolders(context);

@@ -29,8 +29,8 @@ import type { RunRecord } from "../lib/run/record.ts";
 import { type Outcome, runScript } from "../lib/run/script.ts";
 
 const HELP = `Goes back to the previous color: starts it without building, checks its health and switches nginx to it.
-Then asks GET /health through nginx every second for VERIFY_SECONDS: every response must be healthy and come
-from that color. Finally drains and stops the color it came from. A second rollback returns to that one.
+Then sends GET /health through nginx every second for VERIFY_SECONDS: every response must be healthy and come
+from that color. Finally drains and stops the color that served before. A second rollback returns to it.
 
 Usage: npx tsx scripts/rollback.mts [options]
 
@@ -66,7 +66,7 @@ async function main(context: Context): Promise<Outcome> {
   const { settings, lock } = context;
   await migrateState(context); // once, from versions before STATE_DIR
   await checkVault(context);
-  await context.inspect("read the state file", () => getActiveColor(settings));
+  await context.inspect("read the color record", () => getActiveColor(settings));
   await checkEngine(context);
   await createFoldersForRollback(context);
   await startServicesForRollback(context);

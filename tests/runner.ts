@@ -45,7 +45,7 @@ function readTotals(output: string): { total: number; passed: number; skipped: n
 
 /**
  * Counts a file's tests. `end` describes how its process ended; "" means normally. Any problem counts as at least one failure:
- * uvu exits with 0 if no test ran, and prints good totals in a file that crashes afterwards.
+ * uvu exits with 0 if no test ran, and prints good totals in a file that crashes afterward.
  */
 export function judge(output: string, end: string, strict: boolean) {
   const totals = readTotals(output);

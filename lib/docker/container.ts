@@ -5,7 +5,7 @@ import { type Infer, z } from "../util/zod.ts";
 import { CHECK_DOCKER, docker, dockerFailed, lastLines } from "./cli.ts";
 import { containerOf } from "./names.ts";
 
-/** The restart policy that marks the container of a failed release. Its image alone would not tell: its settings may be at fault. */
+/** The restart policy that marks the container of a failed release. The image is not enough to recognize it: a release can fail because of its settings. */
 export const NEVER = "no";
 
 /** Only the fields in use: --verbose prints the output, and the environment in it may hold secrets. */

@@ -100,12 +100,12 @@ export async function startService(
   expectSuccess(
     output,
     `starting ${name}`,
-    "Fix what Docker reports (is its port free?) and run this again.",
+    "Fix what Docker reports (for example a port in use) and run this again.",
   );
   // Compose reuses a container of this service even when it has another name.
   if (absent && (await inspect(context, name)).status === "absent") {
     throw new DockerError(`${name} does not exist, although Compose started it`, {
-      next: `Does a container with the previous NGINX_CONTAINER name still exist? Restore that name, or remove the container at a quiet time, and run this again.`,
+      next: `Does a container with the previous NGINX_CONTAINER name still exist? Restore that name, or remove that container at a quiet time, and run this again.`,
     });
   }
 }

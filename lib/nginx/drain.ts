@@ -84,7 +84,7 @@ async function drain(context: Context, color: Color): Promise<void> {
     if (left.length === 0) return;
     const open = await openRequests(context, color);
     log.warn(
-      `${open} requests to ${color} are still open after ${settings.drainSeconds} s: closing all connections of the old workers`,
+      `requests to ${color} still open after ${settings.drainSeconds} s: ${open}; closing all connections of the old workers`,
     );
     await shell(context, `kill -TERM ${left.join(" ")}; true`);
     recordCut(context, open);

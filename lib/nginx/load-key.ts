@@ -11,11 +11,10 @@ import { reloadInto, switchCommands } from "./switch.ts";
  * Throws ConfigurationError, LinkError, and what the file system throws.
  */
 export async function loadKey(context: Context): Promise<void> {
-  const knowsKeys = (await probeLoadedColor(context.settings, {})).status === 404;
-  const knowsThis = knowsKeys && (await probeLoadedColor(context.settings)).status !== 404;
+  const { status, color: loaded } = await probeLoadedColor(context.settings, {});
+  if (!isColor(loaded)) return; // nginx does not answer, or too late: no reason to reload it
+  const knowsThis = status === 404 && (await probeLoadedColor(context.settings)).status !== 404;
   if (knowsThis) return;
-  const loaded = (await probeLoadedColor(context.settings, {})).color;
-  if (!isColor(loaded)) return; // nginx does not answer
   await readLink(context); // fails when the owner put something else in its place
   const reload = async (): Promise<void> => {
     // A run killed between swap and reload leaves a link to a color that was never verified.

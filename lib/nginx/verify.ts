@@ -24,7 +24,7 @@ async function watch(context: Context, color: Color): Promise<void> {
     const seconds = (performance.now() - since) / 1000;
     if (!answer.healthy || answer.color !== color) {
       throw new VerifyError(`Verification through nginx failed after ${seconds.toFixed(0)} s`, {
-        details: `Expected a healthy response from ${color}, got one from ${answer.color ?? "neither color"}: ${answer.finding}`,
+        details: `Expected a healthy response from ${color}. Got${answer.color ? `, from ${answer.color}` : ""}: ${answer.finding}`,
         next: `See the log: ${dockerCmd} logs --tail 50 ${containerOf(settings, color)}. Fix the cause and run this again.`,
       });
     }

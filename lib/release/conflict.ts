@@ -45,7 +45,7 @@ export async function detectConflicts(context: Context, state: ActiveState): Pro
   if (!state.bothRun) return state;
   const keep = await whichToKeep(context, state);
   if (keep === "abort") {
-    throw new BothRunningError(`Aborted. ${BOTH_RUNNING}`, {
+    throw new BothRunningError("Both blue and green are running, and none was chosen to keep", {
       next: "Check both, then run this again with --keep serving, blue or green; nothing was stopped.",
     });
   }

@@ -4,7 +4,7 @@ import { imageOf } from "../docker/names.ts";
 import type { Context } from "../run/context.ts";
 import type { Outcome } from "../run/script.ts";
 
-/** A run that stands is no failure because an image cannot be inspected. */
+/** If the image cannot be inspected, a successful run is still a success. */
 const readImage = (context: Context, color: Color): Promise<Image | undefined> =>
   taggedImage(context, color).catch(() => undefined);
 

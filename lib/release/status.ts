@@ -46,7 +46,7 @@ export const Status = z.object({
   link: z.string().nullable(),
   /** The color in the state file; null when there is none, or it cannot be read. */
   stateFile: z.enum(COLORS).nullable(),
-  /** The run in progress (`held`), or one that left something to repair; null when the last run ended. */
+  /** The run in progress (`held`), or one that left something to repair; null if no run is in progress and nothing is left to repair. */
   run: z.object({ held: z.boolean(), verb: z.string(), pid: z.number(), since: z.string() }).nullable(),
   /** What disagrees or is missing, in words. The next run repairs what it can. */
   drift: z.array(z.string()),
@@ -214,7 +214,7 @@ export function describeStatus(status: Status): string {
     "",
     ...(drift.length > 0
       ? [...drift.map((text) => `  ! ${text}`), NEXT]
-      : [run?.held ? "  not compared" : "  all agree"]),
+      : [run?.held ? "  not checked while a run is in progress" : "  everything agrees"]),
     "",
     ...(runs.length > 0 ? ["last runs (UTC)", ...runs.map(line)] : ["no earlier runs"]),
   ].join("\n");

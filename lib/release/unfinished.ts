@@ -5,8 +5,8 @@ import { howItEnded, type RunRecord } from "../run/record.ts";
 import type { Settings } from "../settings.ts";
 
 /**
- * Seconds during which a second rollback still means the first, unfinished one: its owner repeats it at once, or looks
- * first. Later they mean the color that serves then, and want to leave that.
+ * Seconds during which a second rollback still means the first, unfinished one: people repeat it at once, or look first.
+ * After that, a rollback is taken to mean: leave the color that serves now.
  */
 const INTENDED_SECONDS = 600;
 
@@ -53,7 +53,7 @@ export async function isRepeatedRollback(
   const intended = isStillIntended(interrupted, runs, Date.now(), silence(settings));
   if (!intended)
     log.warn(
-      `${howItEnded(interrupted)}; that was too long ago, or another run changed something since: starting a new rollback from the serving color`,
+      `${howItEnded(interrupted)}; it was too long ago, or another run has made changes since then: starting a new rollback from the serving color`,
     );
   return intended;
 }

@@ -21,7 +21,7 @@ export type Leftover = "nothing" | "the earlier record" | "its own record";
 export interface Lock {
   /** Commands inherit it: the kernel frees the lock when the last of them ends. */
   readonly descriptor: number | undefined;
-  /** The record of an earlier run that did not come to its end; undefined when there is none, or it was recovered. */
+  /** The record of an earlier run that did not finish; undefined when there is none, or it was recovered. */
   unfinished(): RunRecord | undefined;
   /** Takes over an unfinished record that an older version left. */
   adopt(record: RunRecord): void;

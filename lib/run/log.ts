@@ -33,7 +33,7 @@ function describe(error: unknown): string[] {
   if (!(error instanceof ToolError)) {
     return [
       `Error: Unexpected: ${error instanceof Error ? error.stack : String(error)}`,
-      "Next: see what serves with curl -si on /health through nginx, then run this again with --verbose and report its output.",
+      "Next: check which color serves (curl -si on /health through nginx), then run this again with --verbose and report the output.",
     ];
   }
   const { message, details, next } = error;

@@ -36,7 +36,7 @@ export type RunRecord = Infer<typeof RunRecord>;
 export const howItEnded = ({ verb, since, result }: RunRecord): string =>
   `the ${verb} of ${since} ${result ? `ended with ${result}` : "was killed before it finished"}`;
 
-/** The record in a lock file; undefined when the last run came to its end, or there was none. Never throws. */
+/** The record in a lock file; undefined when the last run finished, or there was none. Never throws. */
 export function readRunRecord(file: string): RunRecord | undefined {
   try {
     return RunRecord.parse(JSON.parse(readFileSync(file, "utf8")));

@@ -78,7 +78,7 @@ async function dryRun({ verb, main }: Script, settings: Settings, options: Optio
     log.warn(`a ${found.record?.verb ?? "run"} is in progress: this plan reflects an intermediate state`);
   else if (found?.record)
     log.warn(
-      "an earlier run left something to repair: the steps after the repair are planned from today's state",
+      "an earlier run left something to repair: this plan assumes the current state, so the steps after the repair may differ",
     );
   const lock = noLock(verb, found?.held ? undefined : found?.record);
   const signal = new AbortController().signal;

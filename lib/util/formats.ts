@@ -8,7 +8,7 @@ const A_PORT = "must be a port from 1 to 65535";
 /** A TCP port. */
 export const port = number(/^\d+$/, A_PORT).refine((value) => value >= 1 && value <= 65535, A_PORT);
 
-const A_COUNT = "must be a whole number from 1";
+const A_COUNT = "must be a whole number, 1 or more";
 /** A whole number from 1. */
 export const count = number(/^\d+$/, A_COUNT).refine((value) => value >= 1, A_COUNT);
 
@@ -31,7 +31,7 @@ const UNITS: Readonly<Record<string, number>> = { k: 2 ** 10, m: 2 ** 20, g: 2 *
 export const bytesIn = (text: string): number =>
   Number.parseInt(text, 10) * (UNITS[text.slice(-1).toLowerCase()] ?? 1);
 
-const A_MEMORY = "must be a size from 6m, such as 512m or 1g; 0 for no limit";
+const A_MEMORY = "must be a size of at least 6m, such as 512m or 1g, or 0 for no limit";
 /** A container's memory limit; Docker refuses less than 6m. */
 export const memoryLimit = size(A_MEMORY).refine(
   (text) => text === "0" || bytesIn(text) >= 6 * 2 ** 20,

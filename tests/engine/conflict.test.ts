@@ -91,7 +91,7 @@ recovery("a killed build leaves the container of the previous release unchanged"
 const SLOW_START = { LOOP_FAULT: "slow-start=25", HEALTH_RETRIES: "60" };
 
 recovery(
-  "a release that was killed after it was marked stands, even if it is not the healthy color afterwards",
+  "a release that was killed after it was marked stands, even if it is not the healthy color afterward",
   async ({ stack }) => {
     const release = { ...(await stack.apiVersion("7.0.0")), ...SLOW_START, DRAIN_SECONDS: "2" };
     const since = Date.now();

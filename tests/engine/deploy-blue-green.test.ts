@@ -272,7 +272,7 @@ failures(
     assert.match(run.stderr, "Verification through nginx failed");
     assert.match(
       run.stderr,
-      'Expected a healthy response from green, got one from green: HTTP 200: "{\\"status\\":\\"unhealthy',
+      'Expected a healthy response from green. Got, from green: HTTP 200: "{\\"status\\":\\"unhealthy',
     );
     assert.match(run.stdout, "✓ undo: switch nginx back to blue");
     await assertBlueServes(context, ["exited"]);

@@ -51,7 +51,8 @@ async function planOf(
 async function stepsOf(stack: Scratch, verb: Verb, args: string[] = []): Promise<string[]> {
   const run = await stack[verb](args);
   assert.is(run.exitCode, 0, run.stdall);
-  const inspections = /^(read the state|inspect |find |check (the (port|disk|memory|vault)|Docker|Compose))/;
+  const inspections =
+    /^(read the color record|inspect |find |check (the (port|disk|memory|vault)|Docker|Compose))/;
   return [...run.stdout.matchAll(/✓ (.+) \(/g)]
     .map(([, step]) => step ?? "")
     .filter((step) => !inspections.test(step));

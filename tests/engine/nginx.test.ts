@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
+import { startRun } from "../../bench/testbed/run.ts";
 import { addVaultFile, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { replaceLink } from "../../lib/util/atomic.ts";
@@ -173,11 +174,14 @@ nginx(
     const { stdout } = await inNginx("grep -ls '[w]orker process' /proc/[0-9]*/cmdline | head -n 1");
     const pid = stdout.match(/\d+/)?.[0] ?? "";
     const { color } = await stack.get();
+    const rollback = startRun(stack, "rollback");
+    // From here on the run asks nginx until it answers, and half of the new connections go to the stopped worker.
+    await rollback.waitForStep("start");
     await inNginx(`kill -STOP ${pid}`); // like a worker that hangs on disk access
-    const run = await stack.rollback();
+    const { exitCode, output } = await rollback.ended;
     await inNginx(`kill -CONT ${pid}`);
-    assert.is(run.exitCode, 3, run.stdall);
-    assert.match(run.stderr, "an old worker is still accepting requests");
+    assert.is(exitCode, 3, output);
+    assert.match(output, "an old worker is still accepting requests");
     assert.ok(await serves(stack, color)());
     const status = await stack.status();
     assert.match(status.stdout, /the rollback of \S+ ended with NginxReloadError/);

@@ -64,7 +64,7 @@ status(
     assert.ok((report.runs[0]?.steps?.["switch nginx to blue"] ?? 0) > 0);
     const { stdout } = await stack.status();
     assert.match(stdout, "blue serves, seen through nginx");
-    assert.match(stdout, "all agree");
+    assert.match(stdout, "everything agrees");
     assert.match(stdout, commit.slice(0, 10));
     assert.match(stdout, /deploy {4}green → blue {3}done {10}\d+\.\d s/);
   },
@@ -95,7 +95,7 @@ status("a run in progress is no disagreement; a killed run is", async ({ stack }
   await run.waitForStep("switch nginx to green");
   const during = await readStatus(stack);
   assert.equal([during.run?.held, during.run?.verb, during.drift], [true, "rollback", []]);
-  assert.match((await stack.status()).stdout, "not compared");
+  assert.match((await stack.status()).stdout, "not checked while a run is in progress");
   run.kill("SIGKILL");
   await run.ended;
   const after = await readStatus(stack);

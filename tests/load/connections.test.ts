@@ -66,7 +66,7 @@ for (const [how, uvicorn, env] of [
   ["announces it", "timeout_keep_alive=5, headers=[('connection', 'close')]", {}],
   ["does not, with API_IDLE_SECONDS=0", "timeout_keep_alive=0", { API_IDLE_SECONDS: "0" }],
 ] as const) {
-  connections(`no request to an API is lost that closes after each response and ${how}`, async () => {
+  connections(`no request is lost to an API that closes after each response and ${how}`, async () => {
     const stack = await createReleasedWithApi("closing", uvicorn, env);
     try {
       assert.equal(await saturate(stack, 5000), {});
