@@ -112,7 +112,7 @@ for (const profile of PROFILES) {
     assert.match(await finish("deploy"), "Released green → blue");
     assert.match(await finish("rollback"), "Rolled back blue → green");
     assert.equal([(await stack.get()).color, await stack.running()], ["green", ["green"]]);
-    assert.match(await status(), "all agree");
+    assert.match(await status(), "everything agrees");
   });
 
   portability("a second run is refused while the first holds the lock, on either side", async ({ host }) => {
