@@ -114,7 +114,7 @@ async function restartDaemon(): Promise<void> {
   const pid = Number(await readFile("/var/run/docker.pid", "utf8"));
   process.kill(pid, "SIGTERM");
   await waitFor("the daemon has ended", async () => (await quiet`kill -0 ${pid}`).exitCode !== 0, 60);
-  await once(spawn("bash", [join(ROOT, "scripts/setup.sh")], { stdio: "ignore" }), "close");
+  await once(spawn("sh", [join(ROOT, "scripts/setup.sh")], { stdio: "ignore" }), "close");
 }
 
 async function mayRestartDaemon(stack: Scratch): Promise<boolean> {

@@ -24,6 +24,7 @@ import { pruneLeftovers } from "../lib/release/prune.ts";
 import { recoverInterruptedRun } from "../lib/release/recovery.ts";
 import { describeRelease } from "../lib/release/result.ts";
 import { startServices } from "../lib/release/services.ts";
+import { checkSharedFolders } from "../lib/release/shared-folders.ts";
 import { getActiveColor } from "../lib/release/state-file.ts";
 import { takeTrafficBack, undo } from "../lib/release/undo.ts";
 import { checkVault } from "../lib/release/vault.ts";
@@ -65,6 +66,7 @@ async function main(context: Context): Promise<Outcome> {
   await checkEngine(context);
   await checkCompose(context);
   await createFolders(context);
+  await checkSharedFolders(context);
   await startServices(context);
   await loadKey(context);
   const found = await recoverInterruptedRun(context, await findActive(context));

@@ -1,16 +1,18 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # Installs what the scripts need: npm packages, a Docker Engine with Compose v2, base images.
 # Idempotent; takes less than a second if nothing is missing. Not used on the NAS: DSM has its own engine.
 #
 # A running engine is used and never reconfigured. A missing one is installed only on Debian or Ubuntu, as root;
 # on other systems this script prints what to install and exits.
-set -euo pipefail
+# shellcheck disable=SC3043 # every shell in use has local
+set -eu
 cd "$(dirname "$0")/.."
 
 api_base_image=debian:trixie-slim # the base image of both Dockerfiles in examples/
 # As in the scripts, the environment overrides .env.blue-green, which overrides the default. The file is never executed.
 setting() {
-  local value=${!1:-}
+  local value
+  eval "value=\${$1:-}"
   [ -n "$value" ] || value=$(sed -nE "s/^$1=[\"']?([^\"'#]*[^\"'# ]).*/\1/p" .env.blue-green 2>/dev/null | tail -1) || true
   printf '%s' "${value:-$2}"
 }
@@ -26,6 +28,8 @@ work=
 trap 'rm -rf "$work"' EXIT
 scratch() { work=${work:-$(mktemp -d)}; }
 
+is_mac() { [ "$(uname)" = Darwin ]; }
+
 can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && grep -qE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release; }
 
 apt_install() {
@@ -38,7 +42,7 @@ npm_packages() {
   node -e 'const [a, b, c] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && (b > 18 || (b === 18 && c > 0))) ? 0 : 1)' ||
     fail "Node $(node --version) is too old. Install Node 20.18.1 or newer, then run this again."
   # npm writes this file last, so an interrupted install is repeated.
-  [ node_modules/.package-lock.json -nt package-lock.json ] && return
+  [ -f node_modules/.package-lock.json ] && [ -z "$(find package-lock.json -newer node_modules/.package-lock.json)" ] && return
   say 'installing the npm packages (npm ci)'
   npm ci --no-audit --no-fund --loglevel=error
   touch node_modules/.package-lock.json
@@ -60,9 +64,10 @@ engine() {
     pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid /run/docker/containerd/containerd.pid
     setsid nohup dockerd >/var/log/dockerd.log 2>&1 </dev/null &
   fi
-  for _ in $(seq 120); do
+  local tries=0
+  while [ "$((tries += 1))" -le 30 ]; do
     engine_answers && return
-    sleep 0.25
+    sleep 1
   done
   fail 'the Docker Engine did not start within 30 s: see /var/log/dockerd.log or journalctl -u docker.'
 }
@@ -71,6 +76,7 @@ compose_answers() { "$docker" compose version --short 2>/dev/null | grep -qE '^v
 
 compose() {
   compose_answers && return
+  is_mac && fail "'$docker compose' is missing. Install it: brew install docker-compose"
   can_install || fail "'$docker compose' is missing. Install Compose v2, 2.20 or newer: https://docs.docker.com/compose/install/linux/"
   apt-get update -qq # without package lists, nothing below is found
   if apt-cache show docker-compose-v2 >/dev/null 2>&1; then # Ubuntu
@@ -85,23 +91,28 @@ compose() {
 
 # Prints the mirror that this system's apt uses; empty on systems other than Debian, where debootstrap uses its default.
 debian_mirror() {
+  # shellcheck disable=SC2016 # apt-get fills these in
   apt-get indextargets --format '$(SITE) $(LABEL) $(CODENAME)' 'Created-By: Packages' |
     awk '$2 == "Debian" && $3 !~ /-/ { print $1; exit }'
+}
+
+apt_get_there() {
+  apt-get -qq -o "Dir::Etc::SourceList=$work/apt/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/apt/lists" \
+    -o "Dir::Cache=$work/apt/cache" -o APT::Sandbox::User=root "$@"
 }
 
 # Debian 12 has Compose v1 only. The newer package contains one static binary, which is unpacked outside of the
 # package system, so that the machine does not mix packages of two releases.
 compose_from_newer_debian() {
-  local plugins=/usr/local/lib/docker/cli-plugins apt
+  local plugins=/usr/local/lib/docker/cli-plugins
   [ -n "$(debian_mirror)" ] || fail "this system has no Compose v2 package. Install it, 2.20 or newer: https://docs.docker.com/compose/install/linux/"
   say "unpacking Compose v2 from Debian 13's docker-compose package into $plugins"
   scratch
   mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial" "$plugins"
   printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s trixie main\n' "$(debian_mirror)" >"$work/apt/sources.list"
   chmod -R a+rX "$work"
-  apt=(-qq -o "Dir::Etc::SourceList=$work/apt/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/apt/lists" -o "Dir::Cache=$work/apt/cache" -o APT::Sandbox::User=root)
-  apt-get "${apt[@]}" update
-  (cd "$work" && apt-get "${apt[@]}" download docker-compose)
+  apt_get_there update
+  (cd "$work" && apt_get_there download docker-compose)
   dpkg -x "$work"/docker-compose_*.deb "$work/compose"
   install -m 755 "$(find "$work/compose" -name docker-compose -type f -path '*cli-plugins*')" "$plugins/docker-compose"
 }
@@ -129,7 +140,8 @@ debian_base() {
   debootstrap --variant=minbase --include=ca-certificates trixie "$work/trixie" $(debian_mirror) >"$work/debootstrap.log" 2>&1 ||
     fail "debootstrap failed: $(tail -20 "$work/debootstrap.log")"
   rm -rf "$work"/trixie/var/cache/apt/archives/*.deb
-  tar -C "$work/trixie" -c . | "$docker" import --change 'CMD ["bash"]' - "$api_base_image" >/dev/null
+  tar -C "$work/trixie" -cf "$work/trixie.tar" . # not into a pipe, whose failure would be lost
+  "$docker" import --change 'CMD ["bash"]' "$work/trixie.tar" "$api_base_image" >/dev/null
 }
 
 # keepalive_min_timeout and `resolve` require nginx 1.29.7 or newer, which is in Debian testing.
@@ -151,7 +163,25 @@ DOCKERFILE
   "$docker" build -t "$nginx_image" "$work/nginx" >"$work/build.log" 2>&1 || fail "the build of $nginx_image failed: $(tail -20 "$work/build.log")"
 }
 
+# What only the tests need: `npm test` runs this script with the argument "test".
+test_tools() {
+  local tool missing=
+  for tool in busybox shellcheck python3; do
+    command -v "$tool" >/dev/null || missing="$missing $tool"
+  done
+  [ -n "$missing" ] || return 0
+  # shellcheck disable=SC2086 # one argument per tool
+  if can_install; then
+    apt_install $missing
+  elif is_mac; then
+    say "some tests will be skipped; to run them: brew install$missing"
+  else
+    say "some tests will be skipped, because these commands are missing:$missing"
+  fi
+}
+
 npm_packages
 engine
 compose
 base_images
+[ "${1:-}" != test ] || test_tools

@@ -24,10 +24,17 @@ export interface Run {
 
 const SCRIPTS = { deploy: "scripts/deploy-blue-green.mts", rollback: "scripts/rollback.mts" };
 
-/** Starts a deploy or rollback of a scratch stack. */
-export function startRun(stack: Scratch, verb: Verb, env: Record<string, string> = {}): Run {
+/** Starts a deploy or rollback of a scratch stack. `launcher` is a command that replaces itself with the command after it. */
+export function startRun(
+  stack: Scratch,
+  verb: Verb,
+  env: Record<string, string> = {},
+  launcher: readonly string[] = [],
+): Run {
   const loader = join(ROOT, "node_modules/tsx/dist/loader.mjs");
-  const child = spawn(process.execPath, ["--import", loader, join(ROOT, SCRIPTS[verb])], {
+  const script = [process.execPath, "--import", loader, join(ROOT, SCRIPTS[verb])];
+  const [command = "", ...args] = [...launcher, ...script];
+  const child = spawn(command, args, {
     cwd: stack.folder,
     env: { ...stack.env, ...env },
     stdio: ["ignore", "pipe", "pipe"],

@@ -1,7 +1,8 @@
-import { type ProcessOutput, quote } from "zx/core";
+import type { ProcessOutput } from "zx/core";
 import { DockerError } from "../errors.ts";
 import { run } from "../run/command.ts";
 import type { Context } from "../run/context.ts";
+import { quote } from "../util/quote.ts";
 
 /** Seconds that the engine may take to answer a question, and to start or stop a container. */
 export const [QUERY_SECONDS, ACT_SECONDS] = [30, 120];

@@ -7,7 +7,7 @@ import { expectCompose } from "./engine.ts";
 import { authOf } from "./names.ts";
 
 /** The first start may pull nginx's image and build auth's. */
-const FIRST_START_SECONDS = 1800;
+export const FIRST_START_SECONDS = 1800;
 
 /** The containers of nginx and auth: services that releases never replace. */
 interface Services {
@@ -115,3 +115,10 @@ export const execInNginx = (context: Context, command: string[], seconds = 0): P
   docker(context, ["exec", context.settings.nginxContainer, ...command], {
     deadline: seconds + QUERY_SECONDS,
   });
+
+/** Free bytes of the engine's disk, as nginx's container sees it; undefined when it does not run. Throws DeadlineError. */
+export async function freeSpaceInside(context: Context): Promise<number | undefined> {
+  const output = await execInNginx(context, ["df", "-Pk", "/"]); // overlay reports the disk of its upper layer
+  const [, , , free] = output.stdout.trim().split("\n").at(-1)?.split(/\s+/) ?? [];
+  return output.exitCode === 0 && /^\d+$/.test(free ?? "") ? Number(free) * 1024 : undefined;
+}

@@ -1,5 +1,4 @@
 import { readlink, rm } from "node:fs/promises";
-import { quote } from "zx/core";
 import type { Color } from "../color.ts";
 import { containerOf } from "../docker/names.ts";
 import { execInNginx } from "../docker/services.ts";
@@ -7,6 +6,7 @@ import { NginxReloadError, NotBackError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { replaceLink } from "../util/atomic.ts";
 import { pollUntil } from "../util/poll.ts";
+import { quote } from "../util/quote.ts";
 import { activeUpstream, upstreamOf } from "./link.ts";
 import { loadedColor, probeNginx, RELOAD_SECONDS, servingColor } from "./probe.ts";
 import { CONFIGURATION, PROCESS_TITLES, SHUTTING_DOWN, WORKER } from "./workers.ts";

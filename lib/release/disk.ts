@@ -2,17 +2,21 @@ import { statfs } from "node:fs/promises";
 import { COLORS } from "../color.ts";
 import { dataFolder } from "../docker/engine.ts";
 import { taggedImage } from "../docker/image.ts";
+import { freeSpaceInside } from "../docker/services.ts";
 import { DiskSpaceError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 
 const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
-/** Free bytes where Docker keeps its data, also in words. Unknown when this host cannot see it, as with a remote engine. */
+/**
+ * Free bytes where Docker keeps its data, also in words. An engine in a VM, or on another host, is asked from inside nginx's
+ * container, whose file system is on that disk. Unknown when nginx does not run either.
+ */
 export async function freeSpace(context: Context): Promise<{ bytes?: number; words: string }> {
   const folder = await dataFolder(context);
   const disk = await statfs(folder).catch(() => undefined);
-  if (!disk) return { words: `free space in ${folder || "Docker's data folder"} is unknown` };
-  const bytes = disk.bavail * disk.bsize;
+  const bytes = disk ? disk.bavail * disk.bsize : await freeSpaceInside(context);
+  if (bytes === undefined) return { words: `free space in ${folder || "Docker's data folder"} is unknown` };
   return { bytes, words: `${gib(bytes)} free in ${folder}` };
 }
 

@@ -7,6 +7,7 @@ import { containerOf } from "../docker/names.ts";
 import type { StoppedService } from "../docker/services.ts";
 import { PortConflictError, UsageError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
+import { listenerByLsof } from "../run/process.ts";
 import { getHostPort } from "../settings.ts";
 
 /** Can a port be bound, on one address of this host or on all? */
@@ -36,10 +37,10 @@ async function listeningInodes(port: number): Promise<string[]> {
   );
 }
 
-/** The process that listens on a port, as far as this user can see it. */
+/** The process that listens on a port, as far as this user can see it: from /proc, else from lsof. */
 async function processOnPort(port: number): Promise<string> {
   const sockets = (await listeningInodes(port)).map((inode) => `socket:[${inode}]`);
-  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const pids = (await readdir("/proc").catch(() => [])).filter((name) => /^\d+$/.test(name));
   for (const pid of pids) {
     const files = await readdir(`/proc/${pid}/fd`).catch(() => []);
     for (const file of files) {
@@ -49,7 +50,7 @@ async function processOnPort(port: number): Promise<string> {
       return `the process ${command.trim()} (pid ${pid})`;
     }
   }
-  return "a process that this user cannot see (try as root)";
+  return (await listenerByLsof(port)) ?? "a process that this user cannot see (try as root)";
 }
 
 /** Fails unless a port is free or held by the container `own`. Throws PortConflictError with the holder's name. */

@@ -1,5 +1,6 @@
 import { $, type LogEntry, type ProcessOutput } from "zx/core";
 import { DeadlineError } from "../errors.ts";
+import { quote } from "../util/quote.ts";
 import { visible, visibleLines } from "../util/visible.ts";
 
 interface How {
@@ -39,7 +40,11 @@ export async function run(command: string, args: string[], how: How): Promise<Pr
     verbose,
     log: show,
     detached: true,
-    // With a socket as standard input, bash believes it is a remote shell and reads ~/.bashrc every time.
+    // Every system has it; macOS has only bash 3.2, and BusyBox systems none. `exec` saves a process.
+    shell: "/bin/sh",
+    prefix: "exec ",
+    quote,
+    // With a socket as standard input, some shells believe they are remote and read ~/.bashrc every time.
     stdio: ["ignore", "pipe", "pipe", ...(keepOpen === undefined ? [] : [keepOpen])],
   })`${command} ${args}`;
 

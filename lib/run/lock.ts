@@ -1,11 +1,11 @@
 import { closeSync, constants, fsyncSync, ftruncateSync, openSync, writeSync } from "node:fs";
-import { readdir, readFile, readlink, realpath, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { LockedError, StateFileError } from "../errors.ts";
 import { handOver, makeFolder } from "../util/atomic.ts";
-import { isOfThisHost, parentOf } from "../util/process.ts";
-import { run } from "./command.ts";
+import { tryLock, waitForLock } from "./flock.ts";
+import { hasOpen, inheritorsOf, isLocked, isOfThisHost, parentOf } from "./process.ts";
 import { originalRecord, type RunRecord, readRunRecord, type Verb } from "./record.ts";
 
 /** Seconds that the last command of a killed run may continue before it is killed too. */
@@ -42,29 +42,11 @@ export async function readLock(
   if (!there) return undefined;
   const record = readRunRecord(file);
   // Read the kernel's list instead of trying the lock: a run that starts during the try would find it locked.
-  const locks = await readFile("/proc/locks", "utf8").catch(() => "");
-  const locked = new RegExp(`FLOCK .*:${there.ino} `).test(locks);
-  // The list has inodes without file systems, so another program's lock may have the same number.
+  const locked = await isLocked(there.ino);
+  if (locked === undefined) return { held: !!record && (await hasOpen(record.pid, file)), record };
   const held = locked && (!record || (await hasOpen(record.pid, file)) || (await holdersOf(file)).length > 0);
   return { held, record };
 }
-
-/** Does this process have the file open? Its pid may have been reused. `unseen` is the answer for a process that this user cannot inspect. */
-async function hasOpen(pid: number, file: string, unseen = true): Promise<boolean> {
-  try {
-    const [path, descriptors] = [await realpath(file), await readdir(`/proc/${pid}/fd`)];
-    const opened = descriptors.map((one) => readlink(`/proc/${pid}/fd/${one}`).catch(() => ""));
-    return (await Promise.all(opened)).includes(path);
-  } catch (error) {
-    return unseen && error instanceof Error && "code" in error && error.code === "EACCES";
-  }
-}
-
-const flock = async (descriptor: number, args: string[], deadline: number): Promise<number | null> => {
-  const { exitCode, stderr } = await run("flock", [...args, "3"], { deadline, keepOpen: descriptor });
-  if (exitCode === 0 || exitCode === 1) return exitCode;
-  throw new Error(`flock: ${stderr.trim() || `exit code ${exitCode}`}`);
-};
 
 /** Takes the lock; waits only for the commands of a run that is itself dead. Throws LockedError. */
 async function acquire(
@@ -73,19 +55,17 @@ async function acquire(
   warn: (message: string) => void,
   leftoverSeconds: number,
 ): Promise<void> {
-  if ((await flock(descriptor, ["-n"], 10)) === 0) return;
+  if (await tryLock(descriptor)) return;
   await sleep(200); // a run that just took the lock has not written its record yet
   const holder = readRunRecord(file);
   if (!holder || (await hasOpen(holder.pid, file))) throw locked(holder);
   warn(`the ${holder.verb} of ${holder.since} was killed; waiting for its last command to end`);
-  const waited = (): Promise<number | null> =>
-    flock(descriptor, ["-w", String(leftoverSeconds)], leftoverSeconds + 10);
-  if ((await waited()) === 0) return;
+  if (await waitForLock(descriptor, leftoverSeconds)) return;
   const successor = readRunRecord(file);
   if (successor && (await hasOpen(successor.pid, file))) throw locked(successor);
   // The command's deadline died with its run, and a hung build would block every later run.
   for (const pid of await holdersOf(file)) kill(pid);
-  if ((await waited()) !== 0) throw locked(readRunRecord(file));
+  if (!(await waitForLock(descriptor, leftoverSeconds))) throw locked(readRunRecord(file));
 }
 
 function kill(pid: number): void {
@@ -97,24 +77,21 @@ function kill(pid: number): void {
 }
 
 /**
- * The processes of a dead run that hold its lock file open as descriptor 3. The `flock` of a live run that waits for this
- * lock has the file open in the same way, and is not one of them.
+ * The processes of a dead run that inherited its lock file. The attempt of a live run that waits for this lock has inherited
+ * the file in the same way, and is not one of them.
  */
 async function holdersOf(file: string): Promise<number[]> {
-  const path = await realpath(file);
-  const pids = (await readdir("/proc")).map(Number).filter((pid) => pid > 0 && pid !== process.pid);
-  const opened = await Promise.all(pids.map((pid) => readlink(`/proc/${pid}/fd/3`).catch(() => "")));
-  const holders = pids.filter((_, i) => opened[i] === path);
+  const inheritors = await inheritorsOf(file);
   const orphaned = await Promise.all(
-    holders.map(async (pid) => (await isOfThisHost(pid)) && (await isOrphan(pid, file, holders))),
+    inheritors.map(async (pid) => (await isOfThisHost(pid)) && (await isOrphan(pid, file, inheritors))),
   );
-  return holders.filter((_, i) => orphaned[i]);
+  return inheritors.filter((_, i) => orphaned[i]);
 }
 
 /** Is no ancestor of this process a live run? A run has the lock file open, but not as descriptor 3. */
-async function isOrphan(pid: number, file: string, holders: readonly number[]): Promise<boolean> {
+async function isOrphan(pid: number, file: string, inheritors: readonly number[]): Promise<boolean> {
   for (let ancestor = await parentOf(pid); ancestor > 1; ancestor = await parentOf(ancestor))
-    if (!holders.includes(ancestor) && (await hasOpen(ancestor, file, false))) return false;
+    if (!inheritors.includes(ancestor) && (await hasOpen(ancestor, file, false))) return false;
   return true;
 }
 
@@ -146,7 +123,7 @@ export async function takeLock(
     if (error instanceof LockedError) throw error;
     throw new StateFileError(`Cannot lock ${file}`, {
       details: String(error),
-      next: "Make its folder writable (is the volume mounted read-only, or full?) and check that the command flock exists; nothing was changed.",
+      next: "Fix what it says (is the volume mounted read-only, or full?) and run this again; nothing was changed.",
     });
   }
 }
