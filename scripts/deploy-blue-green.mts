@@ -1,7 +1,7 @@
 #!/usr/bin/env -S npx tsx
 import { getInactiveColor } from "../lib/color.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
-import { pruneImages, restoreImage, taggedImage } from "../lib/docker/image.ts";
+import { removeFailedImages, restoreImage, taggedImage } from "../lib/docker/image.ts";
 import { startContainer } from "../lib/docker/start.ts";
 import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
@@ -94,7 +94,7 @@ async function main(context: Context): Promise<Outcome> {
   }
   const discard = async (inner: Context): Promise<void> => {
     await discardRelease(inner, next, previous);
-    await pruneImages(inner); // every failed night would leave an image
+    await removeFailedImages(inner); // every failed night would leave an image
   };
   try {
     lock.record({ started: true });

@@ -1,7 +1,7 @@
 import type { Color } from "../color.ts";
 import type { Context } from "../run/context.ts";
 import { z } from "../util/zod.ts";
-import { act, CHECK_DOCKER, compose, docker, expectSuccess, lastLines } from "./cli.ts";
+import { act, CHECK_DOCKER, compose, docker, expectSuccess, lastLines, shellCommand } from "./cli.ts";
 import { imageOf, oursOnly, serviceOf } from "./names.ts";
 
 const REVISION = "org.opencontainers.image.revision";
@@ -105,6 +105,12 @@ export const pruneArgs = (context: Context): string[] => [
   "--filter",
   oursOnly(context),
 ];
+
+/** `pruneImages` as a step of an undo. Never throws. */
+export const removeFailedImages = (context: Context): Promise<void> =>
+  context.change("remove the failed image", () => pruneImages(context), [
+    shellCommand(context, pruneArgs(context)),
+  ]);
 
 /**
  * Removes the untagged images of this project, those of failed releases included, unless a container uses them: a year of

@@ -1,9 +1,14 @@
 import { isColor } from "../color.ts";
 import type { Context } from "../run/context.ts";
+import type { Answer } from "../util/http-probe.ts";
+import { pollUntil } from "../util/poll.ts";
 import { configurationError } from "./configuration.ts";
 import { readLink, repairLink } from "./link.ts";
 import { probeLoadedColor } from "./probe.ts";
 import { reloadInto, switchCommands } from "./switch.ts";
+
+/** Seconds that nginx may take to answer. A busy one may miss the timeout of a single probe. */
+const ANSWER_SECONDS = 5;
 
 /**
  * Reloads nginx when it does not know the probe key yet. Before a switch the run asks nginx whether it reaches the new
@@ -11,8 +16,13 @@ import { reloadInto, switchCommands } from "./switch.ts";
  * Throws ConfigurationError, LinkError, and what the file system throws.
  */
 export async function loadKey(context: Context): Promise<void> {
-  const { status, color: loaded } = await probeLoadedColor(context.settings, {});
-  if (!isColor(loaded)) return; // nginx does not answer, or too late: no reason to reload it
+  let keyless: Answer | undefined;
+  await pollUntil(ANSWER_SECONDS, async () => {
+    keyless = await probeLoadedColor(context.settings, {});
+    return keyless.color !== undefined;
+  });
+  const { status, color: loaded } = keyless ?? {};
+  if (!isColor(loaded)) return; // nginx does not answer: no reason to reload it
   const knowsThis = status === 404 && (await probeLoadedColor(context.settings)).status !== 404;
   if (knowsThis) return;
   await readLink(context); // fails when the owner put something else in its place

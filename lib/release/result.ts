@@ -3,6 +3,7 @@ import { type Image, taggedImage } from "../docker/image.ts";
 import { imageOf } from "../docker/names.ts";
 import type { Context } from "../run/context.ts";
 import type { Outcome } from "../run/script.ts";
+import { shortRevision } from "./revision.ts";
 
 /** If the image cannot be inspected, a successful run is still a success. */
 const readImage = (context: Context, color: Color): Promise<Image | undefined> =>
@@ -16,7 +17,7 @@ function describe(
   back: string,
 ): Outcome {
   const id = image?.id.slice(0, 19) ?? "its id could not be read";
-  const revision = image?.revision === undefined ? "" : `, revision ${image.revision.slice(0, 10)}`;
+  const revision = image?.revision === undefined ? "" : `, revision ${shortRevision(image.revision)}`;
   return {
     did: `${what} ${getInactiveColor(color)} → ${color}: ${imageOf(context.settings, color)} (${id}${revision})`,
     back,

@@ -110,6 +110,10 @@ async function isClean(folder: string, checkout: Checkout, commit: string): Prom
   }
 }
 
+/** A revision for people: ten characters of the commit, and whether it was dirty. */
+export const shortRevision = (revision: string): string =>
+  `${revision.slice(0, 10)}${revision.endsWith("-dirty") ? "-dirty" : ""}`;
+
 /**
  * The commit of a folder, with "-dirty" unless the folder was seen to be unchanged; undefined outside a git checkout. Runs
  * nothing that the checkout configures, even as root. Never throws.

@@ -1,32 +1,42 @@
 import { statfs } from "node:fs/promises";
+import { shellCommand } from "../docker/cli.ts";
 import { dataFolder } from "../docker/engine.ts";
-import { listMounted } from "../docker/mounts.ts";
+import { mountArgs, mountProblem } from "../docker/mounts.ts";
 import { UsageError } from "../errors.ts";
 import { CONFIGURATION } from "../nginx/workers.ts";
 import type { Context } from "../run/context.ts";
 
+/** nginx's configuration file, which is in nginx's folder of every checkout. */
+const FILE = CONFIGURATION.split("/").at(-1) ?? "";
+
+/** Is the engine's data folder on this host? One that this user cannot inspect is. */
+async function isLocalEngine(context: Context): Promise<boolean> {
+  try {
+    await statfs(await dataFolder(context));
+    return true;
+  } catch (error) {
+    return !(error instanceof Error && "code" in error && error.code === "ENOENT");
+  }
+}
+
 /**
  * Checks that an engine in a VM (Docker Desktop, colima) sees the folders that containers mount: outside its shared folders,
- * containers would fail to start or find empty folders. An engine on this host sees all of them, and is not asked.
- * Throws UsageError, DeadlineError, InterruptedError.
+ * containers would fail to start or find empty folders. An engine on this host sees all of them, and is not asked. It is a
+ * change, because it starts a short-lived container. Throws UsageError, DeadlineError, InterruptedError.
  */
 export async function checkSharedFolders(context: Context): Promise<void> {
   const { nginxFolder, vaultPath, oauthDataPath } = context.settings;
-  const isLocal = await statfs(await dataFolder(context)).then(
-    () => true,
-    () => false,
-  );
-  if (isLocal) return;
+  if (await isLocalEngine(context)) return;
   const folders = [nginxFolder, vaultPath, oauthDataPath];
-  await context.inspect("check the shared folders", async () => {
-    const { names, problem } = await listMounted(context, folders);
-    const configuration = CONFIGURATION.split("/").at(-1) ?? "";
-    if (problem === undefined && names.includes(configuration)) return;
+  const check = async (): Promise<void> => {
+    const problem = await mountProblem(context, folders, FILE);
+    if (problem === undefined) return;
     throw new UsageError("Docker runs in a VM, and not all folders are shared with it", {
-      details: [...folders, problem ?? `In the VM, ${nginxFolder} does not contain ${configuration}.`].join(
-        "\n",
-      ),
+      details: [...folders, problem].join("\n"),
       next: "Share these folders with Docker (Docker Desktop: Settings, Resources, File sharing; colima: --mount), or move them below your home folder, and run this again; nothing was started.",
     });
-  });
+  };
+  await context.change("check the shared folders", check, [
+    shellCommand(context, mountArgs(context, folders, FILE)),
+  ]);
 }

@@ -13,6 +13,7 @@ import { probeHealth } from "../util/http-probe.ts";
 import { type Infer, z } from "../util/zod.ts";
 import { type Observation, resolveActive } from "./active.ts";
 import { freeSpace } from "./disk.ts";
+import { shortRevision } from "./revision.ts";
 import { readMarked, readStateFile } from "./state-file.ts";
 import { vaultLoss } from "./vault.ts";
 
@@ -193,9 +194,7 @@ export function describeStatus(status: Status): string {
       `  ${name.padEnd(6)} ${container.padEnd(9)} port ${port}`,
       ...(image ? [`image ${image.replace("sha256:", "").slice(0, 12)}`] : []),
       ...(built ? [`built ${minute(built)}`] : []),
-      ...(revision
-        ? [`revision ${revision.slice(0, 10)}${revision.endsWith("-dirty") ? "-dirty" : ""}`]
-        : []),
+      ...(revision ? [`revision ${shortRevision(revision)}`] : []),
       ...(failed ? ["failed release"] : []),
       ...(health ? [health] : []),
     ].join(" · ");

@@ -26,12 +26,13 @@ export interface Mechanism {
 
 /**
  * All take the same lock, so runs that use different ones exclude each other. `flock` comes first, because it starts fastest
- * and Linux and BusyBox have it (without `-w` there, hence the polling). macOS has perl, and no flock. python3 is the last resort.
+ * and Linux and BusyBox have it (without `-w` there, hence the polling). macOS has perl, and no flock. python3 is the last resort; with `-I` it imports
+ * nothing from the working directory.
  */
 export const MECHANISMS: readonly Mechanism[] = [
   { command: "flock", args: ["-n", DESCRIPTOR], held: 1 },
   { command: "perl", args: ["-e", PERL], held: 75 },
-  { command: "python3", args: ["-c", PYTHON], held: 75 },
+  { command: "python3", args: ["-I", "-c", PYTHON], held: 75 },
 ];
 
 /** The seconds that one attempt may take, and between two attempts. */

@@ -9,7 +9,7 @@ import { hasOpen, inheritorsOf, isLocked, isOfThisHost, parentOf } from "./proce
 import { originalRecord, type RunRecord, readRunRecord, type Verb } from "./record.ts";
 
 /** Seconds that the last command of a killed run may continue before it is killed too. */
-const LEFTOVER_SECONDS = 30;
+export const LEFTOVER_SECONDS = 30;
 
 /** Records are padded to this many bytes: on file systems that write in place, a full disk can still overwrite them. */
 const RECORD_BYTES = 512;

@@ -19,7 +19,7 @@ function onSignals(log: Log): AbortSignal {
       log.warn(
         interruption.signal.aborted
           ? `${signal}: already ending`
-          : `${signal}: ending after the current step; unfinished work is undone first`,
+          : `${signal}: ending as soon as nothing is left half done`,
       );
       interruption.abort(new InterruptedError(signal));
     });
@@ -101,9 +101,10 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
   try {
     lock = await takeLock(settings.lockFile, verb, log.warn);
     outcome = await main({ settings, options, log, lock, signal, ...stepsOf(options, log, signal) });
-    const did = `${outcome.did}${cutInWords(lock.recorded())}`;
+    const cut = cutInWords(lock.recorded());
+    const did = `${outcome.did}${cut}`;
     ended.message = did;
-    log.summary(`${did} in ${secondsSoFar().toFixed(1)} s`);
+    log.summary(`${outcome.did} in ${secondsSoFar().toFixed(1)} s${cut}`);
     log.info(outcome.back);
     if (signal.aborted) {
       // Running it again would release, or go back, once more.

@@ -128,7 +128,7 @@ proof(
     assert.match(output, "There is nothing to roll back to");
     assert.match(output, `docker start ${blue} && `);
     assert.equal([await stack.readStateFile(), await imageOf(stack, "green")], ["blue\n", unverified]);
-    assert.not.match(output, /✓ (build|keep|remove)/);
+    assert.not.match(output, /✓ (build|restore|remove)/);
     await waitFor("green serves", async () => (await stack.get()).status === 200);
 
     const next = await release(stack, "4.0.0");

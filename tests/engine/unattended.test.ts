@@ -72,7 +72,10 @@ unattended("with --quiet, a failure is explained on stderr and stdout stays empt
   assert.is(run.exitCode, 1);
   assert.is(run.stdout, "");
   assert.match(run.stderr, "Health check failed, rollback not performed");
-  assert.match(run.stderr, "Undo steps: stop green, restore the previous image of green.");
+  assert.match(
+    run.stderr,
+    "Undo steps: stop green, restore the previous image of green, remove the failed image.",
+  );
   await assertBlueServes(stack);
 });
 

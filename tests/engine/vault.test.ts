@@ -158,7 +158,10 @@ unmounted("a vault that is unmounted during a run stops it before the switch", a
   await $({ quiet: true, nothrow: true })`umount ${vault}`; // nothing is mounted if the run failed early
   assert.is(run.exitCode, 1, run.stdall);
   assert.match(run.stderr, "is empty, but earlier releases used it");
-  assert.match(run.stderr, "Undo steps: stop green, restore the previous image of green.");
+  assert.match(
+    run.stderr,
+    "Undo steps: stop green, restore the previous image of green, remove the failed image.",
+  );
   assert.equal([names, run.stdout.includes("switch nginx")], [[], false]);
   await assertBlueServes(stack);
 });

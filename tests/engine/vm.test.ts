@@ -48,6 +48,12 @@ vm("a vault that is not shared with the VM is an error before anything starts", 
   await writeFile(join(stack.folder, "unshared"), "");
 });
 
+vm("a dry run starts no container for the check, and prints it", async ({ stack }) => {
+  const run = await stack.deploy(["--dry-run"]);
+  assert.is(run.exitCode, 0, run.stdall);
+  assert.match(run.stdout, /would check the shared folders\n.*run --rm --network none --mount /);
+});
+
 vm("with shared folders a release works, and the free disk space is read in the VM", async ({ stack }) => {
   const run = await stack.deploy();
   assert.is(run.exitCode, 0, run.stdall);

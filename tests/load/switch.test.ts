@@ -121,7 +121,7 @@ lossless(
     assert.match(run.stderr, "requests to blue still open after 2 s: 3; closing");
     assert.match(
       run.stdout,
-      /Rolled back blue → green: .*; 3 requests were interrupted at the drain limit in [\d.]+ s\n/,
+      /Rolled back blue → green: .* in [\d.]+ s; 3 requests were interrupted at the drain limit\n/,
     );
     const notice = JSON.parse(notices.at(-1) ?? "{}");
     const entry = (await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1);

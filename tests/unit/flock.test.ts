@@ -1,4 +1,4 @@
-import { closeSync, openSync } from "node:fs";
+import { closeSync, existsSync, openSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
@@ -65,6 +65,22 @@ locks("a mechanism that does not work is passed over", async ({ folder, file, pa
   const descriptor = openSync(file, "r+");
   assert.is(await tryLock(descriptor), true);
   closeSync(descriptor);
+});
+
+locks("python3 imports nothing from the working directory", async ({ folder, file, path }) => {
+  const python = MECHANISMS.filter(({ command }) => command === "python3");
+  await allow(folder, python, path);
+  await writeFile(join(folder, "fcntl.py"), `open(${JSON.stringify(join(folder, "trap"))}, "w")\n`);
+  const descriptor = openSync(file, "r+");
+  const back = process.cwd();
+  process.chdir(folder);
+  try {
+    assert.is(await tryLock(descriptor), true);
+    assert.not(existsSync(join(folder, "trap")));
+  } finally {
+    process.chdir(back);
+    closeSync(descriptor);
+  }
 });
 
 locks("without any, the error names them", async ({ folder, file, path }) => {

@@ -6,7 +6,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { tempFolder } from "../../bench/testbed/temp.ts";
-import { sourceRevision } from "../../lib/release/revision.ts";
+import { shortRevision, sourceRevision } from "../../lib/release/revision.ts";
 import { ROOT } from "../../lib/settings.ts";
 
 const IDENTITY = ["-c", "user.name=t", "-c", "user.email=t@localhost"];
@@ -20,6 +20,12 @@ async function checkout(): Promise<{ folder: string; commit: string }> {
   await git`git init -q && git add . && git ${IDENTITY} commit -qm one`;
   return { folder, commit: (await git`git rev-parse HEAD`).stdout.trim() };
 }
+
+test("a short revision keeps that it was dirty", () => {
+  const commit = "0123456789abcdef0123456789abcdef01234567";
+  assert.is(shortRevision(commit), "0123456789");
+  assert.is(shortRevision(`${commit}-dirty`), "0123456789-dirty");
+});
 
 test("the revision is the commit, with -dirty if the folder was changed; without a checkout there is none", async () => {
   const empty = await tempFolder("revision");
@@ -109,7 +115,7 @@ async function plantTraps(folder: string, traces: string): Promise<string> {
 
 /** Runs `sourceRevision` in its own process, as another user if `uid` is given. */
 async function revisionAs(folder: string, uid: number | undefined, home: string): Promise<string> {
-  const script = `import { sourceRevision } from ${JSON.stringify(join(ROOT, "lib/release/revision.ts"))}; console.log(await sourceRevision(process.argv[1]));`;
+  const script = `import { shortRevision, sourceRevision } from ${JSON.stringify(join(ROOT, "lib/release/revision.ts"))}; console.log(await sourceRevision(process.argv[1]));`;
   const child = spawn(
     process.execPath,
     ["--import", join(ROOT, "node_modules/tsx/dist/loader.mjs"), "--input-type=module", "-e", script, folder],
