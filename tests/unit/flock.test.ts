@@ -1,9 +1,11 @@
+import { spawnSync } from "node:child_process";
 import { closeSync, existsSync, openSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { MECHANISMS, tryLock, waitForLock } from "../../lib/run/flock.ts";
+import { ROOT } from "../../lib/settings.ts";
 import { allow } from "../mechanisms.ts";
 import { suite } from "../suite.ts";
 
@@ -71,16 +73,16 @@ locks("python3 imports nothing from the working directory", async ({ folder, fil
   const python = MECHANISMS.filter(({ command }) => command === "python3");
   await allow(folder, python, path);
   await writeFile(join(folder, "fcntl.py"), `open(${JSON.stringify(join(folder, "trap"))}, "w")\n`);
-  const descriptor = openSync(file, "r+");
-  const back = process.cwd();
-  process.chdir(folder);
-  try {
-    assert.is(await tryLock(descriptor), true);
-    assert.not(existsSync(join(folder, "trap")));
-  } finally {
-    process.chdir(back);
-    closeSync(descriptor);
-  }
+  const script = `
+    import { openSync } from "node:fs";
+    import { tryLock } from ${JSON.stringify(join(ROOT, "lib/run/flock.ts"))};
+    console.log(await tryLock(openSync(${JSON.stringify(file)}, "r+")));
+  `;
+  const loader = join(ROOT, "node_modules/tsx/dist/loader.mjs");
+  const args = ["--import", loader, "--input-type=module", "-e", script];
+  const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: folder, encoding: "utf8" });
+  assert.is(stdout, "true\n", stderr);
+  assert.not(existsSync(join(folder, "trap")));
 });
 
 locks("without any, the error names them", async ({ folder, file, path }) => {
