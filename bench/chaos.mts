@@ -24,16 +24,16 @@ const sum = (counts: Record<string, number>): number => Object.values(counts).re
 
 const text = (report: Report): string => `# Killed at random
 
-${report.runs} runs under load. Most of them were killed at a random moment, often several in a row before a run without a fault.
+${report.runs} random runs under load, and ${report.plainRuns} repair runs between them. Most were killed at a random moment, often several in a row before a repair run.
 
 | | |
 | --- | ---: |
 | requests | ${report.requests.toLocaleString("en")} |
 | **failed while nginx was up** | **${sum(report.failed)}** |
 | failed while nginx or the Docker daemon was stopped on purpose (${report.outages} times) | ${report.lostInOutages.toLocaleString("en")} |
-| runs without a fault in between, each of which must repair everything | ${report.plainRuns} |
+| repair runs: without a fault, each must repair everything | ${report.plainRuns} |
 | **cases that needed a manual fix** | **${report.hands.length}** |
-| **unverified builds kept**: after a run without a fault, the active build had never been fully verified | **${report.unverified.length}** |
+| **unverified builds kept**: after a repair run, the active build had never been fully verified | **${report.unverified.length}** |
 
 | fault | times |
 | --- | ---: |

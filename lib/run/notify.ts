@@ -20,7 +20,8 @@ export interface Notice {
 }
 
 /**
- * POSTs a notice to NOTIFY_URL after each run, or with NOTIFY_ON=failure only after runs that failed or interrupted requests.
+ * POSTs a notice to NOTIFY_URL after each run, or with NOTIFY_ON=failure only after runs that failed,
+ * interrupted requests, or were themselves interrupted.
  * Takes 10 s at most. Never throws: errors go to `warn`, without the address, which may contain a secret.
  */
 export async function notify(
