@@ -171,8 +171,9 @@ nginx(
   "a worker that does not notice a reload fails the switch, and the next run repairs that",
   async ({ stack }) => {
     const inNginx = (line: string) => stack.docker("exec", stack.nginxContainer, "sh", "-c", line);
-    const { stdout } = await inNginx("grep -ls '[w]orker process' /proc/[0-9]*/cmdline | head -n 1");
-    const pid = stdout.match(/\d+/)?.[0] ?? "";
+    const { stdout } = await inNginx("grep -ls '[w]orker process' /proc/[0-9]*/cmdline");
+    // Not the first worker: it resolves the colors' names for all of them.
+    const pid = Math.max(...(stdout.match(/\d+/g) ?? []).map(Number));
     const { color } = await stack.get();
     const rollback = startRun(stack, "rollback");
     // From here on the run asks nginx until it answers, and half of the new connections go to the stopped worker.
