@@ -85,6 +85,8 @@ export const rawSettings = (needs: Needs) => {
     BUILD_SECONDS: someSeconds.default(3600),
     VERIFY_SECONDS: seconds.default(30),
     DRAIN_SECONDS: seconds.default(30),
+    SESSION_SECONDS: seconds.default(900),
+    SESSION_IDLE_SECONDS: seconds.default(300),
     STANDBY: z.enum(["stopped", "paused"], "must be stopped or paused").default("stopped"),
     LOG_FILE: path.optional(),
     BODY_MAX: bodySize.default("100m"),
@@ -139,6 +141,10 @@ export interface Settings {
   buildSeconds: number;
   verifySeconds: number;
   drainSeconds: number;
+  /** How long the previous color serves its own sessions after a switch, at most; 0: not at all. */
+  sessionSeconds: number;
+  /** It stops serving them when none was used for this long. */
+  sessionIdleSeconds: number;
   /** The state of the idle color: a paused one keeps its memory and is back at once. */
   standby: "stopped" | "paused";
   /** Everything a run trusts: lock, color record, history, log. No container can write there. */
@@ -292,6 +298,8 @@ export function loadSettings(
     buildSeconds: raw.BUILD_SECONDS,
     verifySeconds: raw.VERIFY_SECONDS,
     drainSeconds: raw.DRAIN_SECONDS,
+    sessionSeconds: raw.SESSION_SECONDS,
+    sessionIdleSeconds: raw.SESSION_IDLE_SECONDS,
     standby: raw.STANDBY,
     stateDir,
     lockFile: join(stateDir, "lock"),

@@ -24,6 +24,7 @@ import { pruneLeftovers } from "../lib/release/prune.ts";
 import { recoverInterruptedRun } from "../lib/release/recovery.ts";
 import { describeRelease } from "../lib/release/result.ts";
 import { startServices } from "../lib/release/services.ts";
+import { endSessions, keepSessions } from "../lib/release/sessions.ts";
 import { checkSharedFolders } from "../lib/release/shared-folders.ts";
 import { getActiveColor } from "../lib/release/state-file.ts";
 import { takeTrafficBack, undo } from "../lib/release/undo.ts";
@@ -87,6 +88,7 @@ async function main(context: Context): Promise<Outcome> {
   });
   try {
     await buildContainer(context, next);
+    await endSessions(context, stopContainer); // if the idle color still serves any
     await checkPortAvailable(context, next);
     await checkMemory(context, active);
   } catch (error) {
@@ -102,7 +104,7 @@ async function main(context: Context): Promise<Outcome> {
     await healthCheck(context, next);
     await checkIdleConnections(context, next);
     await checkVault(context);
-    await switchNginx(context, next); // restores the old link if it fails
+    await switchNginx(context, next, settings.sessionSeconds > 0); // restores the old link if it fails
   } catch (error) {
     if (error instanceof NginxReloadError) throw error; // both colors run; the error says how to continue
     await undo(context, error, async (inner) => {
@@ -124,7 +126,7 @@ async function main(context: Context): Promise<Outcome> {
   // The release stands. If interrupted, still stop the old color so that only one keeps running.
   const rest = uninterruptible(context);
   await drainNginx(rest, active);
-  await putOnStandby(rest, active);
+  if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
   await pruneLeftovers(rest);
   return describeRelease(rest, active, next);
 }

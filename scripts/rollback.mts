@@ -19,7 +19,9 @@ import { findActive } from "../lib/release/observation.ts";
 import { checkPortAvailable } from "../lib/release/port.ts";
 import { recoverInterruptedRun } from "../lib/release/recovery.ts";
 import { describeRollback } from "../lib/release/result.ts";
+import { retire } from "../lib/release/retire.ts";
 import { startServicesForRollback } from "../lib/release/services.ts";
+import { keepSessions, keptColor } from "../lib/release/sessions.ts";
 import { getActiveColor } from "../lib/release/state-file.ts";
 import { takeTrafficBack, undo } from "../lib/release/undo.ts";
 import { finishRollback, isRepeatedRollback } from "../lib/release/unfinished.ts";
@@ -59,6 +61,7 @@ async function finish(
   const verify = (): Promise<void> => verifyNginxTraffic(context, color);
   if (proof !== "done")
     await (interrupted.verb === "rollback" ? finishRollback(context, interrupted, verify) : verify());
+  if (await keptColor(context)) await retire(uninterruptible(context), getInactiveColor(color));
   return describeRollback(context, color, what);
 }
 
@@ -96,23 +99,25 @@ async function main(context: Context): Promise<Outcome> {
     await restartContainer(context, next, restart);
     await healthCheck(context, next);
     await checkVault(context);
-    await switchNginx(context, next); // restores the old link if it fails
+    await switchNginx(context, next, settings.sessionSeconds > 0); // restores the old link if it fails
   } catch (error) {
     if (error instanceof NginxReloadError) throw error; // both colors run; the error says how to continue
-    await undo(context, error, (inner) => stopContainer(inner, next, NEVER_SERVED_GRACE));
+    await undo(context, error, async (inner) => {
+      if (!restart.runs) await stopContainer(inner, next, NEVER_SERVED_GRACE); // else it still serves its sessions
+    });
   }
   try {
     await verifyNginxTraffic(context, next);
     lock.record({ verified: true });
     await markActive(context, next);
   } catch (error) {
-    await undo(context, error, (inner) => takeTrafficBack(inner, from, next));
+    await undo(context, error, (inner) => takeTrafficBack(inner, from, next, restart.runs));
   }
 
   // The rollback stands. If interrupted, still stop the old color so that only one keeps running.
   const rest = uninterruptible(context);
   await drainNginx(rest, active);
-  await putOnStandby(rest, active);
+  if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
   return describeRollback(rest, next);
 }
 

@@ -93,7 +93,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
   await cp(join(ROOT, "bench/testbed/faults.yml"), join(folder, "faults.yml"));
   await cp(join(ROOT, "nginx"), join(folder, "nginx"), {
     recursive: true,
-    filter: (file) => !/(active-upstream|probe-key)\.conf$/.test(file),
+    filter: (file) => !/\/(active-upstream|probe-key|sessions)\.conf$/.test(file),
   });
   await mkdir(join(folder, "vault"), { recursive: true });
 

@@ -10,7 +10,7 @@ export const NEVER = "no";
 
 /** Only the fields in use: --verbose prints the output, and the environment in it may hold secrets. */
 const INSPECTED = [
-  '{"name":{{json .Name}},"id":{{json .Id}},"pid":{{.State.Pid}},"image":{{json .Image}},"restarts":{{.RestartCount}},"status":{{json .State.Status}},',
+  '{"name":{{json .Name}},"id":{{json .Id}},"pid":{{.State.Pid}},"started":{{json .State.StartedAt}},"image":{{json .Image}},"restarts":{{.RestartCount}},"status":{{json .State.Status}},',
   '"exitCode":{{.State.ExitCode}},"policy":{{json .HostConfig.RestartPolicy.Name}},"labels":{{json .Config.Labels}},',
   '"networks":{{json .NetworkSettings.Networks}},"ports":{{json .HostConfig.PortBindings}},"mounts":{{json .Mounts}}}',
 ].join("");
@@ -19,6 +19,7 @@ const Inspected = z.object({
   name: z.string(),
   id: z.string(),
   pid: z.number(),
+  started: z.string(),
   image: z.string(),
   restarts: z.number(),
   status: z.string(),
@@ -41,6 +42,8 @@ export interface Container {
   id: string;
   /** The pid of its first process on the engine's host; 0 when it does not run. */
   pid: number;
+  /** When it was last started, in ms since 1970; NaN for a container that does not exist. */
+  startedMs: number;
   /** The id of its image. */
   image: string;
   /** It belongs to a failed release; see `discardRelease`. */
@@ -61,6 +64,7 @@ const ABSENT: Container = {
   exitCode: 0,
   id: "",
   pid: 0,
+  startedMs: Number.NaN,
   image: "",
   discarded: false,
   addresses: [],
@@ -112,6 +116,7 @@ function ownContainer({ settings }: Context, name: string, seen: Infer<typeof In
     exitCode: seen.exitCode,
     id: seen.id,
     pid: seen.pid,
+    startedMs: Date.parse(seen.started),
     image: seen.image,
     discarded: seen.policy === NEVER,
     addresses: Object.values(seen.networks).map(({ IPAddress }) => IPAddress),

@@ -50,7 +50,9 @@ export interface Restart {
    * for another port.
    */
   existing: boolean;
-  /** The container is paused, so it still holds its port. */
+  /** It runs already: it still serves its sessions. */
+  runs: boolean;
+  /** The container runs or is paused, so it still holds its port. */
   holdsPort: boolean;
   args: string[];
 }
@@ -72,9 +74,10 @@ export const findRestart = (context: Context, color: Color): Promise<Restart> =>
     }
     const existing =
       image === tagged.id && !discarded && ports.includes(getHostPort(context.settings, color));
-    const paused = status === "paused";
+    const [runs, paused] = [existing && status === "running", status === "paused"];
     const start = [paused ? "unpause" : "start", containerOf(context.settings, color)];
-    return { existing, holdsPort: existing && paused, args: existing ? start : upArgs(context, color) };
+    const holdsPort = runs || (existing && paused);
+    return { existing, runs, holdsPort, args: existing ? start : upArgs(context, color) };
   });
 
 /**

@@ -1,22 +1,19 @@
 import type { Color } from "../color.ts";
 import { inspectColor } from "../docker/container.ts";
 import { containerOf } from "../docker/names.ts";
-import { execInNginx } from "../docker/services.ts";
 import { DockerError, StopError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
+import { readKept } from "./link.ts";
+import { CONNECTIONS, connectionsTo } from "./open-requests.ts";
+import { readSessionUse } from "./sessions.ts";
+import { shellInNginx } from "./shell.ts";
 import { PROCESS_TITLES, SHUTTING_DOWN } from "./workers.ts";
 
 /** Seconds that a worker may take to exit once it was told to close its connections. */
 const WORKERS_END_SECONDS = 5;
 
-const ESTABLISHED = "01";
-
-/** Runs a shell line in nginx's container that takes `limit` seconds at most. Throws DockerError when it fails. */
-async function shell(context: Context, line: string, limit?: number): Promise<string> {
-  const output = await execInNginx(context, ["sh", "-c", line], limit);
-  if (output.exitCode === 0) return output.stdout;
-  throw new DockerError("nginx's container does not answer", { details: output.stderr.trim(), next: "" });
-}
+/** Seconds after which an old worker has no idle client connection left, on which another request could arrive; see keepalive_timeout. */
+const CLIENT_IDLE_SECONDS = 15;
 
 /** The old workers. The switch waited until each of them had this title. */
 const OLD_WORKERS = `${SHUTTING_DOWN} ${PROCESS_TITLES}`;
@@ -28,7 +25,7 @@ const OLD_WORKERS = `${SHUTTING_DOWN} ${PROCESS_TITLES}`;
 async function waitForOldWorkers(context: Context, limit: number): Promise<string[]> {
   // -q: when a process exits during the search, grep -l reports that instead of its matches, which would end the wait.
   const wait = `timeout ${Math.max(limit, 0.1).toFixed(1)} sh -c "while grep -qs ${OLD_WORKERS}; do sleep 0.1; done"`;
-  const left = await shell(
+  const left = await shellInNginx(
     context,
     `{ command -v grep && command -v timeout; } >/dev/null && { ${wait}; grep -ls ${OLD_WORKERS}; true; }`,
     limit,
@@ -42,16 +39,7 @@ async function waitForOldWorkers(context: Context, limit: number): Promise<strin
  */
 async function openRequests(context: Context, color: Color): Promise<number> {
   const { addresses } = await inspectColor(context, color);
-  // The kernel's table has hexadecimal addresses, last byte first: 172.18.0.3:8081 is 030012AC:1F91.
-  const remotes = addresses.map((address) => {
-    const bytes = address
-      .split(".")
-      .reverse()
-      .map((byte) => Number(byte).toString(16).padStart(2, "0"));
-    return `${bytes.join("")}:1F91`.toUpperCase();
-  });
-  const rows = (await shell(context, "cat /proc/net/tcp")).split("\n").map((row) => row.trim().split(/\s+/));
-  return rows.filter(([, , remote, state]) => state === ESTABLISHED && remotes.includes(remote ?? "")).length;
+  return connectionsTo(addresses, await shellInNginx(context, `cat ${CONNECTIONS}`));
 }
 
 /** Adds to the run's count of interrupted requests. A full disk is no reason to leave the color running. */
@@ -65,7 +53,8 @@ function recordCut({ lock, log }: Context, open: number): void {
 
 /**
  * Waits until nothing uses a color: until all old nginx workers have exited, DRAIN_SECONDS at most. Then reports the requests
- * that are still open and ends those workers, so that nginx closes the connections before the container does.
+ * to it that are still open and, if there are any, ends those workers, so that nginx closes the connections before the
+ * container does. A color that is kept for its sessions goes on running, so its open requests may go on too.
  * The run records how many requests it interrupted. Throws StopError when the workers cannot be seen.
  */
 export const drainNginx = (context: Context, color: Color): Promise<void> =>
@@ -82,11 +71,17 @@ async function drain(context: Context, color: Color): Promise<void> {
     do left = await waitForOldWorkers(context, Math.max(0, deadline - performance.now()) / 1000);
     while (left.length > 0 && performance.now() < deadline);
     if (left.length === 0) return;
+    if ((await readKept(context))?.color === color && (await readSessionUse(context, color)).created) {
+      log.info(`requests to ${color} are still open; it keeps running for its sessions, so they continue`);
+      return;
+    }
     const open = await openRequests(context, color);
+    // What keeps the workers are requests to the other color, such as a session's stream, or to auth.
+    if (open === 0 && settings.drainSeconds > CLIENT_IDLE_SECONDS) return;
     log.warn(
       `requests to ${color} still open after ${settings.drainSeconds} s: ${open}; closing all connections of the old workers`,
     );
-    await shell(context, `kill -TERM ${left.join(" ")}; true`);
+    await shellInNginx(context, `kill -TERM ${left.join(" ")}; true`);
     recordCut(context, open);
     await waitForOldWorkers(context, WORKERS_END_SECONDS);
   } catch (error) {

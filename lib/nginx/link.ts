@@ -1,13 +1,17 @@
-import { readlink } from "node:fs/promises";
+import { lstat, readlink } from "node:fs/promises";
 import { join } from "node:path";
-import { COLORS, type Color } from "../color.ts";
+import { COLORS, type Color, getInactiveColor } from "../color.ts";
 import { LinkError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import { replaceLink } from "../util/atomic.ts";
 
-/** The upstream file of a color: a target of the active link. */
-export const upstreamOf = (color: Color): string => `${color}-upstream.conf`;
+/**
+ * The upstream file of a color: a target of the active link. With `keepsOther`, the other color still serves its own
+ * sessions.
+ */
+export const upstreamOf = (color: Color, keepsOther = false): string =>
+  `${color}-upstream${keepsOther ? "-sessions" : ""}.conf`;
 
 /** The active link, which nginx reads at start and reload. */
 export const activeUpstream = ({ nginxFolder }: Settings): string =>
@@ -21,7 +25,7 @@ export async function readLink({ settings }: Context): Promise<string | undefine
   const link = activeUpstream(settings);
   try {
     const target = await readlink(link);
-    return COLORS.find((color) => target === upstreamOf(color)) ?? target;
+    return COLORS.find((color) => [upstreamOf(color), upstreamOf(color, true)].includes(target)) ?? target;
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
     throw new LinkError(`${link} is not a readable symbolic link`, {
@@ -31,9 +35,28 @@ export async function readLink({ settings }: Context): Promise<string | undefine
   }
 }
 
+/** The color that still serves its own sessions after a switch to the other one. */
+export interface KeptColor {
+  color: Color;
+  /** When the switch was, in ms since 1970. */
+  sinceMs: number;
+}
+
+/** The kept color, according to the active link; undefined when there is none. Never throws. */
+export async function readKept({ settings }: Pick<Context, "settings">): Promise<KeptColor | undefined> {
+  const link = activeUpstream(settings);
+  try {
+    const [target, { mtimeMs }] = await Promise.all([readlink(link), lstat(link)]);
+    const active = COLORS.find((color) => target === upstreamOf(color, true));
+    return active && { color: getInactiveColor(active), sinceMs: mtimeMs };
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Points the link at the serving color. A run killed between swap and reload leaves a link to a color that is stopped, and the
  * next restart of nginx would follow it. Throws what the file system throws.
  */
-export const repairLink = ({ settings }: Context, serving: Color): Promise<void> =>
-  replaceLink(activeUpstream(settings), upstreamOf(serving));
+export const repairLink = ({ settings }: Context, serving: Color, keepsOther = false): Promise<void> =>
+  replaceLink(activeUpstream(settings), upstreamOf(serving, keepsOther));

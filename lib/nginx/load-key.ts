@@ -21,17 +21,21 @@ export async function loadKey(context: Context): Promise<void> {
     keyless = await probeLoadedColor(context.settings, {});
     return keyless.color !== undefined;
   });
-  const { status, color: loaded } = keyless ?? {};
+  const { status, color: loaded, kept } = keyless ?? {};
   if (!isColor(loaded)) return; // nginx does not answer: no reason to reload it
   const knowsThis = status === 404 && (await probeLoadedColor(context.settings)).status !== 404;
   if (knowsThis) return;
   await readLink(context); // fails when the owner put something else in its place
   const reload = async (): Promise<void> => {
     // A run killed between swap and reload leaves a link to a color that was never verified.
-    await repairLink(context, loaded);
-    await reloadInto(context, loaded).catch((error) => {
+    await repairLink(context, loaded, kept !== undefined);
+    await reloadInto(context, loaded, kept !== undefined).catch((error) => {
       throw configurationError(context, error instanceof Error ? error.message : String(error));
     });
   };
-  await context.change("load the probe key into nginx", reload, switchCommands(context, loaded));
+  await context.change(
+    "load the probe key into nginx",
+    reload,
+    switchCommands(context, loaded, kept !== undefined),
+  );
 }

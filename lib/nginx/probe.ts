@@ -31,7 +31,7 @@ export const probeLoadedColor = async (
     headers ?? (await keyHeaders(settings)),
   );
 
-/** The color that nginx has loaded; undefined when nginx does not answer. Never throws. */
+/** The color that nginx has loaded as active; undefined when nginx does not answer. Never throws. */
 export const loadedColor = async (settings: Settings): Promise<string | undefined> =>
   (await probeLoadedColor(settings)).color;
 

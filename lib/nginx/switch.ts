@@ -1,14 +1,16 @@
 import { readlink, rm } from "node:fs/promises";
-import type { Color } from "../color.ts";
+import { type Color, getInactiveColor } from "../color.ts";
 import { containerOf } from "../docker/names.ts";
 import { execInNginx } from "../docker/services.ts";
 import { NginxReloadError, NotBackError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { replaceLink } from "../util/atomic.ts";
+import type { Answer } from "../util/http-probe.ts";
 import { pollUntil } from "../util/poll.ts";
 import { quote } from "../util/quote.ts";
 import { activeUpstream, upstreamOf } from "./link.ts";
-import { loadedColor, probeNginx, RELOAD_SECONDS, servingColor } from "./probe.ts";
+import { loadedColor, probeLoadedColor, probeNginx, RELOAD_SECONDS, servingColor } from "./probe.ts";
+import { writeTags } from "./sessions.ts";
 import { CONFIGURATION, PROCESS_TITLES, SHUTTING_DOWN, WORKER } from "./workers.ts";
 
 /**
@@ -33,24 +35,27 @@ for title in $before; do
 done`;
 
 /** The commands of a switch, as an owner would type them. */
-export function switchCommands({ settings }: Context, color: Color): string[] {
+export function switchCommands({ settings }: Context, color: Color, keepsOther = false): string[] {
   const { dockerCmd, nginxContainer } = settings;
   return [
-    `ln -sfn ${upstreamOf(color)} ${quote(activeUpstream(settings))}`,
+    `ln -sfn ${upstreamOf(color, keepsOther)} ${quote(activeUpstream(settings))}`,
     `${dockerCmd} exec ${nginxContainer} sh -c '${TEST_AND_RELOAD}'`,
   ];
 }
 
-/** Tests and reloads, then waits until nginx reports the color as loaded. Throws a plain Error with what was seen. */
-export async function reloadInto(context: Context, color: Color): Promise<void> {
+/** Tests and reloads, then waits until nginx reports the colors as loaded. Throws a plain Error with what was seen. */
+export async function reloadInto(context: Context, color: Color, keepsOther = false): Promise<void> {
   const reload = await execInNginx(context, ["sh", "-c", TEST_RELOAD_AND_WAIT], RELOAD_SECONDS);
   if (reload.exitCode !== 0) throw new Error(reload.stderr.trim());
-  let loaded: string | undefined;
+  const kept = keepsOther ? getInactiveColor(color) : undefined;
+  let loaded: Answer | undefined;
   const isLoaded = await pollUntil(RELOAD_SECONDS, async () => {
-    loaded = await loadedColor(context.settings);
-    return loaded === color;
+    loaded = await probeLoadedColor(context.settings);
+    return loaded.color === color && loaded.kept === kept;
   });
-  if (!isLoaded) throw new Error(`after ${RELOAD_SECONDS} s nginx still reports ${loaded ?? "nothing"}`);
+  if (isLoaded) return;
+  const seen = `${loaded?.color ?? "nothing"}${loaded?.kept ? `, and sessions of ${loaded.kept}` : ""}`;
+  throw new Error(`after ${RELOAD_SECONDS} s nginx still reports ${seen}`);
 }
 
 /** Restores the link, reloads nginx, and returns in words what was seen through nginx then. Never throws. */
@@ -69,13 +74,14 @@ async function restoreLink(context: Context, before: string | undefined, rejecte
 }
 
 /** Swaps the link, reloads, and restores the link if that fails. Throws NginxReloadError. */
-async function swapUpstream(context: Context, color: Color): Promise<void> {
+async function swapUpstream(context: Context, color: Color, keepsOther = false): Promise<void> {
   const { settings } = context;
   const link = activeUpstream(settings);
   const before = await readlink(link).catch(() => undefined);
   try {
-    await replaceLink(link, upstreamOf(color));
-    await reloadInto(context, color);
+    await writeTags(context);
+    await replaceLink(link, upstreamOf(color, keepsOther));
+    await reloadInto(context, color, keepsOther);
   } catch (error) {
     const seen = await restoreLink(context, before, color);
     const exec = `${settings.dockerCmd} exec ${settings.nginxContainer}`;
@@ -89,26 +95,29 @@ Or switch by hand: ${switchCommands(context, color).join(" && ")}`,
 }
 
 /**
- * Spec `switch_nginx`: points the active link at a color, tests and reloads nginx, and sees it run with that color.
- * Throws NginxReloadError if any of that fails; the old link is restored first.
+ * Spec `switch_nginx`: points the active link at a color, tests and reloads nginx, and sees it run with that color. With
+ * `keepsOther`, the sessions of the other color stay with it. Throws NginxReloadError if any of that fails; the old link is
+ * restored first.
  */
-export const switchNginx = (context: Context, color: Color): Promise<void> =>
+export const switchNginx = (context: Context, color: Color, keepsOther = false): Promise<void> =>
   context.change(
     `switch nginx to ${color}`,
-    () => swapUpstream(context, color),
-    switchCommands(context, color),
+    () => swapUpstream(context, color, keepsOther),
+    switchCommands(context, color, keepsOther),
   );
 
 /**
- * Switches nginx back to a color and, if it served before, waits until it serves again.
+ * Switches nginx back to a color and, if it served before, waits until it serves again. With `keepsOther`, the sessions of the
+ * other color stay with it.
  * Throws NginxReloadError, or NotBackError when it is not healthy through nginx within RELOAD_SECONDS.
  */
 export const switchBack = (
   context: Context,
   { active, serves }: { active: Color; serves: boolean },
+  keepsOther = false,
 ): Promise<void> => {
   const back = async (): Promise<void> => {
-    await swapUpstream(context, active);
+    await swapUpstream(context, active, keepsOther);
     if (!serves || (await pollUntil(RELOAD_SECONDS, async () => (await servingColor(context)) === active)))
       return;
     const { finding } = await probeNginx(context.settings);
@@ -117,5 +126,5 @@ export const switchBack = (
       next: `Both colors keep running. See the log of ${containerOf(context.settings, active)}, and run this again with --keep and the healthy color.`,
     });
   };
-  return context.change(`switch nginx back to ${active}`, back, switchCommands(context, active));
+  return context.change(`switch nginx back to ${active}`, back, switchCommands(context, active, keepsOther));
 };

@@ -1,7 +1,7 @@
 import { COLORS } from "../color.ts";
 import { colorStates } from "../docker/container.ts";
 import { readLink, repairLink } from "../nginx/link.ts";
-import { servingColor } from "../nginx/probe.ts";
+import { probeLoadedColor, servingColor } from "../nginx/probe.ts";
 import { switchCommands } from "../nginx/switch.ts";
 import type { Context } from "../run/context.ts";
 import { type ActiveState, type Observation, resolveActive } from "./active.ts";
@@ -27,15 +27,16 @@ export async function findActive(context: Context): Promise<ActiveState> {
   const { log } = context;
   const observation = await context.inspect("find the active color", () => observe(context));
   const state = resolveActive(observation);
-  const { active, serves, proof, wrong } = state;
+  const { active, serves, proof, wrong, bothRun } = state;
   // When the traffic is about to go back, a link that already points there is correct.
   if (wrong.includes("link") && proof !== "go back") {
     if (observation.link !== undefined)
       log.warn(`the active link points at ${observation.link}, but nginx serves ${active}: correcting it`);
+    const keepsOther = bothRun && (await probeLoadedColor(context.settings)).kept !== undefined;
     await context.change(
       "correct the active link",
-      () => repairLink(context, active),
-      switchCommands(context, active).slice(0, 1),
+      () => repairLink(context, active, keepsOther),
+      switchCommands(context, active, keepsOther).slice(0, 1),
     );
   }
   if (wrong.includes("file") && proof === "nothing") {

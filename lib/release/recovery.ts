@@ -12,6 +12,7 @@ import type { ActiveState } from "./active.ts";
 import { markActive } from "./mark.ts";
 import { prove, startIfStopped } from "./proof.ts";
 import { retire } from "./retire.ts";
+import { endSessionsLater, keptColor } from "./sessions.ts";
 import { readMarked } from "./state-file.ts";
 
 /** Seconds that the marked color may take to become healthy before the other one gets the traffic. */
@@ -22,7 +23,7 @@ const OTHER_SECONDS = 2;
 
 /**
  * Repairs what an interrupted run left, or a restart that woke a paused color. The verified color gets or keeps the traffic,
- * the other is drained and put on standby, and after an interrupted deploy its image tag returns to the last good build. It
+ * the other is drained and put on standby, unless it still serves its sessions, and after an interrupted deploy its image tag returns to the last good build. It
  * asks nothing, because it is known why both colors run. If neither is healthy and neither belongs to an interrupted release,
  * that is left to `detectConflicts`.
  * Returns the state after that. Throws UnverifiedError, and what its steps throw.
@@ -32,7 +33,12 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
   const unfinished = lock.unfinished();
   const marked = await readMarked(settings);
   if (unfinished) log.warn(`${howItEnded(unfinished)}: repairing what it left`);
-  const explained = unfinished?.to !== undefined || settings.standby === "paused"; // else both were started by hand
+  // Otherwise both were started by hand.
+  const explained =
+    (await keptColor(context)) !== undefined ||
+    unfinished?.to !== undefined ||
+    unfinished?.verb === "end-sessions" ||
+    settings.standby === "paused";
   if (found.bothRun && !explained) return found;
   const rescued = found.rescue.length > 0 ? await rescue(context, found) : found;
   const ofRelease = unfinished?.verb === "deploy" && unfinished.to === getInactiveColor(rescued.active);
@@ -42,11 +48,14 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
   const inner = uninterruptible(context);
   const other = getInactiveColor(active);
   const leaves = proof === "leave"; // then the other color is the target of the run
-  if (found.bothRun && bothRun && !unfinished)
+  // After a switch back, no color is kept: what was just released failed, or was never verified.
+  const keeps = (await keptColor(context))?.color === other;
+  if (found.bothRun && bothRun && !unfinished && !keeps)
     log.warn(
       `${other} runs beside ${active}: it was probably paused, and then started by a restart of Docker`,
     );
-  if (bothRun && !leaves) await retire(inner, other);
+  if (bothRun && !leaves && !keeps) await retire(inner, other);
+  if (keeps && !context.options.dryRun) endSessionsLater(); // the process that did may have been killed too
   // Unhealthy, and the only one that runs: to discard its build, it must be stopped.
   if (unfinished && !bothRun && !state.serves && found.rescue.includes(other))
     await stopContainer(inner, other);

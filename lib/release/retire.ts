@@ -2,9 +2,10 @@ import type { Color } from "../color.ts";
 import { putOnStandby } from "../docker/stop.ts";
 import { drainNginx } from "../nginx/drain.ts";
 import type { Context } from "../run/context.ts";
+import { keepSessions } from "./sessions.ts";
 
-/** Drains a color, then stops it, or pauses it with STANDBY=paused. Throws StopError. */
+/** Drains a color, then stops it, or pauses it with STANDBY=paused, unless it still serves its sessions. Throws StopError, DockerError. */
 export async function retire(context: Context, color: Color): Promise<void> {
   await drainNginx(context, color);
-  await putOnStandby(context, color);
+  if (!(await keepSessions(context, color))) await putOnStandby(context, color);
 }

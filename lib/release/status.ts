@@ -14,10 +14,14 @@ import { type Infer, z } from "../util/zod.ts";
 import { type Observation, resolveActive } from "./active.ts";
 import { freeSpace } from "./disk.ts";
 import { shortRevision } from "./revision.ts";
+import { type KeptSessions, readKeptSessions } from "./sessions.ts";
 import { readMarked, readStateFile } from "./state-file.ts";
 import { vaultLoss } from "./vault.ts";
 
 const RUNS_SHOWN = 5;
+
+/** Seconds that the end of the sessions may take, besides the drain: it polls, reloads nginx and stops a container. */
+const ENDS_SECONDS = 60;
 
 const ColorStatus = z.object({
   /** running, paused, exited, created, restarting, dead, or absent; unknown when Docker does not answer. */
@@ -49,6 +53,16 @@ export const Status = z.object({
   stateFile: z.enum(COLORS).nullable(),
   /** The run in progress (`held`), or one that left something to repair; null if no run is in progress and nothing is left to repair. */
   run: z.object({ held: z.boolean(), verb: z.string(), pid: z.number(), since: z.string() }).nullable(),
+  /** The color that still serves its own sessions after a switch to the other one; null when there is none. Times are ISO 8601. */
+  sessions: z
+    .object({
+      color: z.enum(COLORS),
+      lastUsed: z.string(),
+      inUse: z.number(),
+      openRequests: z.number(),
+      until: z.string(),
+    })
+    .nullable(),
   /** What disagrees or is missing, in words. The next run repairs what it can. */
   drift: z.array(z.string()),
   /** Free bytes where Docker keeps its data; null when unknown. */
@@ -120,12 +134,12 @@ async function observePlaces(
 }
 
 /** What disagrees with nginx while no run changes it. */
-function disagreements(seen: Observation, published: Color | undefined): string[] {
+function disagreements(seen: Observation, published: Color | undefined, kept: boolean): string[] {
   const { nginx, link, file } = seen;
   const { bothRun, wrong } = resolveActive(seen);
   const marked = file !== published && wrong.includes("file");
   return [
-    ...(bothRun ? ["both colors run"] : []),
+    ...(bothRun && !kept ? ["both colors run"] : []),
     ...(wrong.includes("link")
       ? [`the active link points at ${link ?? "nothing"}, nginx serves ${nginx}`]
       : []),
@@ -140,7 +154,7 @@ function disagreements(seen: Observation, published: Color | undefined): string[
 export async function readStatus(context: Context): Promise<Status> {
   const { settings } = context;
   const lock = await readLock(settings.lockFile);
-  const [answer, places, blue, green, front, space, runs] = await Promise.all([
+  const [answer, places, blue, green, front, space, runs, sessions] = await Promise.all([
     probeNginx(settings),
     observePlaces(context),
     colorStatus(context, "blue"),
@@ -148,6 +162,7 @@ export async function readStatus(context: Context): Promise<Status> {
     inspectServices(context).catch(() => undefined),
     freeSpace(context).catch(() => undefined),
     readHistory(settings.historyFile),
+    readKeptSessions(context).catch(() => undefined),
   ]);
   const serving = answer.healthy && isColor(answer.color) ? answer.color : undefined;
   const { link, file, published, containers } = places;
@@ -155,7 +170,7 @@ export async function readStatus(context: Context): Promise<Status> {
     ...places.problems,
     ...(serving ? [] : [`no healthy response through nginx: ${answer.finding}`]),
     ...(containers && !lock?.held
-      ? disagreements({ nginx: serving, containers, link, file }, published)
+      ? disagreements({ nginx: serving, containers, link, file }, published, sessions !== undefined)
       : []),
   ];
   const { container, health } = serving ? { blue, green }[serving] : {};
@@ -163,6 +178,10 @@ export async function readStatus(context: Context): Promise<Status> {
     drift.push(`${serving} serves, but is not healthy on its own port: ${health}`);
   for (const [name, container] of Object.entries(front ?? {}))
     if (container.status !== "running") drift.push(`${name} is ${container.status}`);
+  if (sessions && isOverdue(context, sessions))
+    drift.push(
+      `${sessions.color} should have ended its sessions at ${clock(sessions.untilMs)}: the process that ends them is gone. Run: npx tsx scripts/end-sessions.mts`,
+    );
   if (lock?.record && !lock.held) drift.push(howItEnded(lock.record));
   return {
     project: settings.project,
@@ -175,11 +194,30 @@ export async function readStatus(context: Context): Promise<Status> {
     run: lock?.record
       ? { held: lock.held, verb: lock.record.verb, pid: lock.record.pid, since: lock.record.since }
       : null,
+    sessions: sessions
+      ? {
+          color: sessions.color,
+          lastUsed: new Date(sessions.usedMs).toISOString(),
+          inUse: sessions.inUse,
+          openRequests: sessions.open,
+          until: new Date(sessions.untilMs).toISOString(),
+        }
+      : null,
     drift,
     freeBytes: space?.bytes ?? null,
     runs: runs.slice(-RUNS_SHOWN).reverse(),
   };
 }
+
+/** Is the end of the sessions so late that nobody can be working on it? */
+const isOverdue = ({ settings }: Context, { untilMs }: KeptSessions): boolean =>
+  Date.now() > untilMs + (settings.drainSeconds + ENDS_SECONDS) * 1000;
+
+const openNow = (requests: number): string =>
+  requests === 0 ? "" : `, ${requests} open ${requests === 1 ? "request" : "requests"}`;
+
+/** The time of day, local. */
+const clock = (ms: number): string => new Date(ms).toTimeString().slice(0, 5);
 
 const minute = (iso: string): string => iso.slice(0, 16).replace("T", " ");
 
@@ -187,7 +225,7 @@ const NEXT = "  next: a release or a rollback repairs what it can; see docs/when
 
 /** The same as one screen of text. */
 export function describeStatus(status: Status): string {
-  const { project, serving, colors, nginx, auth, run, drift, freeBytes, runs } = status;
+  const { project, serving, colors, nginx, auth, run, sessions, drift, freeBytes, runs } = status;
   const color = (name: Color): string => {
     const { container, port, image, built, revision, failed, health } = colors[name];
     return [
@@ -209,6 +247,11 @@ export function describeStatus(status: Status): string {
     serving ? `${project}: ${serving} serves, seen through nginx` : `${project}: neither color serves`,
     "",
     ...COLORS.map(color),
+    ...(sessions
+      ? [
+          `  ${sessions.color} still serves its sessions: last used ${Math.max(0, Math.round((Date.now() - Date.parse(sessions.lastUsed)) / 1000))} s ago${openNow(sessions.openRequests)}, until ${clock(Date.parse(sessions.until))} at the latest`,
+        ]
+      : []),
     `  nginx ${nginx} · auth ${auth} · ${working} · ${free}`,
     "",
     ...(drift.length > 0

@@ -49,10 +49,16 @@ export async function undo(
 }
 
 /**
- * Switches back to the color that the run came from, then drains and stops the other. If any of that fails, or the other
- * serves where nothing did before, it keeps running: it may be the only healthy color. Throws what its steps throw.
+ * Switches back to the color that the run came from, then drains and stops the other, unless it served its own sessions before
+ * the run: then it goes on with that. If any of that fails, or the other serves where nothing did before, it keeps running: it
+ * may be the only healthy color. Throws what its steps throw.
  */
-export async function takeTrafficBack(context: Context, from: ActiveState, other: Color): Promise<void> {
+export async function takeTrafficBack(
+  context: Context,
+  from: ActiveState,
+  other: Color,
+  servedSessions = false,
+): Promise<void> {
   if (!from.serves && (await servingColor(context)) === other) {
     throw new NotBackError(
       `Neither color served before; ${other} keeps serving, but is not marked as active`,
@@ -61,7 +67,8 @@ export async function takeTrafficBack(context: Context, from: ActiveState, other
       },
     );
   }
-  await switchBack(context, from);
+  await switchBack(context, from, servedSessions);
+  if (servedSessions) return;
   await drainNginx(context, other);
   await stopContainer(context, other);
 }

@@ -4,7 +4,7 @@ import { type Infer, z } from "../util/zod.ts";
 
 const Color = z.enum(COLORS);
 /** The scripts that take the lock. */
-const Verb = z.enum(["deploy", "rollback"]);
+const Verb = z.enum(["deploy", "rollback", "end-sessions"]);
 export type Verb = Infer<typeof Verb>;
 
 /** The run record: what a run writes about itself into the lock file, for whoever finds it locked and for the run after a crash. */

@@ -1,4 +1,4 @@
-import { EXIT, InterruptedError, SIGNALS, ToolError } from "../errors.ts";
+import { EXIT, ToolError } from "../errors.ts";
 import { loadSettings, type Needs, type Settings } from "../settings.ts";
 import { visible } from "../util/visible.ts";
 import { type Context, stepsOf } from "./context.ts";
@@ -9,23 +9,8 @@ import { openLogFile } from "./log-file.ts";
 import { notify } from "./notify.ts";
 import { type Options, parseOptions } from "./options.ts";
 import type { RunRecord, Verb } from "./record.ts";
+import { onSignals } from "./signals.ts";
 import { checkStateDir, openStateDir } from "./state-dir.ts";
-
-/** Turns the signals that ask a run to end into an aborted AbortSignal. Further signals change nothing. */
-function onSignals(log: Log): AbortSignal {
-  const interruption = new AbortController();
-  for (const signal of Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]) {
-    process.on(signal, () => {
-      log.warn(
-        interruption.signal.aborted
-          ? `${signal}: already ending`
-          : `${signal}: ending as soon as nothing is left half done`,
-      );
-      interruption.abort(new InterruptedError(signal));
-    });
-  }
-  return interruption.signal;
-}
 
 /** What a successful run did. */
 export interface Outcome {

@@ -12,8 +12,10 @@ export interface Answer {
   finding: string;
   /** The HTTP status, if there was a complete response. */
   status?: number;
-  /** The color that nginx has loaded; only responses through nginx carry it. */
+  /** The color that answered; only responses through nginx carry it. */
   color?: string;
+  /** The color that nginx keeps for its sessions; only nginx's own response carries it. */
+  kept?: string;
 }
 
 const excerpt = (body: string): string => JSON.stringify(body.length > 200 ? `${body.slice(0, 200)}…` : body);
@@ -51,11 +53,12 @@ export async function probeHealth(
       headers,
       signal: AbortSignal.timeout(timeout * 1000),
     });
-    const color = answered["x-loop-color"];
+    const { "x-loop-color": color, "x-loop-kept": kept } = answered;
     return {
       ...judge(statusCode, await body.text()),
       status: statusCode,
       ...(typeof color === "string" ? { color } : {}),
+      ...(typeof kept === "string" ? { kept } : {}),
     };
   } catch (error) {
     const late = error instanceof Error && error.name === "TimeoutError";
