@@ -27,6 +27,8 @@ export interface Scratch {
   rollback(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   /** Runs scripts/status.mts. */
   status(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
+  /** Runs scripts/end-sessions.mts. */
+  endSessions(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   docker(...args: string[]): Promise<ProcessOutput>;
   compose(...args: string[]): Promise<ProcessOutput>;
   /** One `docker inspect` field of a container or image; "absent" if there is none. */
@@ -147,6 +149,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     deploy: (args = [], extra = {}) => script("scripts/deploy-blue-green.mts", args, extra),
     rollback: (args = [], extra = {}) => script("scripts/rollback.mts", args, extra),
     status: (args = [], extra = {}) => script("scripts/status.mts", args, extra),
+    endSessions: (args = [], extra = {}) => script("scripts/end-sessions.mts", args, extra),
     docker,
     compose,
     field,
