@@ -43,6 +43,8 @@ export interface Scratch {
   readStateFile(): Promise<string>;
   /** Copies the example API with this version number. Returns LOOP_API_CONTEXT for the copy. */
   apiVersion(version: string): Promise<Record<string, string>>;
+  /** Bundles the session API with this version number. Returns LOOP_API_CONTEXT for it. */
+  sessionApi(version?: string): Promise<Record<string, string>>;
   remove(): Promise<void>;
 }
 
@@ -174,6 +176,17 @@ export async function createScratch(name: string, folderName = "stack"): Promise
         main,
         (await readFile(main, "utf8")).replace('VERSION = "1.0.0"', `VERSION = "${version}"`),
       );
+      return { LOOP_API_CONTEXT: context };
+    },
+    sessionApi: async (version = "1.0.0") => {
+      const context = join(folder, `session-api-${version}`);
+      const bundle = join(context, "dist/server.cjs");
+      await mkdir(context, { recursive: true });
+      await cp(join(ROOT, "examples/session-api/Dockerfile"), join(context, "Dockerfile"));
+      const run = await quiet({ cwd: ROOT })`npm run --silent session-api -- --outfile=${bundle}`;
+      assert.is(run.exitCode, 0, run.stdall);
+      const [old, current] = ['SERVER_VERSION = "1.0.0"', `SERVER_VERSION = "${version}"`];
+      await writeFile(bundle, (await readFile(bundle, "utf8")).replace(old, current));
       return { LOOP_API_CONTEXT: context };
     },
     remove: async () => {

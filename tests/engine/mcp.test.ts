@@ -1,71 +1,50 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
-import type { Progress } from "@modelcontextprotocol/sdk/types.js";
-import { Agent } from "undici";
+import { request } from "undici";
 import * as assert from "uvu/assert";
-import { z } from "zod";
+import {
+  connectClient,
+  describeError,
+  GENERATIONS,
+  type Generation,
+  type McpClient,
+  type Progress,
+} from "../../bench/testbed/mcp-client.ts";
 import type { Verb } from "../../bench/testbed/run.ts";
 import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
+import { startSessions as startCounting } from "../../bench/testbed/sessions.ts";
 import { COLORS, type Color, isColor } from "../../lib/color.ts";
 import { suite } from "../suite.ts";
 
-const SESSIONS = 4;
-/** The maximum number of concurrent calls per session, by kind. `newcomer` opens a new session for each call. */
-const CALLERS = { quick: 6, slow: 1, stream: 1, newcomer: 1 } as const;
+/** The number of clients of each generation. */
+const CLIENTS = 2;
+/** The maximum number of concurrent calls per client, by kind. `newcomer` connects a new client for each call. */
+const CALLERS = { quick: 4, slow: 1, stream: 1, newcomer: 1 } as const;
 type Kind = keyof typeof CALLERS;
 const KINDS = Object.keys(CALLERS) as Kind[];
 
 const THINK_MS = { quick: 80, slow: 0, stream: 0, newcomer: 400 } as const;
-const IDLE_MS = 3000;
 const SLOW_SECONDS = 2;
 const STREAM = { n: 12, interval: 0.15 };
+const REVISION = { "1.x": "2025-11-25", "2.x": "2025-11-25", stateless: "2026-07-28" } as const;
 
-/** The results of all calls: how many each color answered, and the failures. */
+/** The results of all calls: how many each color answered, as "stream of 1.x: blue", and the failures. */
 interface Tally {
-  answered: Record<Kind, Record<Color, number>>;
+  answered: Record<string, number>;
   failures: string[];
 }
 
-const newTally = (): Tally => {
-  const none = (): Record<Color, number> => ({ blue: 0, green: 0 });
-  return { answered: { quick: none(), slow: none(), stream: none(), newcomer: none() }, failures: [] };
-};
-
-const describe = (error: unknown): string =>
-  error instanceof Error && error.cause ? `${error}: ${error.cause}` : String(error);
-
-/** Opens a session: initialize, notifications/initialized, and the GET that a stateless server rejects. */
-async function connect(url: string, onError: (error: Error) => void): Promise<Client> {
-  const client = new Client({ name: "release-test", version: "1.0.0" });
-  // Errors outside of calls, such as a response that is not JSON-RPC, are only reported here.
-  client.onerror = onError;
-  // Each session has its own connections, as on its own machine. It closes idle ones sooner than by default; otherwise
-  // each release would wait nine seconds for the last of them.
-  // (Node's fetch accepts this agent, but its types are from another version of undici.)
-  const agent = new Agent({ keepAliveMaxTimeout: IDLE_MS });
-  const transport = new StreamableHTTPClientTransport(new URL(`${url}/mcp`), {
-    fetch: (to, init) => fetch(to, { ...init, dispatcher: agent } as unknown as RequestInit),
-  });
-  // With exactOptionalPropertyTypes, the SDK's class does not match its own interface because of `sessionId`.
-  await client.connect(transport as Parameters<Client["connect"]>[0]);
-  return client;
-}
-
-const ToolResult = z.object({
-  isError: z.literal(false),
-  content: z.tuple([z.object({ type: z.literal("text"), text: z.string() })]),
-});
+const entry = (kind: Kind, generation: Generation, color: Color): string =>
+  `${kind} of ${generation}: ${color}`;
 
 /** Calls a tool and returns the color that responded. Throws unless the rest of the text is as expected. */
 async function callTool(
-  client: Client,
-  call: { name: string; arguments: Record<string, unknown> },
+  client: McpClient,
+  name: string,
+  args: Record<string, unknown>,
   expected: string,
-  onprogress?: (progress: Progress) => void,
+  onProgress?: (progress: Progress) => void,
 ): Promise<Color> {
-  const result = ToolResult.parse(await client.callTool(call, undefined, onprogress ? { onprogress } : {}));
-  const { text } = result.content[0];
+  const text = await client.callTool(name, args, onProgress);
   const color = text.split(" ")[0];
   if (!isColor(color) || text !== `${color} ${expected}`) {
     throw new Error(`wrong content: ${JSON.stringify(text)}, not a color and ${JSON.stringify(expected)}`);
@@ -73,122 +52,176 @@ async function callTool(
   return color;
 }
 
-async function echo(client: Client): Promise<Color> {
+async function echo(client: McpClient): Promise<Color> {
   const nonce = Math.random().toString(36);
-  return callTool(client, { name: "echo", arguments: { text: nonce } }, nonce);
+  return callTool(client, "echo", { text: nonce }, nonce);
 }
 
-async function count(client: Client): Promise<Color> {
+async function count(client: McpClient): Promise<Color> {
   const { n } = STREAM;
   const received: Progress[] = [];
-  const color = await callTool(
-    client,
-    { name: "count", arguments: STREAM },
-    `${(n * (n + 1)) / 2}`,
-    (progress) => received.push(progress),
+  const color = await callTool(client, "count", STREAM, `${(n * (n + 1)) / 2}`, (progress) =>
+    received.push(progress),
   );
   const all = Array.from({ length: n }, (_, i) => ({ progress: i + 1, total: n }));
   assert.equal(received, all, "progress notifications are missing or out of order");
   return color;
 }
 
-/** Opens a session and calls a tool in it. The first requests may reach one color and the rest the other. */
-async function useNewSession(url: string): Promise<Color> {
+/** Connects a client and calls a tool with it. The first requests may reach one color and the rest the other. */
+async function useNewClient(url: string, generation: Generation): Promise<Color> {
   const errors: Error[] = [];
-  const client = await connect(url, (error) => errors.push(error));
+  const client = await connectClient(url, { generation, onError: (error) => errors.push(error) });
   try {
-    assert.is(client.getServerVersion()?.name, "loop-api");
-    const { tools } = await client.listTools();
-    assert.equal(
-      tools.map(({ name }) => name),
-      ["echo", "slow", "count"],
-    );
+    assert.is(client.server, "loop-api");
+    assert.is(client.revision, REVISION[generation]);
+    assert.equal(await client.listTools(), ["echo", "slow", "count"]);
     const color = await echo(client);
-    assert.equal(errors.map(describe), []);
+    assert.equal(errors.map(describeError), []);
     return color;
   } finally {
-    client.onerror = () => {}; // closing aborts a pending GET
     await client.close();
   }
 }
 
-/** Starts sessions that send calls until `stop` is called. `stop` waits for the open calls. */
-async function startSessions(url: string): Promise<{ stop(): Promise<Tally> }> {
-  const tally = newTally();
+/** Starts clients that send calls until `stop` is called. `stop` waits for the open calls. */
+async function startClients(url: string): Promise<{ stop(): Promise<Tally> }> {
+  const tally: Tally = { answered: {}, failures: [] };
   let over = false;
-  const call = (client: Client, kind: Kind): Promise<Color> => {
+  const call = (client: McpClient, generation: Generation, kind: Kind): Promise<Color> => {
     switch (kind) {
       case "quick":
         return echo(client);
       case "slow":
-        return callTool(
-          client,
-          { name: "slow", arguments: { seconds: SLOW_SECONDS } },
-          `waited ${SLOW_SECONDS} s`,
-        );
+        return callTool(client, "slow", { seconds: SLOW_SECONDS }, `waited ${SLOW_SECONDS} s`);
       case "stream":
         return count(client);
       case "newcomer":
-        return useNewSession(url);
+        return useNewClient(url, generation);
     }
   };
-  const caller = async (client: Client, kind: Kind): Promise<void> => {
+  const caller = async (client: McpClient, generation: Generation, kind: Kind): Promise<void> => {
     while (!over) {
       try {
-        tally.answered[kind][await call(client, kind)]++;
+        const key = entry(kind, generation, await call(client, generation, kind));
+        tally.answered[key] = (tally.answered[key] ?? 0) + 1;
       } catch (error) {
-        tally.failures.push(`${kind}: ${describe(error)}`);
+        tally.failures.push(`${kind} of ${generation}: ${describeError(error)}`);
         await sleep(100); // do not spin during an outage
       }
       await sleep(Math.random() * 2 * THINK_MS[kind]);
     }
   };
   const clients = await Promise.all(
-    Array.from({ length: SESSIONS }, () =>
-      connect(url, (error) => tally.failures.push(`session: ${describe(error)}`)),
+    GENERATIONS.flatMap((generation) =>
+      Array.from({ length: CLIENTS }, async () => {
+        const onError = (error: Error) => tally.failures.push(`${generation}: ${describeError(error)}`);
+        return { generation, client: await connectClient(url, { generation, onError }) };
+      }),
     ),
   );
-  const calling = clients.flatMap((client) =>
-    KINDS.flatMap((kind) => Array.from({ length: CALLERS[kind] }, () => caller(client, kind))),
+  const calling = clients.flatMap(({ client, generation }) =>
+    KINDS.flatMap((kind) => Array.from({ length: CALLERS[kind] }, () => caller(client, generation, kind))),
   );
   return {
     stop: async () => {
       over = true;
       await Promise.all(calling);
-      await Promise.all(clients.map((client) => client.close()));
+      await Promise.all(clients.map(({ client }) => client.close()));
       return tally;
     },
   };
 }
 
-const mcp = suite<{ stack: Scratch; url: string }>("a real MCP client");
+const mcp = suite<{ stack: Scratch; url: string }>("real MCP clients");
 mcp.before(async (context) => {
   context.stack = await createReleasedScratch("mcp", { VERIFY_SECONDS: "0", DRAIN_SECONDS: "20" });
   context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
 });
 mcp.after(({ stack }) => stack.remove());
 
-const RELEASES: readonly Verb[] = ["deploy", "rollback", "rollback", "deploy", "rollback", "rollback"];
+const RELEASES: readonly Verb[] = ["deploy", "rollback", "rollback", "deploy", "rollback"];
 
-mcp("no call of its sessions fails during six deploys and rollbacks", async ({ stack, url }) => {
-  const sessions = await startSessions(url);
+mcp("no call of any generation fails during five deploys and rollbacks", async ({ stack, url }) => {
+  const clients = await startClients(url);
   let problem = "";
   for (const [i, verb] of RELEASES.entries()) {
     const run = await (verb === "deploy"
       ? stack.deploy([], await stack.apiVersion(`2.0.${i}`))
       : stack.rollback());
     const served = (await stack.get()).color;
-    // Stop the sessions before any assertion: they would keep the test process alive.
+    // Stop the clients before any assertion: they would keep the test process alive.
     if (run.exitCode !== 0) problem = run.stdall;
     else if (served !== (i % 2 ? "blue" : "green")) problem = `${served} serves after release ${i + 1}`;
     if (problem) break;
   }
-  const { answered, failures } = await sessions.stop();
+  const { answered, failures } = await clients.stop();
   assert.is(problem, "");
   assert.equal(failures, []);
-  for (const kind of KINDS) {
-    for (const color of COLORS)
-      assert.ok(answered[kind][color] > 0, `no ${kind} call was answered by ${color}`);
+  for (const generation of GENERATIONS) {
+    for (const kind of KINDS) {
+      for (const color of COLORS) {
+        const key = entry(kind, generation, color);
+        assert.ok((answered[key] ?? 0) > 0, `none: ${key}`);
+      }
+    }
+  }
+});
+
+mcp("the example API rejects what revision 2026-07-28 forbids", async ({ url }) => {
+  const meta = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+  };
+  const post = async (headers: Record<string, string>, method: string, params: object): Promise<string> => {
+    const { statusCode, body } = await request(`${url}/mcp`, {
+      method: "POST",
+      headers: { "content-type": "application/json", ...headers },
+      body: JSON.stringify({ jsonrpc: "2.0", id: 1, method, params }),
+    });
+    const message = (await body.json()) as { error?: { code: number } };
+    return `${statusCode} ${message.error?.code ?? "result"}`;
+  };
+  const version = { "mcp-protocol-version": "2026-07-28" };
+  const headers = { ...version, "mcp-method": "tools/call", "mcp-name": "echo" };
+  const params = { name: "echo", arguments: { text: "x" }, _meta: meta };
+  assert.is(await post(headers, "tools/call", params), "200 result");
+  assert.is(
+    await post({ ...headers, "mcp-name": "=?base64?ZWNobw==?=" }, "tools/call", params),
+    "200 result",
+  );
+  assert.is(await post({ ...headers, "mcp-name": "slow" }, "tools/call", params), "400 -32020");
+  assert.is(await post({ ...version, "mcp-name": "echo" }, "tools/call", params), "400 -32020");
+  assert.is(await post({}, "tools/call", params), "400 -32020");
+  assert.is(await post(headers, "tools/call", { ...params, _meta: {} }), "400 -32602");
+  assert.is(await post({ "mcp-protocol-version": "2099-01-01" }, "tools/call", params), "400 -32022");
+  assert.is(await post({ ...version, "mcp-method": "ping" }, "ping", { _meta: meta }), "404 -32601");
+  assert.is(await post({}, "ping", {}), "200 result");
+});
+
+mcp("the session API gives both clients sessions of their own", async ({ stack, url }) => {
+  const run = await stack.deploy([], await stack.sessionApi());
+  assert.is(run.exitCode, 0, run.stdall);
+  for (const generation of ["1.x", "2.x"] as const) {
+    const load = { count: 3, thinkMs: 20, slowEveryMs: 100, slowSeconds: 0.1, generation };
+    const counting = await startCounting(url, load);
+    await sleep(1000);
+    const { failures, gaps, sessions } = await counting.stop();
+    assert.equal(failures, {}, generation);
+    assert.is(gaps, 0, generation);
+    assert.is(new Set(sessions.map(({ id }) => id)).size, 3, generation);
+    for (const { calls } of sessions) assert.ok(calls > 10, `${generation}: ${calls} calls`);
+    const { statusCode, body } = await request(`${url}/mcp`, {
+      method: "POST",
+      headers: {
+        "content-type": "application/json",
+        accept: "application/json, text/event-stream",
+        "mcp-session-id": sessions[0]?.id ?? "",
+      },
+      body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" }),
+    });
+    await body.dump();
+    assert.is(statusCode, 404, "its client has ended this session");
   }
 });
 mcp.run();
