@@ -1,6 +1,7 @@
 #!/usr/bin/env -S npx tsx
 import { getInactiveColor } from "../lib/color.ts";
 import { putOnStandby } from "../lib/docker/stop.ts";
+import { DockerError } from "../lib/errors.ts";
 import { servingColor } from "../lib/nginx/probe.ts";
 import { endSessions, readKeptSessions } from "../lib/release/sessions.ts";
 import { type Context, pause } from "../lib/run/context.ts";
@@ -23,13 +24,21 @@ Exit codes: 0 done, or nothing to do · 1 failed · 2 wrong option or setting ·
 /** The longest time between two looks, in seconds. */
 const LOOK_SECONDS = 10;
 
+/** Seconds for which Docker may fail to answer, as while it restarts. */
+const PATIENCE_SECONDS = 600;
+
 /** Waits until the sessions are due, and the color that serves is healthy: until then, the kept one may be needed. */
 async function wait(context: Context, now: boolean): Promise<boolean> {
   const seconds = Math.min(LOOK_SECONDS, Math.max(0.5, context.settings.sessionIdleSeconds / 10));
-  for (;;) {
-    const kept = await readKeptSessions(context);
-    if (!kept) return false;
-    if ((kept.due || now) && (await servingColor(context)) === getInactiveColor(kept.color)) return true;
+  for (let seen = performance.now(); ; ) {
+    try {
+      const kept = await readKeptSessions(context);
+      if (!kept) return false;
+      if ((kept.due || now) && (await servingColor(context)) === getInactiveColor(kept.color)) return true;
+      seen = performance.now();
+    } catch (error) {
+      if (!(error instanceof DockerError) || performance.now() - seen > PATIENCE_SECONDS * 1000) throw error;
+    }
     await pause(context, seconds * 1000);
   }
 }

@@ -1,5 +1,6 @@
 import { type Color, getInactiveColor } from "../color.ts";
 import { inspectColor } from "../docker/container.ts";
+import { DockerError, StopError } from "../errors.ts";
 import { drainNginx } from "../nginx/drain.ts";
 import { type KeptColor, readKept, repairLink } from "../nginx/link.ts";
 import { readSessionUse } from "../nginx/sessions.ts";
@@ -56,12 +57,25 @@ export async function readKeptSessions(
   };
 }
 
+/** Has this color created sessions? Throws StopError: the release stands, but the color may neither be stopped nor be forgotten. */
+async function hasCreated(context: Context, color: Color): Promise<boolean> {
+  try {
+    return (await readSessionUse(context, color)).created;
+  } catch (error) {
+    if (!(error instanceof DockerError)) throw error;
+    throw new StopError(`Cannot tell whether ${color} still has sessions, so it was not stopped`, {
+      details: `${error.message}\n${error.details}`,
+      next: "The other color serves. Once nginx answers again, run: npx tsx scripts/end-sessions.mts",
+    });
+  }
+}
+
 /** Starts the process that ends them. A second one does no harm: the first to act leaves nothing to the other. */
 export const endSessionsLater = (): void => startInBackground("end-sessions");
 
 /**
  * After the release of the other color, and when nothing but its sessions uses this one any more: lets it serve them. Returns
- * false when it has none; then it can be stopped at once. Throws DockerError, and what the file system throws.
+ * false when it has none; then it can be stopped at once. Throws StopError, and what the file system throws.
  */
 export async function keepSessions(context: Context, color: Color): Promise<boolean> {
   const { settings, log } = context;
@@ -69,7 +83,7 @@ export async function keepSessions(context: Context, color: Color): Promise<bool
   let serves = false;
   const keep = async (): Promise<void> => {
     if ((await readKept(context))?.color !== color) return;
-    serves = (await readSessionUse(context, color)).created;
+    serves = await hasCreated(context, color);
     // nginx knows no session of it, so it need not be told.
     if (!serves) await repairLink(context, getInactiveColor(color));
   };
