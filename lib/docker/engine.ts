@@ -36,7 +36,7 @@ export async function expectCompose(context: Context): Promise<void> {
     throw new DockerError(
       `Docker Compose v2 is missing or too old (${plugin.stdout.trim() || "none"}; 2.20 or newer is needed)`,
       {
-        next: "Update Container Manager on the NAS. Elsewhere, install the Compose plugin: https://docs.docker.com/compose/install/linux/",
+        next: "Update Container Manager on the NAS. Elsewhere, install the Compose plugin: https://docs.docker.com/compose/install/ (on a Mac with colima: docs/macos.md)",
       },
     );
   }
