@@ -5,7 +5,7 @@ import { isInside } from "./util/confined.ts";
 /** A path with its symbolic links resolved, as far as it exists. */
 function realPath(path: string): string {
   try {
-    return realpathSync(path);
+    return realpathSync.native(path); // with the upper and lower case of the disk, which macOS ignores in a path
   } catch {
     const parent = dirname(path);
     return parent === path ? path : join(realPath(parent), basename(path));

@@ -165,7 +165,7 @@ export interface Settings {
 }
 
 /** The address to reach a port that is published on `bind`. */
-const reachedAt = (bind: string | undefined): string =>
+export const reachedAt = (bind: string | undefined): string =>
   bind === undefined || bind === "0.0.0.0" ? "127.0.0.1" : bind;
 
 /** An empty variable counts as not set, as in Compose. */

@@ -18,6 +18,11 @@ setting() {
 }
 nginx_image=$(setting NGINX_IMAGE nginx:1.30)
 docker=$(setting DOCKER_CMD docker)
+# docker itself reads these.
+for name in DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG DOCKER_TLS_VERIFY DOCKER_CERT_PATH; do
+  value=$(setting "$name" '')
+  [ -z "$value" ] || export "$name=$value"
+done
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
@@ -25,7 +30,7 @@ fail() {
   exit 1
 }
 work=
-trap 'rm -rf "$work"' EXIT
+trap '[ -z "$work" ] || rm -rf "$work"' EXIT # a command that fails here would change the exit code
 scratch() { work=${work:-$(mktemp -d)}; }
 
 is_mac() { [ "$(uname)" = Darwin ]; }
@@ -50,9 +55,16 @@ npm_packages() {
 
 engine_answers() { "$docker" version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
+mac_engine() {
+  command -v "$docker" >/dev/null ||
+    fail "'$docker' is missing. Install Docker Desktop and open it once, or install colima (docs/macos.md), then run this again."
+  fail "'$docker version' cannot reach a Docker Engine. Open Docker Desktop or run 'colima start', wait until it runs, then run this again. If it runs, see 'docker context ls'."
+}
+
 engine() {
   engine_answers && return
-  [ -z "${DOCKER_HOST:-}" ] || fail "the Docker Engine at DOCKER_HOST=$DOCKER_HOST does not respond. Start it, or unset DOCKER_HOST."
+  [ -z "${DOCKER_HOST:-}" ] || fail "the Docker Engine at DOCKER_HOST=$DOCKER_HOST does not respond. Start it, or correct DOCKER_HOST in the environment or in .env.blue-green."
+  is_mac && mac_engine
   can_install || fail "'$docker version' cannot reach a Docker Engine. Install or start Docker 20.10 or newer with Compose 2.20 or newer (https://docs.docker.com/engine/install/), make sure that this user can access it, then run this again."
   command -v dockerd >/dev/null || apt_install docker.io iptables
   engine_answers && return
@@ -76,7 +88,7 @@ compose_answers() { "$docker" compose version --short 2>/dev/null | grep -qE '^v
 
 compose() {
   compose_answers && return
-  is_mac && fail "'$docker compose' is missing. Install it: brew install docker-compose"
+  is_mac && fail "'$docker compose' is missing. Docker Desktop has it. With colima: brew install docker-compose docker-buildx, and add their folder to ~/.docker/config.json (docs/macos.md)."
   can_install || fail "'$docker compose' is missing. Install Compose v2, 2.20 or newer: https://docs.docker.com/compose/install/linux/"
   apt-get update -qq # without package lists, nothing below is found
   if apt-cache show docker-compose-v2 >/dev/null 2>&1; then # Ubuntu
@@ -120,9 +132,10 @@ compose_from_newer_debian() {
 has_image() { "$docker" image inspect "$1" >/dev/null 2>&1; }
 
 pull() {
+  local error
   say "pulling $1"
-  "$docker" pull --quiet "$1" >/dev/null 2>&1 && return
-  say "cannot pull $1 from a registry"
+  error=$("$docker" pull --quiet "$1" 2>&1 >/dev/null) && return
+  say "cannot pull $1: $error"
   return 1
 }
 
@@ -165,8 +178,9 @@ DOCKERFILE
 
 # What only the tests need: `npm test` runs this script with the argument "test".
 test_tools() {
-  local tool missing=
-  for tool in busybox shellcheck python3; do
+  local tool missing='' tools='busybox lsof shellcheck python3'
+  is_mac && tools='shellcheck python3' # the tests with BusyBox need Linux, and Homebrew has none for macOS
+  for tool in $tools; do
     command -v "$tool" >/dev/null || missing="$missing $tool"
   done
   [ -n "$missing" ] || return 0

@@ -7,9 +7,13 @@ import { CHECK_DOCKER, compose, docker, expectSuccess, lastLines } from "./cli.t
 export async function expectEngine(context: Context): Promise<void> {
   const engine = await docker(context, ["version", "--format", "{{.Server.Version}}"]);
   if (engine.exitCode === 0) return;
-  throw new DockerError(`Docker is not reachable with ${context.settings.dockerCmd}`, {
+  const { dockerCmd, environment } = context.settings;
+  // They decide where docker looks for the engine, and may be a leftover in a shell profile or in .env.blue-green.
+  const chosen = ["DOCKER_HOST", "DOCKER_CONTEXT"].filter((name) => environment[name]);
+  const suspects = ["DOCKER_CMD", ...chosen.map((name) => `${name}, which is ${environment[name]}`)];
+  throw new DockerError(`Docker is not reachable with ${dockerCmd}`, {
     details: lastLines(engine.stderr, 5),
-    next: "Start Docker (on the NAS: Container Manager), run this as a user with access to it, or correct DOCKER_CMD.",
+    next: `Start Docker (on a Mac: Docker Desktop, or colima start; on the NAS: Container Manager), run this as a user with access to it, or correct ${suspects.join(", or ")}.`,
   });
 }
 
@@ -32,7 +36,7 @@ export async function expectCompose(context: Context): Promise<void> {
     throw new DockerError(
       `Docker Compose v2 is missing or too old (${plugin.stdout.trim() || "none"}; 2.20 or newer is needed)`,
       {
-        next: "Update Container Manager on the NAS. Elsewhere, install the Compose plugin: https://docs.docker.com/compose/install/linux/",
+        next: "Update Container Manager on the NAS. Elsewhere, install the Compose plugin: https://docs.docker.com/compose/install/ (on a Mac with colima: docs/macos.md)",
       },
     );
   }

@@ -11,7 +11,7 @@ import { quote } from "../util/quote.ts";
 import { activeUpstream, upstreamOf } from "./link.ts";
 import { loadedColor, probeLoadedColor, probeNginx, RELOAD_SECONDS, servingColor } from "./probe.ts";
 import { writeTags } from "./sessions.ts";
-import { CONFIGURATION, PROCESS_TITLES, SHUTTING_DOWN, WORKER } from "./workers.ts";
+import { ACTIVE_UPSTREAM, CONFIGURATION, PROCESS_TITLES, SHUTTING_DOWN, WORKER } from "./workers.ts";
 
 /**
  * One command, because each `docker exec` takes time; process 1 is nginx's master.
@@ -19,11 +19,25 @@ import { CONFIGURATION, PROCESS_TITLES, SHUTTING_DOWN, WORKER } from "./workers.
  */
 const TEST_AND_RELOAD = `nginx -t -q -c ${CONFIGURATION} && kill -HUP 1`;
 
+/** Seconds in which nginx's container must see a new link; well within the deadline of the command. */
+const SHARED_SECONDS = 10;
+
 /**
- * The same, then waits until no old worker accepts requests. Old workers go on accepting for 100 ms, longer on a busy
+ * Waits until the container sees the link point at its argument. On Linux it does at once. The file sharing of a VM (Docker
+ * Desktop, colima) caches folders and may lag, and nginx would load the old link again.
+ */
+const WAIT_FOR_LINK = `
+looks=0
+while command -v readlink >/dev/null && [ "$(readlink ${ACTIVE_UPSTREAM})" != "$1" ]; do
+  [ $((looks += 1)) -le ${SHARED_SECONDS * 20} ] || { echo "after ${SHARED_SECONDS} s ${ACTIVE_UPSTREAM} in nginx's container still points elsewhere; does Docker's VM share nginx's folder?" >&2; exit 1; }
+  sleep 0.05
+done`;
+
+/**
+ * Tests and reloads, then waits until no old worker accepts requests. Old workers go on accepting for 100 ms, longer on a busy
  * machine, and send those requests to the old color; a drain would not count them yet.
  */
-const TEST_RELOAD_AND_WAIT = `
+const TEST_RELOAD_AND_WAIT = `${WAIT_FOR_LINK}
 for title in $(grep -ls ${WORKER} ${PROCESS_TITLES}); do grep -qs ${SHUTTING_DOWN} $title || before="$before $title"; done
 ${TEST_AND_RELOAD} || exit
 looks=0
@@ -33,6 +47,10 @@ for title in $before; do
     sleep 0.05
   done
 done`;
+
+/** After a failed switch. A container that never sees the restored link still has it. */
+const RESTORE = `${WAIT_FOR_LINK}
+${TEST_AND_RELOAD}`;
 
 /** The commands of a switch, as an owner would type them. */
 export function switchCommands({ settings }: Context, color: Color, keepsOther = false): string[] {
@@ -45,7 +63,8 @@ export function switchCommands({ settings }: Context, color: Color, keepsOther =
 
 /** Tests and reloads, then waits until nginx reports the colors as loaded. Throws a plain Error with what was seen. */
 export async function reloadInto(context: Context, color: Color, keepsOther = false): Promise<void> {
-  const reload = await execInNginx(context, ["sh", "-c", TEST_RELOAD_AND_WAIT], RELOAD_SECONDS);
+  const command = ["sh", "-c", TEST_RELOAD_AND_WAIT, "sh", upstreamOf(color, keepsOther)];
+  const reload = await execInNginx(context, command, RELOAD_SECONDS);
   if (reload.exitCode !== 0) throw new Error(reload.stderr.trim());
   const kept = keepsOther ? getInactiveColor(color) : undefined;
   let loaded: Answer | undefined;
@@ -67,7 +86,8 @@ async function restoreLink(context: Context, before: string | undefined, rejecte
     return `The link could not be restored: ${error}`;
   }
   // A late reload would still load the new color, so the restored link must be loaded last.
-  await execInNginx(context, ["sh", "-c", TEST_AND_RELOAD]).catch(() => undefined);
+  const command = ["sh", "-c", before === undefined ? TEST_AND_RELOAD : RESTORE, "sh", before ?? ""];
+  await execInNginx(context, command).catch(() => undefined);
   await pollUntil(RELOAD_SECONDS, async () => (await loadedColor(context.settings)) !== rejected);
   const { healthy, color, finding } = await probeNginx(context.settings);
   return `The link was restored. Through nginx now: ${healthy ? `${color} serves` : finding}.`;

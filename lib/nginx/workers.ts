@@ -4,6 +4,9 @@ export const CONFIGURATION_FOLDER = "/etc/nginx";
 /** nginx's configuration file in its container. */
 export const CONFIGURATION = `${CONFIGURATION_FOLDER}/nginx-blue-green.conf`;
 
+/** The active link in its container. */
+export const ACTIVE_UPSTREAM = `${CONFIGURATION_FOLDER}/active-upstream.conf`;
+
 /** A worker's process title, as a pattern that does not match the searching command itself. */
 export const WORKER = "'[w]orker process'";
 

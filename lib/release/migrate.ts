@@ -204,7 +204,8 @@ async function trusted(context: Context, record: RunRecord): Promise<RunRecord |
 
 /**
  * Is the run that wrote the record alive: a process of this host that runs one of the scripts and has the old lock file open?
- * A container can write any pid, and can link the name to a file that another process has open.
+ * A container can write any pid, and can link the name to a file that another process has open. Those versions needed `flock`
+ * and so Linux: there is a /proc.
  */
 async function isInProgress({ pid }: RunRecord, lock: Identity | undefined): Promise<boolean> {
   const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");

@@ -1,5 +1,5 @@
 import { readdir, readFile, readlink } from "node:fs/promises";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import type { Color } from "../color.ts";
 import { containerOnPort } from "../docker/engine.ts";
@@ -8,10 +8,29 @@ import type { StoppedService } from "../docker/services.ts";
 import { PortConflictError, UsageError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { listenerByLsof } from "../run/process.ts";
-import { getHostPort } from "../settings.ts";
+import { getHostPort, reachedAt } from "../settings.ts";
 
-/** Can a port be bound, on one address of this host or on all? */
+/** Milliseconds until a connection to this host counts as refused. */
+const CONNECT_MS = 1000;
+
+/** Does a program accept connections on this address of this host? */
+const accepts = (port: number, host: string): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = connect({ port, host });
+    const end = (accepted: boolean): void => {
+      socket.destroy();
+      resolve(accepted);
+    };
+    // A socket to a port in the kernel's own range may be connected to itself.
+    socket.once("connect", () => end(socket.localPort !== port));
+    socket.once("error", () => end(false));
+    socket.setTimeout(CONNECT_MS, () => end(false));
+  });
+
+/** Can a port be bound, on one address of this host or on all, without taking requests of another program or losing them to it? */
 async function isFree(port: number, address: string | undefined): Promise<boolean> {
+  // macOS and the BSDs let one program bind 127.0.0.1 while another listens on all addresses, and the reverse.
+  if (await accepts(port, reachedAt(address))) return false;
   const code = await new Promise<string | undefined>((resolve) => {
     const server = createServer()
       .once("error", (error) => resolve("code" in error ? String(error.code) : error.message))
@@ -50,7 +69,7 @@ async function processOnPort(port: number): Promise<string> {
       return `the process ${command.trim()} (pid ${pid})`;
     }
   }
-  return (await listenerByLsof(port)) ?? "a process that this user cannot see (try as root)";
+  return listenerByLsof(port);
 }
 
 /** Fails unless a port is free or held by the container `own`. Throws PortConflictError with the holder's name. */

@@ -33,7 +33,7 @@ export async function checkSharedFolders(context: Context): Promise<void> {
     if (problem === undefined) return;
     throw new UsageError("Docker runs in a VM, and not all folders are shared with it", {
       details: [...folders, problem].join("\n"),
-      next: "Share these folders with Docker (Docker Desktop: Settings, Resources, File sharing; colima: --mount), or move them below your home folder, and run this again; nothing was started.",
+      next: "Share these folders with Docker (Docker Desktop: Settings, Resources, File sharing; colima: see docs/macos.md), or move them below your home folder, and run this again; nothing was started.",
     });
   };
   await context.change("check the shared folders", check, [

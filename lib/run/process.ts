@@ -1,4 +1,5 @@
 import { readdir, readFile, readlink, realpath } from "node:fs/promises";
+import { which } from "zx/core";
 import { run } from "./command.ts";
 
 /**
@@ -76,11 +77,15 @@ export async function inheritorsOf(file: string): Promise<number[]> {
   return pids.filter((_, i) => opened[i] === path);
 }
 
-/** The process that listens on a TCP port, in words; undefined when lsof is missing or sees none. */
-export async function listenerByLsof(port: number): Promise<string | undefined> {
+/** The process that listens on a TCP port, in words that also fit when /proc did not show it and lsof cannot either. */
+export async function listenerByLsof(port: number): Promise<string> {
   const listed = await ask("lsof", "-nP", `-iTCP:${port}`, "-sTCP:LISTEN", "-F", "pc");
   const [, pid, command] = listed?.match(/^p(\d+)\nc(.*)$/m) ?? [];
-  return pid && `the process ${command} (pid ${pid})`;
+  if (pid) return `the process ${command} (pid ${pid})`;
+  const canSee = (await hasProc()) || which.sync("lsof", { nothrow: true });
+  return canSee
+    ? "a process that this user cannot see (try as root)"
+    : "an unknown process (install lsof to see which)";
 }
 
 /** Is a process outside any container? A process in a container has a second pid there. Only a Linux host sees those. */

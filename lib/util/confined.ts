@@ -79,9 +79,12 @@ function leaveTo(folder: string | undefined): void {
   }
 }
 
+/** Not Node's own: macOS ignores upper and lower case in a path, and its working directory has the name on the disk. */
+const realPath = realpathSync.native;
+
 function real(path: string): string {
   try {
-    return realpathSync(path);
+    return realPath(path);
   } catch {
     return path; // may be unmounted when only the status is read
   }
@@ -97,7 +100,7 @@ function enter(folder: string, exposed: readonly string[], make: boolean): void 
   while (parts.length > 0 && !exposed.some((root) => isInside(at, root))) {
     const next = join(at, parts.shift() ?? "");
     if (make && parts.length === 0) makeFolder(next);
-    at = realpathSync(next);
+    at = realPath(next);
     if (at !== next && exposed.some((root) => at !== root && isInside(at, root)))
       throw new Error(`${next} leads to ${at}, which containers can replace: use that folder's own path`);
   }

@@ -139,6 +139,7 @@ failures("an unreachable Docker and a missing Compose are reported differently",
   });
   assert.is(unreachable.exitCode, 1);
   assert.match(unreachable.stderr, "Docker is not reachable");
+  assert.match(unreachable.stderr, `or DOCKER_HOST, which is unix://${context.stack.folder}/none.sock`);
   assert.not.match(unreachable.stderr, "read by a shell");
 
   const withoutCompose = join(context.stack.folder, "docker-without-compose");

@@ -1,7 +1,9 @@
-import { writeFile } from "node:fs/promises";
+import { cp, readlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import { which } from "zx/core";
+import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { Status } from "../../lib/release/status.ts";
 import { suite } from "../suite.ts";
@@ -62,4 +64,30 @@ vm("with shared folders a release works, and the free disk space is read in the 
   const { freeBytes } = Status.parse(JSON.parse((await stack.status(["--json"])).stdout));
   assert.ok(freeBytes && freeBytes > 2 ** 20, String(freeBytes));
 });
+
+/** A mount namespace needs root and Linux. */
+const canLag = process.getuid?.() === 0 && which.sync("unshare", { nothrow: true });
+
+(canLag ? vm : vm.skip)(
+  "a switch waits until a VM whose file sharing lags shows the new link",
+  async ({ stack }) => {
+    // The run sees `edited` in the place of nginx's folder, and the engine sees the folder itself.
+    const [edited, seen] = [join(stack.folder, "edited"), join(stack.folder, "nginx")];
+    await cp(seen, edited, { recursive: true, verbatimSymlinks: true });
+    const mount = `/bin/mount --bind '${edited}' '${seen}' && exec "$@"`;
+    const launcher = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", mount, "sh"];
+    const linkIn = (folder: string) => readlink(join(folder, "active-upstream.conf"));
+    const run = startRun(stack, "deploy", {}, launcher);
+    let hasEnded = false;
+    run.ended.then(() => {
+      hasEnded = true;
+    });
+    while (!hasEnded && (await linkIn(edited)) === (await linkIn(seen))) await sleep(20);
+    await sleep(2000);
+    await cp(edited, seen, { recursive: true, verbatimSymlinks: true });
+    const { exitCode, output } = await run.ended;
+    assert.is(exitCode, 0, output);
+    assert.is((await stack.get()).color, "blue");
+  },
+);
 vm.run();

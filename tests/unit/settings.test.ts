@@ -3,7 +3,10 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
+import { docker } from "../../lib/docker/cli.ts";
 import { UsageError } from "../../lib/errors.ts";
+import { readOnlyContext } from "../../lib/run/context.ts";
+import { createLog } from "../../lib/run/log.ts";
 import { checkComposeFiles, getHostPort, loadSettings, type Needs, ROOT } from "../../lib/settings.ts";
 
 const NO_FILE = "/nonexistent/.env.blue-green";
@@ -37,6 +40,19 @@ test("the environment overrides the file, the file overrides the defaults, and a
   assert.equal([settings.nginxPort, settings.ports], [9002, { blue: 9001, green: 8085 }]);
   assert.is(settings.environment.API_KEY, "a b", "a variable of the owner must reach Compose");
   assert.is(settings.environment.NGINX_PORT, "9002");
+});
+
+test("variables that docker itself reads reach it from the file too, and the environment overrides them", async () => {
+  const folder = await tempFolder("settings");
+  const [file, DOCKER_CMD] = [join(folder, ".env.blue-green"), join(folder, "docker")];
+  await writeFile(file, "DOCKER_HOST=unix:///of/the/file\nDOCKER_CONTEXT=of-the-file\n");
+  await writeFile(DOCKER_CMD, '#!/bin/sh\necho "$DOCKER_HOST $DOCKER_CONTEXT"\n', { mode: 0o755 });
+  const seen = async (environment: Record<string, string>) => {
+    const settings = loadSettings({ DOCKER_CMD, ...environment }, file);
+    return (await docker(readOnlyContext(settings, createLog()), ["version"])).stdout;
+  };
+  assert.is(await seen({}), "unix:///of/the/file of-the-file\n");
+  assert.is(await seen({ DOCKER_HOST: "unix:///other" }), "unix:///other of-the-file\n");
 });
 
 test("the defaults of the state file and of nginx's name depend on the vault and the project", async () => {

@@ -1,0 +1,30 @@
+import { connect, createServer, type Socket } from "node:net";
+
+/** Another socket of the engine, as Docker Desktop and colima have one. */
+export interface EngineProxy {
+  /** As in DOCKER_HOST. */
+  host: string;
+  /** How many connections it has passed on. */
+  connections(): number;
+  close(): void;
+}
+
+/** Listens at a path and passes each connection on to the engine of this machine. */
+export async function proxyEngine(path: string): Promise<EngineProxy> {
+  const engine = process.env.DOCKER_HOST?.replace("unix://", "") ?? "/var/run/docker.sock";
+  let connections = 0;
+  // Half-open, because `docker exec` closes its input and still reads.
+  const server = createServer({ allowHalfOpen: true }, (client) => {
+    connections += 1;
+    const upstream = connect({ path: engine, allowHalfOpen: true });
+    const pass = (from: Socket, to: Socket): void => {
+      from.pipe(to);
+      from.on("error", () => to.destroy());
+    };
+    pass(client, upstream);
+    pass(upstream, client);
+  }).listen(path);
+  await new Promise((resolve) => server.once("listening", resolve));
+  server.unref();
+  return { host: `unix://${path}`, connections: () => connections, close: () => server.close() };
+}
