@@ -74,18 +74,17 @@ cat ${CONNECTIONS}
 ${shorten(CREATED, COLORS.map((each) => lastOf(each, CREATED)).join("\n"))}
 ${shorten(USED, `$(tail -n 100 ${USED})`)}`;
 
-/** When nginx and the color were last started, and how long a session is idle before it ends, in ms. */
+/** When nginx and the color were last started, and from when on a use counts as recent, in ms since 1970. */
 interface Times {
   startedMs: number;
   nginxStartedMs: number;
-  nowMs: number;
-  idleMs: number;
+  recentMs: number;
 }
 
 /** Parses the logs: the line of the last creation, which may be empty, then one line for each use. */
 export function parseLogs(
   text: string,
-  { startedMs, nginxStartedMs, nowMs, idleMs }: Times,
+  { startedMs, nginxStartedMs, recentMs }: Times,
 ): Omit<SessionUse, "open"> {
   const [created, ...uses] = text.split("\n").map(parseLine);
   const used = uses.filter((use) => use !== undefined);
@@ -93,7 +92,7 @@ export function parseLogs(
     // nginx's memory of them begins with its own start.
     created: (created !== undefined && created.ms >= startedMs) || nginxStartedMs > startedMs,
     usedMs: used.at(-1)?.ms,
-    inUse: new Set(used.filter(({ ms }) => ms > nowMs - idleMs).map(({ label }) => label)).size,
+    inUse: new Set(used.filter(({ ms }) => ms > recentMs).map(({ label }) => label)).size,
   };
 }
 
@@ -102,14 +101,17 @@ function parseLine(line: string): { ms: number; label: string } | undefined {
   return seconds && label ? { ms: Number(seconds) * 1000, label } : undefined;
 }
 
-/** Reads what nginx knows of a color's sessions. Throws DockerError. */
-export async function readSessionUse(context: Context, color: Color): Promise<SessionUse> {
+/**
+ * Reads what nginx knows of a color's sessions; `keptMs` is when it became the kept color, in ms since 1970. Throws
+ * DockerError.
+ */
+export async function readSessionUse(context: Context, color: Color, keptMs = 0): Promise<SessionUse> {
   const [{ startedMs, addresses }, nginx] = await Promise.all([
     inspectColor(context, color),
     inspectNginx(context),
   ]);
   const [logs = "", table = ""] = (await shellInNginx(context, lookInside(color))).split("--\n");
-  const idleMs = context.settings.sessionIdleSeconds * 1000;
-  const times = { startedMs, nginxStartedMs: nginx.startedMs, nowMs: Date.now(), idleMs };
+  const recentMs = Math.max(keptMs, Date.now() - context.settings.sessionIdleSeconds * 1000);
+  const times = { startedMs, nginxStartedMs: nginx.startedMs, recentMs };
   return { ...parseLogs(logs, times), open: connectionsTo(addresses, table) };
 }

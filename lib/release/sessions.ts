@@ -42,7 +42,7 @@ export async function readKeptSessions(
   const { sessionSeconds, sessionIdleSeconds } = context.settings;
   const kept = await keptColor(context);
   if (!kept) return undefined;
-  const { usedMs = kept.sinceMs, inUse, open } = await readSessionUse(context, kept.color);
+  const { usedMs = kept.sinceMs, inUse, open } = await readSessionUse(context, kept.color, kept.sinceMs);
   const lastMs = Math.max(usedMs, kept.sinceMs);
   const untilMs = kept.sinceMs + sessionSeconds * 1000;
   const idle = open === 0 && nowMs - lastMs >= sessionIdleSeconds * 1000;

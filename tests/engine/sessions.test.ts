@@ -73,6 +73,7 @@ sticky.after.each(async ({ stack, opened }) => {
   await Promise.all(opened.splice(0).map((sessions) => sessions.stop()));
   await stack.endSessions(["--now"]);
   if ((await stack.get()).color === "green") await succeed(stack.rollback());
+  await stack.endSessions(["--now"]); // green may have created some too
   assert.equal(await stack.running(), ["blue"]);
 });
 

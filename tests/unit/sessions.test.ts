@@ -26,7 +26,7 @@ test("the link names the kept color, and its own time is that of the switch", as
   assert.ok(Math.abs(Date.now() - (kept?.sinceMs ?? 0)) < 5000);
 });
 
-const TIMES = { startedMs: 1000_000, nginxStartedMs: 0, nowMs: 2000_000, idleMs: 300_000 };
+const TIMES = { startedMs: 1000_000, nginxStartedMs: 0, recentMs: 1700_000 };
 
 test("a color has sessions if it created one since it was started, or if nginx was started after it", () => {
   const created = (text: string, more = {}) => parseLogs(text, { ...TIMES, ...more }).created;
