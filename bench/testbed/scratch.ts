@@ -9,6 +9,7 @@ import { $, type ProcessOutput } from "zx";
 import { COLORS, type Color } from "../../lib/color.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
 import { ROOT } from "../../lib/settings.ts";
+import { type Script, scriptCommand } from "./script.ts";
 import { tempFolder } from "./temp.ts";
 
 // With a socket as standard input, bash believes it is a remote shell and reads ~/.bashrc every time.
@@ -120,12 +121,8 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     VERIFY_SECONDS: "0.3",
     DRAIN_SECONDS: "5",
   };
-  const script = (path: string, args: string[], extra: Record<string, string>) =>
-    quiet({
-      env: { ...env, ...extra },
-      cwd: folder,
-      timeout: "120s",
-    })`node --import ${join(ROOT, "node_modules/tsx/dist/loader.mjs")} ${join(ROOT, path)} ${args}`;
+  const script = (name: Script, args: string[], extra: Record<string, string>) =>
+    quiet({ env: { ...env, ...extra }, cwd: folder, timeout: "120s" })`${[...scriptCommand(name), ...args]}`;
   const docker = (...args: string[]) => quiet`docker ${args}`;
   const compose = (...args: string[]) =>
     quiet({
@@ -144,9 +141,9 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     nginxContainer: `${project}-nginx`,
     stateFile,
     stateDir: join(folder, "state"),
-    deploy: (args = [], extra = {}) => script("scripts/deploy-blue-green.mts", args, extra),
-    rollback: (args = [], extra = {}) => script("scripts/rollback.mts", args, extra),
-    status: (args = [], extra = {}) => script("scripts/status.mts", args, extra),
+    deploy: (args = [], extra = {}) => script("deploy-blue-green", args, extra),
+    rollback: (args = [], extra = {}) => script("rollback", args, extra),
+    status: (args = [], extra = {}) => script("status", args, extra),
     docker,
     compose,
     field,

@@ -42,7 +42,9 @@ const alone = (file: string) => `test("alone", async () => {
 /** Creates a checkout with the runner, these test files and a fake docker with one container of the test run. */
 async function checkout(files: Record<string, string>): Promise<string> {
   const top = await tempFolder("run");
-  const runner = ["run.mts", "choose.ts", "leftovers.ts", "runner.ts"].map((file) => join("tests", file));
+  const runner = ["run.mts", "bundle.ts", "choose.ts", "leftovers.ts", "runner.ts"].map((file) =>
+    join("tests", file),
+  );
   for (const file of [...runner, "bench/testbed/temp.ts"]) await cp(join(ROOT, file), join(top, file));
   await symlink(join(ROOT, "node_modules"), join(top, "node_modules"));
   await writeFile(join(top, "package.json"), '{ "type": "module" }');
@@ -212,6 +214,7 @@ test("long files start first, a file that hangs is ended, and running files are 
   const results = await runTests(files.slice(0, 1), {
     directory: join(top, "tests"),
     run: "test",
+    scripts: "none",
     output: top,
     jobs: 2,
     limitSeconds: 1,
