@@ -5,8 +5,8 @@ import { ROOT } from "../../lib/settings.ts";
 export type Script = "deploy-blue-green" | "rollback" | "status";
 
 /**
- * The command that runs a script, without arguments. In a whole test run, `tests/run.mts` has bundled the scripts into the
- * folder LOOP_TEST_SCRIPTS: the same code, which starts in a third of the CPU time. Otherwise tsx runs the sources.
+ * The command that runs a script, without arguments. `tests/run.mts` has bundled the scripts into the folder
+ * LOOP_TEST_SCRIPTS: the same code, which starts in a third of the CPU time. Without it, tsx runs the sources.
  */
 export function scriptCommand(name: Script): [command: string, ...args: string[]] {
   const bundles = process.env.LOOP_TEST_SCRIPTS;
