@@ -1,6 +1,6 @@
 import { ComposeFileError, DockerError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
-import { checkComposeFiles } from "../settings.ts";
+import { checkComposeFiles, type Settings } from "../settings.ts";
 import { CHECK_DOCKER, compose, docker, expectSuccess, lastLines } from "./cli.ts";
 
 /** Fails unless the engine answers. Throws DockerError. */
@@ -47,9 +47,16 @@ export async function expectCompose(context: Context): Promise<void> {
 export const checkCompose = (context: Context): Promise<void> =>
   context.inspect("check Compose", () => expectCompose(context));
 
+/** By run: an engine does not move its data while it runs. */
+const dataFolders = new WeakMap<Settings, string>();
+
 /** The engine's data directory. Throws DeadlineError. */
 export async function dataFolder(context: Context): Promise<string> {
-  return (await docker(context, ["info", "--format", "{{.DockerRootDir}}"])).stdout.trim();
+  const known = dataFolders.get(context.settings);
+  if (known) return known;
+  const folder = (await docker(context, ["info", "--format", "{{.DockerRootDir}}"])).stdout.trim();
+  dataFolders.set(context.settings, folder);
+  return folder;
 }
 
 /** The running container that publishes a host port, if any. Throws DockerError. */
