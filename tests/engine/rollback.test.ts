@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { startRun } from "../../bench/testbed/run.ts";
@@ -5,9 +6,12 @@ import { createScratch, freePort, type Scratch } from "../../bench/testbed/scrat
 import { readHistory } from "../../lib/run/history.ts";
 import { suite } from "../suite.ts";
 
-const rollback = suite<{ stack: Scratch }>("rollback");
+/** No shell may see the folder's name. */
+const ODD_NAME = 'it\'s $(touch pwned) `touch pwned` "ü"\nfolder';
+
+const rollback = suite<{ stack: Scratch }>("rollback, in a folder with an odd name");
 rollback.before(async (context) => {
-  context.stack = await createScratch("rollback");
+  context.stack = await createScratch("rollback", ODD_NAME);
 });
 rollback.after(({ stack }) => stack.remove());
 
@@ -136,5 +140,9 @@ rollback(
 rollback("a rollback rejects --keep", async ({ stack }) => {
   const run = await stack.rollback(["--keep", "blue"]);
   assert.is(run.exitCode, 2);
+});
+
+rollback("no run has given the folder's name to a shell", async ({ stack }) => {
+  assert.not(existsSync(join(stack.folder, "pwned")));
 });
 rollback.run();
