@@ -1,4 +1,4 @@
-import { cp, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { cp, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { build } from "esbuild";
 
@@ -17,11 +17,19 @@ export async function makeFixtures(checkout: string, top: string): Promise<Recor
 async function bundleScripts(checkout: string, top: string): Promise<string> {
   const scripts = join(checkout, "scripts");
   const names = (await readdir(scripts)).filter((name) => name.endsWith(".mts"));
-  const outdir = join(top, "scripts"); // settings.ts takes the parent of this folder for the checkout
-  await mkdir(outdir);
+  return bundle(
+    checkout,
+    names.map((name) => join(scripts, name)),
+    top,
+  );
+}
+
+/** Bundles files of a checkout. Returns the folder with the bundles, in the new folder `top`. */
+export async function bundle(checkout: string, entryPoints: string[], top: string): Promise<string> {
+  const outdir = join(top, "bundles"); // settings.ts takes the parent of this folder for the checkout
   await symlink(join(checkout, "node_modules"), join(top, "node_modules"));
   await build({
-    entryPoints: names.map((name) => join(scripts, name)),
+    entryPoints,
     outdir,
     bundle: true,
     external: ["undici"], // CommonJS that is loaded with import()
