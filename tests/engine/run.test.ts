@@ -8,7 +8,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { ROOT } from "../../lib/settings.ts";
-import { choose, listTests } from "../choose.ts";
+import { choose, knownSeconds, listTests } from "../choose.ts";
 import { endGroup, judge, runTests, summary } from "../runner.ts";
 
 /** Imports and helpers for the test files below, which run in their checkout. */
@@ -200,19 +200,24 @@ test("every test file is in a folder that the runner reads", async () => {
       .sort(),
     files.sort(),
   );
+  for (const name of Object.keys(knownSeconds(tests))) assert.ok(files.includes(`${name}.test.ts`), name);
 });
 
-test("long files start first, a file that hangs is ended, and running files are reported", async () => {
+test("files that take longest start first, a file that hangs is ended, and running files are reported", async () => {
   const top = await checkout({
     "unit/short": ONE,
     "unit/hangs": `${HANGS} console.log("before it hangs"); ${ONE.repeat(2)}\n\n`,
     "engine/lines": "\n\n\n",
+    "engine/quick": "\n",
+    "engine/slow": "",
+    "engine/few-lines": "",
   });
   await writeFile(join(top, "tests/unit/no-test.ts"), "");
+  await writeFile(join(top, "tests/seconds.json"), '{ "engine/quick": 2, "engine/slow": 10 }');
   const files = listTests(join(top, "tests"));
   assert.equal(
     files.map(({ name }) => name),
-    ["unit/hangs", "unit/short", "engine/lines"],
+    ["unit/hangs", "unit/short", "engine/lines", "engine/few-lines", "engine/slow", "engine/quick"],
   );
   const said: string[] = [];
   const results = await runTests(files.slice(0, 1), {
