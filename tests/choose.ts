@@ -21,16 +21,32 @@ export interface TestFile {
 
 const linesOf = (path: string): number => readFileSync(path, "utf8").split("\n").length;
 
-/** All test files, in the order in which they start. Within a kind, the longest file starts first: it probably takes longest. */
-export const listTests = (directory: string): TestFile[] =>
-  KINDS.flatMap((kind) => {
+/** The seconds that files take, from seconds.json, in a run of all files on two cores. Only their order matters. */
+export function knownSeconds(directory: string): Record<string, number> {
+  const file = join(directory, "seconds.json");
+  return existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : {};
+}
+
+/**
+ * All test files, in the order in which they start. Within a kind, those that take longest start first, so that no core idles
+ * at the end. A file without known seconds starts before them, and the one with more lines before the other.
+ */
+export function listTests(directory: string): TestFile[] {
+  const seconds = knownSeconds(directory);
+  return KINDS.flatMap((kind) => {
     const folder = join(directory, kind);
     const files = existsSync(folder) ? readdirSync(folder).filter((file) => file.endsWith(ENDING)) : [];
     return files
       .map((file) => ({ kind, name: `${kind}/${file.slice(0, -ENDING.length)}`, path: join(folder, file) }))
-      .map((file) => ({ ...file, lines: linesOf(file.path) }))
-      .sort((a, b) => b.lines - a.lines);
+      .map((file) => ({
+        file,
+        seconds: seconds[file.name] ?? Number.MAX_VALUE,
+        lines: linesOf(file.path),
+      }))
+      .sort((a, b) => b.seconds - a.seconds || b.lines - a.lines)
+      .map(({ file }) => file);
   });
+}
 
 /** Returns the test files that the command line selects, or an error message. */
 export function choose(args: string[], all: TestFile[]): TestFile[] | string {

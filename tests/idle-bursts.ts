@@ -8,31 +8,29 @@ import { createScratch, type Scratch } from "../bench/testbed/scratch.ts";
 /** nginx's file with the connection settings. */
 export const FILE = "nginx/api-connections.conf";
 
-/** Creates a stack whose API runs uvicorn with these arguments. `overlay` adds more services to the compose overlay. */
-export async function createWithApi(
+/** Makes the next release of a stack run uvicorn with these arguments. `overlay` adds more services to the compose overlay. */
+export async function setApi(stack: Scratch, uvicorn: string, overlay = ""): Promise<void> {
+  const start = `import uvicorn; uvicorn.run('api.main:app', host='0.0.0.0', port=8081, access_log=False, ${uvicorn})`;
+  const command = JSON.stringify(["python3", "-c", start]);
+  await writeFile(
+    join(stack.folder, "connections.yml"),
+    `services:\n  loop-api-blue: &api\n    command: ${command}\n  loop-api-green: *api\n${overlay}`,
+  );
+}
+
+/** Creates a stack with a first release, whose API runs uvicorn with these arguments. */
+export async function createReleasedWithApi(
   name: string,
   uvicorn: string,
   env: Record<string, string>,
   overlay = "",
-) {
+): Promise<Scratch> {
   const stack = await createScratch(name);
-  const start = `import uvicorn; uvicorn.run('api.main:app', host='0.0.0.0', port=8081, access_log=False, ${uvicorn})`;
-  const command = JSON.stringify(["python3", "-c", start]);
-  const file = join(stack.folder, "connections.yml");
-  await writeFile(
-    file,
-    `services:\n  loop-api-blue: &api\n    command: ${command}\n  loop-api-green: *api\n${overlay}`,
-  );
+  await setApi(stack, uvicorn, overlay);
   Object.assign(stack.env, { API_IDLE_SECONDS: "2" }, env, {
-    COMPOSE_FILE: `${stack.env.COMPOSE_FILE}:${file}`,
+    COMPOSE_FILE: `${stack.env.COMPOSE_FILE}:${join(stack.folder, "connections.yml")}`,
     VERIFY_SECONDS: "0",
   });
-  return stack;
-}
-
-/** The same, with a first release. */
-export async function createReleasedWithApi(...args: Parameters<typeof createWithApi>): Promise<Scratch> {
-  const stack = await createWithApi(...args);
   const run = await stack.deploy();
   assert.is(run.exitCode, 0, run.stdall);
   return stack;

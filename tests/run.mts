@@ -4,8 +4,10 @@
  */
 import { randomBytes } from "node:crypto";
 import { availableParallelism, constants } from "node:os";
+import { dirname } from "node:path";
 import { tempFolder } from "../bench/testbed/temp.ts";
 import { choose, listTests } from "./choose.ts";
+import { makeFixtures } from "./fixtures.ts";
 import { endProcesses, removeFolders, removeFromDocker } from "./leftovers.ts";
 import { runTests, summary } from "./runner.ts";
 
@@ -44,6 +46,7 @@ async function main(directory: string, args: string[]): Promise<number> {
   const how = {
     directory,
     run,
+    fixtures: await makeFixtures(dirname(directory), await tempFolder("fixtures", run)),
     output: await tempFolder("output", run),
     jobs,
     limitSeconds,

@@ -22,6 +22,8 @@ interface How {
   directory: string;
   /** The id of the test run, passed to its files as LOOP_TEST_RUN. */
   run: string;
+  /** What `makeFixtures` returned, for the environment of its files. */
+  fixtures: Record<string, string>;
   /** The folder for the output of running files. */
   output: string;
   jobs: number;
@@ -88,7 +90,7 @@ async function runFile({ name, path }: TestFile, interrupted: Promise<string>, h
   const descriptor = openSync(log, "a");
   const child = spawn(process.execPath, ["--import", "tsx", path], {
     cwd: dirname(how.directory),
-    env: { ...process.env, LOOP_TEST_RUN: how.run },
+    env: { ...process.env, ...how.fixtures, LOOP_TEST_RUN: how.run },
     detached: true,
     stdio: ["ignore", descriptor, descriptor],
   });

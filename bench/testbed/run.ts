@@ -3,8 +3,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import { ROOT } from "../../lib/settings.ts";
 import type { Scratch } from "./scratch.ts";
+import { scriptCommand } from "./script.ts";
 
 export type Verb = "deploy" | "rollback";
 
@@ -22,7 +22,7 @@ export interface Run {
   ended: Promise<{ exitCode: number | null; signal: NodeJS.Signals | null; output: string }>;
 }
 
-const SCRIPTS = { deploy: "scripts/deploy-blue-green.mts", rollback: "scripts/rollback.mts" };
+const SCRIPTS = { deploy: "deploy-blue-green", rollback: "rollback" } as const;
 
 /** Starts a deploy or rollback of a scratch stack. `launcher` is a command that replaces itself with the command after it. */
 export function startRun(
@@ -31,9 +31,7 @@ export function startRun(
   env: Record<string, string> = {},
   launcher: readonly string[] = [],
 ): Run {
-  const loader = join(ROOT, "node_modules/tsx/dist/loader.mjs");
-  const script = [process.execPath, "--import", loader, join(ROOT, SCRIPTS[verb])];
-  const [command = "", ...args] = [...launcher, ...script];
+  const [command = "", ...args] = [...launcher, ...scriptCommand(SCRIPTS[verb])];
   const child = spawn(command, args, {
     cwd: stack.folder,
     env: { ...stack.env, ...env },

@@ -9,10 +9,17 @@ import { $, type ProcessOutput } from "zx";
 import { COLORS, type Color } from "../../lib/color.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
 import { ROOT } from "../../lib/settings.ts";
+import { type Script, scriptCommand } from "./script.ts";
 import { tempFolder } from "./temp.ts";
 
 // With a socket as standard input, bash believes it is a remote shell and reads ~/.bashrc every time.
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
+
+/** The example API. */
+export const EXAMPLE_API = join(ROOT, "examples/loop-api");
+
+/** What stacks release: the example API, from `tests/run.mts` without FastAPI, which takes long to start. */
+const API = process.env.LOOP_TEST_API || EXAMPLE_API;
 
 /** A complete, isolated stack: its own project, ports, containers, images and folders. */
 export interface Scratch {
@@ -41,8 +48,8 @@ export interface Scratch {
   get(path?: string): Promise<{ status: number; color: string; body: string }>;
   /** The content of the state file; "no file" if there is none. */
   readStateFile(): Promise<string>;
-  /** Copies the example API with this version number. Returns LOOP_API_CONTEXT for the copy. */
-  apiVersion(version: string): Promise<Record<string, string>>;
+  /** Copies the API, by default `API`, with this version number. Returns LOOP_API_CONTEXT for the copy. */
+  apiVersion(version: string, api?: string): Promise<Record<string, string>>;
   /** Bundles the session API with this version number. Returns LOOP_API_CONTEXT for it. */
   sessionApi(version?: string): Promise<Record<string, string>>;
   remove(): Promise<void>;
@@ -114,7 +121,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     NGINX_CONTAINER: `${project}-nginx`,
     NGINX_IMAGE: "nginx:1.30",
     OAUTH_DATA_PATH: join(folder, "oauth"),
-    LOOP_API_CONTEXT: join(ROOT, "examples/loop-api"),
+    LOOP_API_CONTEXT: API,
     LOOP_AUTH_CONTEXT: join(ROOT, "examples/loop-auth"),
     HEALTH_RETRIES: "60", // the tests must not depend on how fast this machine starts a container
     HEALTH_INTERVAL: "1",
@@ -124,12 +131,8 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     VERIFY_SECONDS: "0.3",
     DRAIN_SECONDS: "5",
   };
-  const script = (path: string, args: string[], extra: Record<string, string>) =>
-    quiet({
-      env: { ...env, ...extra },
-      cwd: folder,
-      timeout: "120s",
-    })`node --import ${join(ROOT, "node_modules/tsx/dist/loader.mjs")} ${join(ROOT, path)} ${args}`;
+  const script = (name: Script, args: string[], extra: Record<string, string>) =>
+    quiet({ env: { ...env, ...extra }, cwd: folder, timeout: "120s" })`${[...scriptCommand(name), ...args]}`;
   const docker = (...args: string[]) => quiet`docker ${args}`;
   const compose = (...args: string[]) =>
     quiet({
@@ -148,10 +151,10 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     nginxContainer: `${project}-nginx`,
     stateFile,
     stateDir: join(folder, "state"),
-    deploy: (args = [], extra = {}) => script("scripts/deploy-blue-green.mts", args, extra),
-    rollback: (args = [], extra = {}) => script("scripts/rollback.mts", args, extra),
-    status: (args = [], extra = {}) => script("scripts/status.mts", args, extra),
-    endSessions: (args = [], extra = {}) => script("scripts/end-sessions.mts", args, extra),
+    deploy: (args = [], extra = {}) => script("deploy-blue-green", args, extra),
+    rollback: (args = [], extra = {}) => script("rollback", args, extra),
+    status: (args = [], extra = {}) => script("status", args, extra),
+    endSessions: (args = [], extra = {}) => script("end-sessions", args, extra),
     docker,
     compose,
     field,
@@ -168,9 +171,9 @@ export async function createScratch(name: string, folderName = "stack"): Promise
       return { status: statusCode, color: String(headers["x-loop-color"]), body: await body.text() };
     },
     readStateFile: () => readFile(stateFile, "utf8").catch(() => "no file"),
-    apiVersion: async (version) => {
+    apiVersion: async (version, api = API) => {
       const context = join(folder, `api-${version}`);
-      await cp(join(ROOT, "examples/loop-api"), context, { recursive: true });
+      await cp(api, context, { recursive: true });
       const main = join(context, "api/main.py");
       await writeFile(
         main,

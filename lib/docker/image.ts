@@ -1,19 +1,28 @@
 import type { Color } from "../color.ts";
 import type { Context } from "../run/context.ts";
-import { z } from "../util/zod.ts";
-import { act, CHECK_DOCKER, compose, docker, expectSuccess, lastLines, shellCommand } from "./cli.ts";
+import { type Infer, z } from "../util/zod.ts";
+import {
+  act,
+  CHECK_DOCKER,
+  compose,
+  docker,
+  dockerFailed,
+  expectSuccess,
+  lastLines,
+  shellCommand,
+} from "./cli.ts";
 import { imageOf, oursOnly, serviceOf } from "./names.ts";
 
 const REVISION = "org.opencontainers.image.revision";
 
-const InspectedImage = z.tuple([
+const InspectedImages = z.array(
   z.object({
     Id: z.string(),
     Created: z.string(),
     Size: z.number(),
     Config: z.object({ Labels: z.record(z.string(), z.string()).nullable() }),
   }),
-]);
+);
 
 /** An image. */
 export interface Image {
@@ -29,12 +38,23 @@ export interface Image {
   service: string | undefined;
 }
 
-/** An image by name or id; undefined when there is none. Throws DockerError. */
-export async function inspectImage(context: Context, name: string): Promise<Image | undefined> {
-  const output = await docker(context, ["image", "inspect", name]);
-  if (output.exitCode !== 0 && /no such image/i.test(output.stderr)) return undefined;
-  expectSuccess(output, `inspecting the image ${name}`, CHECK_DOCKER);
-  const [{ Id, Created, Size, Config }] = InspectedImage.parse(JSON.parse(output.stdout));
+/** Images by name or id, with one command, in this order; undefined where there is none. Throws DockerError. */
+async function inspectImages(
+  context: Context,
+  names: readonly string[],
+): Promise<readonly (Image | undefined)[]> {
+  const output = await docker(context, ["image", "inspect", ...names]);
+  const missing = [...output.stderr.matchAll(/no such image: (\S+?):?(?=\s|$)/gi)].map(([, name]) => name);
+  const there = names.filter((name) => !missing.includes(name));
+  if (output.exitCode !== 0 && missing.length === 0)
+    throw dockerFailed(output, `inspecting the image ${names.join(" and ")}`, CHECK_DOCKER);
+  const found = InspectedImages.parse(JSON.parse(output.stdout)).map(imageFrom);
+  if (found.length !== there.length)
+    throw dockerFailed(output, `inspecting the image ${names.join(" and ")}`, CHECK_DOCKER);
+  return names.map((name) => found[there.indexOf(name)]);
+}
+
+function imageFrom({ Id, Created, Size, Config }: Infer<typeof InspectedImages>[number]): Image {
   const labels = Config.Labels ?? {};
   return {
     id: Id,
@@ -46,9 +66,20 @@ export async function inspectImage(context: Context, name: string): Promise<Imag
   };
 }
 
+/** An image by name or id; undefined when there is none. Throws DockerError. */
+export const inspectImage = async (context: Context, name: string): Promise<Image | undefined> =>
+  (await inspectImages(context, [name]))[0];
+
 /** The image that a color's tag names; undefined for none. The tag is on the last build that did not fail. */
 export const taggedImage = (context: Context, color: Color): Promise<Image | undefined> =>
   inspectImage(context, imageOf(context.settings, color));
+
+/** The same for both colors, with one command. Throws DockerError. */
+export async function taggedImages(context: Context): Promise<Record<Color, Image | undefined>> {
+  const { settings } = context;
+  const [blue, green] = await inspectImages(context, [imageOf(settings, "blue"), imageOf(settings, "green")]);
+  return { blue, green };
+}
 
 /**
  * Puts a color's tag back on the image that it named before a failed release, or removes it when there was none or that

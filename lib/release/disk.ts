@@ -1,7 +1,6 @@
 import { statfs } from "node:fs/promises";
-import { COLORS } from "../color.ts";
 import { dataFolder } from "../docker/engine.ts";
-import { taggedImage } from "../docker/image.ts";
+import { taggedImages } from "../docker/image.ts";
 import { freeSpaceInside } from "../docker/services.ts";
 import { DiskSpaceError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
@@ -26,11 +25,11 @@ export async function freeSpace(context: Context): Promise<{ bytes?: number; wor
  */
 export const checkDiskSpace = (context: Context): Promise<void> =>
   context.inspect("check the disk space", async () => {
-    const [{ bytes, words }, ...images] = await Promise.all([
+    const [{ bytes, words }, { blue, green }] = await Promise.all([
       freeSpace(context),
-      ...COLORS.map((color) => taggedImage(context, color)),
+      taggedImages(context),
     ]);
-    const needed = Math.max(...images.map((image) => image?.bytes ?? 0));
+    const needed = Math.max(blue?.bytes ?? 0, green?.bytes ?? 0);
     if (bytes === undefined) return context.log.info(words);
     if (bytes >= needed) return;
     throw new DiskSpaceError(`Not enough disk space to build: ${words}`, {

@@ -170,7 +170,8 @@ async function isInUse(context: Context): Promise<boolean> {
 /** Drops the durations, which decide what a run built: a forged one would claim other projects' build cache. */
 const withoutTimes = ({ seconds: _, steps: __, ...run }: Entry): Entry => run;
 
-function recordIn(text: string): RunRecord | undefined {
+/** The record in the content of an old lock; undefined when no script could have written it. */
+export function recordIn(text: string): RunRecord | undefined {
   try {
     return RunRecord.parse(JSON.parse(text));
   } catch {
@@ -185,7 +186,7 @@ const IMAGE_ID = /^sha256:[0-9a-f]{64}$/;
  * have written all of it, so the image must be one that this project built for that color; the tag can move to no other.
  * Throws DockerError.
  */
-async function trusted(context: Context, record: RunRecord): Promise<RunRecord | undefined> {
+export async function trusted(context: Context, record: RunRecord): Promise<RunRecord | undefined> {
   const { verb, pid, since, from, to, imageBefore, started } = record;
   const begun = Date.parse(since);
   if (verb !== "deploy" || !from || !to || from === to || !imageBefore || Number.isNaN(begun))

@@ -1,13 +1,9 @@
 import { type Color, getInactiveColor } from "../color.ts";
-import { type Image, taggedImage } from "../docker/image.ts";
+import { type Image, taggedImage, taggedImages } from "../docker/image.ts";
 import { imageOf } from "../docker/names.ts";
 import type { Context } from "../run/context.ts";
 import type { Outcome } from "../run/script.ts";
 import { shortRevision } from "./revision.ts";
-
-/** If the image cannot be inspected, a successful run is still a success. */
-const readImage = (context: Context, color: Color): Promise<Image | undefined> =>
-  taggedImage(context, color).catch(() => undefined);
 
 function describe(
   context: Context,
@@ -28,13 +24,16 @@ function describe(
 
 /** What a deploy ends with: the image and revision that serve now, and how to go back. Never throws. */
 export async function describeRelease(context: Context, from: Color, to: Color): Promise<Outcome> {
-  const [image, previous] = await Promise.all([readImage(context, to), readImage(context, from)]);
-  const back = previous
+  // If the images cannot be inspected, a successful run is still a success.
+  const images = await taggedImages(context).catch(() => undefined);
+  const back = images?.[from]
     ? "Go back with: npx tsx scripts/rollback.mts"
     : "This is the first release: there is nothing to go back to yet";
-  return describe(context, "Released", to, image, back);
+  return describe(context, "Released", to, images?.[to], back);
 }
 
 /** What a rollback ends with. Never throws. */
-export const describeRollback = async (context: Context, to: Color, what = "Rolled back"): Promise<Outcome> =>
-  describe(context, what, to, await readImage(context, to), "Return with: npx tsx scripts/rollback.mts");
+export async function describeRollback(context: Context, to: Color, what = "Rolled back"): Promise<Outcome> {
+  const image = await taggedImage(context, to).catch(() => undefined);
+  return describe(context, what, to, image, "Return with: npx tsx scripts/rollback.mts");
+}

@@ -43,7 +43,8 @@ export async function startServices(context: Context): Promise<void> {
  * Throws DockerError, UsageError, PortConflictError, ConfigurationError for nginx.
  */
 export async function startServicesForRollback(context: Context): Promise<void> {
-  const nginx = await inspectNginx(context);
+  const both = await inspectServices(context).catch(() => undefined); // auth may be the problem
+  const nginx = both?.nginx ?? (await inspectNginx(context));
   expectOwnPort(context, nginx);
   expectOwnFolder(context, nginx);
   const stopped = stoppedNginx(context, nginx);
@@ -54,7 +55,8 @@ export async function startServicesForRollback(context: Context): Promise<void> 
     await context.change("wait until nginx serves", () => waitUntilServing(context));
   }
   try {
-    const auth = stoppedAuth(context, await inspectAuth(context), ["--no-build", "--pull", "never"]);
+    const seen = (stopped ? undefined : both?.auth) ?? (await inspectAuth(context));
+    const auth = stoppedAuth(context, seen, ["--no-build", "--pull", "never"]);
     if (auth) await checkServicePort(context, auth);
     if (auth) await start(context, auth, ACT_SECONDS);
   } catch (error) {

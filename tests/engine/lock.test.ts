@@ -8,6 +8,7 @@ import { LockedError, StateFileError } from "../../lib/errors.ts";
 import { MECHANISMS } from "../../lib/run/flock.ts";
 import { takeLock } from "../../lib/run/lock.ts";
 import { ROOT } from "../../lib/settings.ts";
+import { bundle } from "../fixtures.ts";
 import { allow } from "../mechanisms.ts";
 import { suite } from "../suite.ts";
 
@@ -22,17 +23,29 @@ async function errorOf(act: Promise<unknown>): Promise<Error> {
   return assert.unreachable("nothing was thrown") as never;
 }
 
+/** The lock and the commands of a run, for processes that would take long to load the sources. */
+const bundles = await bundle(
+  ROOT,
+  ["lock.ts", "command.ts"].map((file) => join(ROOT, "lib/run", file)),
+  await tempFolder("lock-bundles"),
+);
+const LOCK = JSON.stringify(join(bundles, "lock.mjs"));
+
+/** Runs a script in a process of its own. */
+const runScript = (script: string) =>
+  $({ quiet: true, nothrow: true, cwd: ROOT })`node --input-type=module -e ${script}`;
+
 /** A process that takes the lock, writes a run record, starts a command and is killed. */
 async function startKilledHolder(file: string, seconds = 1): Promise<void> {
   const script = `
-    import { takeLock } from ${JSON.stringify(join(ROOT, "lib/run/lock.ts"))};
-    import { run } from ${JSON.stringify(join(ROOT, "lib/run/command.ts"))};
+    import { takeLock } from ${LOCK};
+    import { run } from ${JSON.stringify(join(bundles, "command.mjs"))};
     const lock = await takeLock(${JSON.stringify(file)}, "deploy", () => undefined);
     lock.record({ from: "blue", to: "green", imageBefore: null });
     run("sleep", ["${seconds}"], { deadline: undefined, keepOpen: lock.descriptor });
     setTimeout(() => process.kill(process.pid, "SIGKILL"), 150);
   `;
-  await $({ quiet: true, nothrow: true, cwd: ROOT })`node --import tsx --input-type=module -e ${script}`;
+  await runScript(script);
 }
 
 for (const mechanism of MECHANISMS) {
@@ -92,14 +105,12 @@ for (const mechanism of MECHANISMS) {
   lock("several runs that wait for the same killed run do not kill each other", async ({ file }) => {
     await startKilledHolder(file, 300);
     const waiter = `
-      import { takeLock } from ${JSON.stringify(join(ROOT, "lib/run/lock.ts"))};
+      import { takeLock } from ${LOCK};
       const lock = await takeLock(${JSON.stringify(file)}, "rollback", () => undefined, 2);
       console.log("got it");
       lock.end("nothing");
     `;
-    const take = () =>
-      $({ quiet: true, nothrow: true, cwd: ROOT })`node --import tsx --input-type=module -e ${waiter}`;
-    const both = await Promise.all([take(), take(), take()]);
+    const both = await Promise.all([1, 2, 3].map(() => runScript(waiter)));
     for (const { stdall, exitCode } of both) {
       assert.is(exitCode, 0, stdall);
       assert.match(stdall, "got it");
@@ -152,11 +163,11 @@ for (const mechanism of MECHANISMS) {
   });
 
   lock("a live run holds the lock until it ends", async ({ file }) => {
-    const holder = $({ quiet: true, nothrow: true, cwd: ROOT })`node --import tsx --input-type=module -e ${`
-      import { takeLock } from ${JSON.stringify(join(ROOT, "lib/run/lock.ts"))};
+    const holder = runScript(`
+      import { takeLock } from ${LOCK};
       await takeLock(${JSON.stringify(file)}, "deploy", () => undefined);
       setTimeout(() => {}, 60_000);
-    `}`;
+    `);
     await waitFor("it is locked", async () => (await readFile(file, "utf8")).includes("deploy"));
     const { pid } = JSON.parse(await readFile(file, "utf8"));
     assert.match((await errorOf(takeLock(file, "deploy", ignore))).message, `pid ${pid}`);

@@ -8,7 +8,6 @@ import {
   readlink,
   rename,
   rm,
-  symlink,
   writeFile,
 } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -17,10 +16,14 @@ import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { startRun, waitForLock } from "../../bench/testbed/run.ts";
 import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
+import { recordIn, trusted } from "../../lib/release/migrate.ts";
+import { readOnlyContext } from "../../lib/run/context.ts";
 import { readHistory } from "../../lib/run/history.ts";
+import { createLog } from "../../lib/run/log.ts";
+import { loadSettings } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
-/** At the start of each test blue serves and green is on standby. */
+/** At the start of each test one color serves and the other is on standby. */
 const migration = suite<{ stack: Scratch; oldFolder: string }>("migration from an older version");
 migration.before(async (context) => {
   context.stack = await createReleasedScratch("migrate", { HEALTH_RETRIES: "60" });
@@ -59,15 +62,17 @@ async function imageId({ docker }: Scratch, name: string): Promise<string> {
   return (await docker("image", "inspect", "--format", "{{.Id}}", name)).stdout.trim();
 }
 
-async function backToBlue(stack: Scratch): Promise<void> {
-  if ((await stack.get()).color === "green") {
-    const run = await stack.rollback();
-    assert.is(run.exitCode, 0, run.stdall);
-  }
+/** Rolls back. Afterwards the other color serves. Returns the output. */
+async function rollBack(stack: Scratch): Promise<{ stdout: string; stderr: string }> {
+  const { color } = await stack.get();
+  const other = color === "blue" ? "green" : "blue";
+  const run = await stack.rollback();
+  assert.is(run.exitCode, 0, run.stdall);
   assert.equal(
     [(await stack.get()).color, await stack.running(), await stack.readStateFile()],
-    ["blue", ["blue"], "blue\n"],
+    [other, [other], `${other}\n`],
   );
+  return run;
 }
 
 migration(
@@ -78,8 +83,7 @@ migration(
     await appendFile(join(oldFolder, "blue-green.log"), "\u001b[2Jevil\n");
     const before = await runsIn(oldFolder);
     const backup = await readFile(join(oldFolder, "history.jsonl"), "utf8");
-    const run = await stack.rollback();
-    assert.is(run.exitCode, 0, run.stdall);
+    const run = await rollBack(stack);
     assert.match(
       run.stdout,
       `migrated from ${oldFolder} to ${stack.stateDir}: the history of 2 runs, the log, as blue-green.log.1`,
@@ -93,16 +97,15 @@ migration(
     assert.equal(await readdir(oldFolder), [".active-color"]);
 
     for (let i = 0; i < 3; i++) await appendFile(join(oldFolder, "history.jsonl"), backup);
-    const next = await stack.rollback();
-    assert.is(next.exitCode, 0, next.stdall);
+    const next = await rollBack(stack);
     assert.not.match(next.stdout, "migrated from");
     assert.is((await readHistory(join(stack.stateDir, "history.jsonl"))).length, 4);
     await rm(join(oldFolder, "history.jsonl"));
-    await backToBlue(stack);
   },
 );
 
 migration("a release of the old version that was killed is repaired", async ({ stack, oldFolder }) => {
+  assert.is((await stack.get()).color, "blue");
   const image = await stack.docker("image", "inspect", "--format", "{{.Id}}", `${stack.project}-api:green`);
   const since = Date.now();
   const killed = startRun(stack, "deploy", await stack.apiVersion("7.7.7"));
@@ -117,7 +120,7 @@ migration("a release of the old version that was killed is repaired", async ({ s
   assert.match(run.stdout, "✓ restore the previous image of green");
   const now = await stack.docker("image", "inspect", "--format", "{{.Id}}", `${stack.project}-api:green`);
   assert.is(now.stdout, image.stdout);
-  await backToBlue(stack);
+  assert.equal([(await stack.get()).color, await stack.running()], ["blue", ["blue"]]);
 });
 
 const RECORD = {
@@ -152,23 +155,36 @@ const FORGED: Record<
   "no previous image": [() => ({ ...RECORD, imageBefore: null })],
 };
 
-for (const [what, [forge, warning]] of Object.entries(FORGED)) {
-  migration(`a run record that a container forged is not trusted: ${what}`, async ({ stack, oldFolder }) => {
-    const image = (name: string) => imageId(stack, name.startsWith("-") ? `${stack.project}${name}` : name);
-    const tags = () => Promise.all(["-api:blue", "-api:green"].map(image));
-    const before = await tags();
-    await restoreOldLayout(stack, oldFolder);
-    const record = JSON.stringify(await forge(image));
-    await execInside(stack, `echo '${record}' > /vault/_build/.active-color.lock`);
-    const run = await stack.rollback();
-    assert.is(run.exitCode, 0, run.stdall);
-    assert.not.match(run.stdout, "the record of the unfinished");
-    if (warning) assert.match(run.stderr, warning);
-    assert.equal([(await stack.get()).color, await stack.running()], ["green", ["green"]]);
-    assert.equal(await tags(), before);
-    await backToBlue(stack);
-  });
-}
+migration("no run record that a container forged is trusted; one that a run wrote is", async ({ stack }) => {
+  const warnings: string[] = [];
+  const log = { ...createLog(), warn: (text: string) => warnings.push(text) };
+  const context = readOnlyContext(loadSettings(stack.env, "/nonexistent/.env.blue-green"), log);
+  const image = (name: string) => imageId(stack, name.startsWith("-") ? `${stack.project}${name}` : name);
+  const read = (record: object) => {
+    const parsed = recordIn(JSON.stringify(record));
+    return parsed && trusted(context, parsed);
+  };
+  for (const [what, [forge, warning = ""]] of Object.entries(FORGED)) {
+    assert.is(await read(await forge(image)), undefined, what);
+    assert.match(warnings.splice(0).join(), warning, what);
+  }
+  const genuine = { ...RECORD, imageBefore: await image("-api:green") };
+  assert.is((await read(genuine))?.imageBefore, genuine.imageBefore);
+  assert.equal(warnings, []);
+});
+
+migration("a run ignores a run record that a container forged", async ({ stack, oldFolder }) => {
+  const tags = () =>
+    Promise.all(["blue", "green"].map((color) => imageId(stack, `${stack.project}-api:${color}`)));
+  const before = await tags();
+  await restoreOldLayout(stack, oldFolder);
+  const record = JSON.stringify({ ...RECORD, imageBefore: before[0] }); // the other color's image
+  await execInside(stack, `echo '${record}' > /vault/_build/.active-color.lock`);
+  const run = await rollBack(stack);
+  assert.not.match(run.stdout, "the record of the unfinished");
+  assert.match(run.stderr, NOT_OURS);
+  assert.equal(await tags(), before);
+});
 
 migration(
   "a run of the old version in progress holds the lock; no other process can",
@@ -185,10 +201,7 @@ migration(
       return child;
     };
     const expectMigration = async () => {
-      const run = await stack.rollback();
-      assert.is(run.exitCode, 0, run.stdall);
-      assert.match(run.stdout, "the history of");
-      await backToBlue(stack);
+      assert.match((await rollBack(stack)).stdout, "the history of");
     };
     await restoreOldLayout(stack, oldFolder);
     const script = join(stack.folder, "deploy-blue-green.mts");
@@ -203,7 +216,7 @@ migration(
     assert.ok((await readdir(oldFolder)).includes("history.jsonl"), "nothing must be migrated yet");
 
     // The same in a container, which also holds the kernel's lock.
-    const api = `${stack.project}-api-blue`;
+    const api = `${stack.project}-api-${(await stack.get()).color}`;
     const hold = "exec 3<>/vault/_build/.active-color.lock; flock 3; sleep 301; :";
     await stack.docker("exec", "-d", api, "sh", "-c", hold, "deploy-blue-green.mts");
     await sleep(500);
@@ -222,30 +235,6 @@ migration(
 );
 
 migration(
-  "if a container links the old lock to a file of the host, the process that has that file open is not killed",
-  async (context) => {
-    const { stack, oldFolder } = context;
-    await restoreOldLayout(stack, oldFolder);
-    const victim = join(stack.folder, "victim");
-    await writeFile(victim, "");
-    // Like a daemon: the file is open as descriptor 3, and the parent has exited.
-    const daemon = await $({
-      quiet: true,
-    })`sh -c ${`exec 3<>${victim}; sleep 300 >/dev/null 2>&1 & echo $!`}`;
-    const pid = Number(daemon.stdout);
-    assert.is(await readlink(`/proc/${pid}/fd/3`), victim);
-    await rm(join(oldFolder, ".active-color.lock"), { force: true });
-    await execInside(stack, `ln -s ${victim} /vault/_build/.active-color.lock`);
-    const run = await stack.rollback();
-    assert.is(run.exitCode, 0, run.stdall);
-    assert.match(run.stderr, ".active-color.lock was not migrated: Error: ELOOP");
-    process.kill(pid, "SIGKILL"); // throws if it no longer runs
-    await rm(join(oldFolder, ".active-color.lock"));
-    await backToBlue(stack);
-  },
-);
-
-migration(
   "an unmounted vault is rejected, and the old state is migrated later",
   async ({ stack, oldFolder }) => {
     const vault = dirname(oldFolder);
@@ -253,21 +242,17 @@ migration(
     const before = await runsIn(oldFolder);
     await $({ quiet: true })`mount -t tmpfs tmpfs ${vault}`;
     try {
-      for (const verb of ["deploy", "rollback"] as const) {
-        const run = await stack[verb]();
-        assert.is(run.exitCode, 1, run.stdall);
-        assert.match(run.stderr, `The vault ${vault} is empty, but earlier releases used it`);
-        assert.match(run.stderr, `not migrated from ${oldFolder}`);
-        assert.equal(await readdir(vault), []);
-      }
+      const run = await stack.rollback();
+      assert.is(run.exitCode, 1, run.stdall);
+      assert.match(run.stderr, `The vault ${vault} is empty, but earlier releases used it`);
+      assert.match(run.stderr, `not migrated from ${oldFolder}`);
+      assert.equal(await readdir(vault), []);
     } finally {
       await $({ quiet: true })`umount ${vault}`;
     }
-    const run = await stack.rollback();
-    assert.is(run.exitCode, 0, run.stdall);
+    const run = await rollBack(stack);
     assert.match(run.stdout, `the history of ${before.length} runs`);
     assert.equal((await runsIn(stack.stateDir)).slice(0, before.length), before);
-    await backToBlue(stack);
   },
 );
 
@@ -284,11 +269,10 @@ migration("a link in place of the old folder only postpones the migration", asyn
   const runs = await runsIn(stack.stateDir);
   assert.equal(runs.slice(0, before.length), before);
   assert.is(runs.length, before.length + 2);
-  await backToBlue(stack);
 });
 
 migration(
-  "links that a container put in place of the old files are not followed",
+  "links that a container put in place of the old files are not followed, and a process that has one's target open is not killed",
   async ({ stack, oldFolder }) => {
     await restoreOldLayout(stack, oldFolder);
     const outside = join(stack.folder, "outside");
@@ -296,18 +280,23 @@ migration(
     for (const name of Object.values(OLD_NAMES)) {
       await writeFile(join(outside, name), `{"time":"","verb":"secret","result":"","message":""}\n`);
       await rm(join(oldFolder, name));
-      await symlink(join(outside, name), join(oldFolder, name));
+      await execInside(stack, `ln -s ${join(outside, name)} /vault/_build/${name}`);
     }
-    const run = await stack.rollback();
-    assert.is(run.exitCode, 0, run.stdall);
-    assert.match(run.stderr, "history.jsonl was not migrated: Error: ELOOP");
+    // Like a daemon: the file is open as descriptor 3, and the parent has exited.
+    const victim = join(outside, OLD_NAMES.lock);
+    const line = `exec 3<>${victim}; sleep 300 >/dev/null 2>&1 & echo $!`;
+    const pid = Number((await $({ quiet: true })`sh -c ${line}`).stdout);
+    assert.is(await readlink(`/proc/${pid}/fd/3`), victim);
+    const run = await rollBack(stack);
+    process.kill(pid, "SIGKILL"); // throws if it no longer runs
+    for (const name of ["history.jsonl", OLD_NAMES.lock])
+      assert.match(run.stderr, `${name} was not migrated: Error: ELOOP`);
     for (const name of await readdir(stack.stateDir))
       assert.not.match(await readFile(join(stack.stateDir, name), "utf8"), '"secret"');
     for (const name of Object.values(OLD_NAMES)) {
       assert.match(await readFile(join(outside, name), "utf8"), '"secret"');
       await rm(join(oldFolder, name));
     }
-    await backToBlue(stack);
   },
 );
 
@@ -316,7 +305,8 @@ migration(
   async ({ stack, oldFolder }) => {
     await restoreOldLayout(stack, oldFolder);
     const before = (await readdir(oldFolder)).toSorted();
-    const run = await stack.deploy([], { ACTIVE_COLOR_FILE: "" }); // the default for a project other than loop
+    const serving = await stack.readStateFile();
+    const run = await stack.rollback([], { ACTIVE_COLOR_FILE: "" }); // the default for a project other than loop
     assert.is(run.exitCode, 0, run.stdall);
     assert.not.match(run.stderr, "no run has verified it"); // the color record was migrated
     const own = `.active-color.${stack.project}`;
@@ -325,26 +315,25 @@ migration(
       `from now on, the state file of ${stack.project} is ${join(oldFolder, own)}, not ${stack.stateFile}`,
     );
     assert.equal((await readdir(oldFolder)).toSorted(), [...before, own].toSorted());
-    assert.is(await readFile(join(oldFolder, own), "utf8"), "green\n");
-    assert.is(await stack.readStateFile(), "blue\n", "another project's state file was written");
+    assert.is(await readFile(join(oldFolder, own), "utf8"), `${(await stack.get()).color}\n`);
+    assert.is(await stack.readStateFile(), serving, "another project's state file was written");
     for (const name of [own, ...Object.values(OLD_NAMES)]) await rm(join(oldFolder, name));
-    await backToBlue(stack);
+    await writeFile(stack.stateFile, await readFile(join(stack.stateDir, "active-color")));
   },
 );
 
 migration("a migration that is killed at any moment loses nothing", async ({ stack, oldFolder }) => {
   await restoreOldLayout(stack, oldFolder);
   const before = await runsIn(oldFolder);
-  for (let i = 0; i < 12; i++) {
+  for (let i = 0; i < 8; i++) {
     const since = Date.now();
     const run = startRun(stack, "rollback");
     await waitForLock(stack, since); // the migration comes next
-    await sleep(i * 2);
+    await sleep(i * 3);
     run.kill("SIGKILL");
     await run.ended;
   }
-  const run = await stack.deploy(["--keep", "serving"]);
-  assert.is(run.exitCode, 0, run.stdall);
+  await rollBack(stack);
   const after = (await runsIn(stack.stateDir)).map((entry) => JSON.stringify(entry));
   for (const entry of before) assert.ok(after.includes(JSON.stringify(entry)), JSON.stringify(entry));
   assert.equal(await readdir(oldFolder), [".active-color"]);

@@ -27,12 +27,17 @@ async function rollBack(stack: Scratch, env: Record<string, string> = {}): Promi
 const withoutComposeFile = ({ folder }: Scratch) => ({ COMPOSE_FILE: join(folder, "gone.yml") });
 
 robustness(
-  "a rollback does not need the compose file; a deploy reports that it is missing",
+  "a rollback needs neither the compose file nor the sources; a deploy reports that the file is invalid or missing",
   async ({ stack }) => {
-    await rollBack(stack, withoutComposeFile(stack));
-    const deploy = await stack.deploy([], withoutComposeFile(stack));
-    assert.is(deploy.exitCode, 2, deploy.stdall);
-    assert.match(deploy.stderr, "gone.yml, which does not exist");
+    await writeFile(join(stack.folder, "broken.yml"), "services: [\n");
+    const broken = { COMPOSE_FILE: join(stack.folder, "broken.yml") };
+    await rollBack(stack, { ...broken, LOOP_API_CONTEXT: "/no/such/source" });
+    const invalid = await stack.deploy([], broken);
+    assert.is(invalid.exitCode, 2, invalid.stdall);
+    assert.match(invalid.stderr, /Compose cannot read .*broken.yml[\s\S]*yaml/);
+    const missing = await stack.deploy([], withoutComposeFile(stack));
+    assert.is(missing.exitCode, 2, missing.stdall);
+    assert.match(missing.stderr, "gone.yml, which does not exist");
   },
 );
 
@@ -44,28 +49,31 @@ robustness("a rollback starts a stopped nginx and auth without Compose", async (
   assert.is(await stack.field(auth, "{{.State.Status}}"), "running");
 });
 
-robustness("a rollback warns and continues if auth does not start", async ({ stack }) => {
-  const auth = `${stack.project}-auth`;
-  await stack.docker("stop", "--time", "1", auth);
-  const blocker = createServer().listen(Number(stack.env.AUTH_PORT), "127.0.0.1");
-  const output = await rollBack(stack).finally(() => blocker.close());
-  assert.match(output, "auth could not be started; the rollback continues without it");
-  await stack.docker("rm", "--force", auth);
-  assert.match(
-    await rollBack(stack, withoutComposeFile(stack)),
-    "auth could not be started; the rollback continues without it: Compose cannot read",
-  );
-  await rollBack(stack);
-  assert.is(await stack.field(auth, "{{.State.Status}}"), "running");
-});
-
-robustness("a rollback warns and continues without auth's data folder", async ({ stack }) => {
-  const output = await rollBack(stack, { OAUTH_DATA_PATH: "/proc/none/oauth" });
-  assert.match(
-    output,
-    "Cannot create the folder /proc/none/oauth (OAUTH_DATA_PATH); the rollback continues without it",
-  );
-});
+robustness(
+  "a rollback warns and continues if auth does not start, or its data folder cannot be created",
+  async ({ stack }) => {
+    const auth = `${stack.project}-auth`;
+    await stack.docker("stop", "--time", "1", auth);
+    const blocker = createServer().listen(Number(stack.env.AUTH_PORT), "127.0.0.1");
+    const output = await rollBack(stack).finally(() => blocker.close());
+    assert.match(output, "auth could not be started; the rollback continues without it");
+    await stack.docker("rm", "--force", auth);
+    const without = await rollBack(stack, {
+      ...withoutComposeFile(stack),
+      OAUTH_DATA_PATH: "/proc/none/oauth",
+    });
+    assert.match(
+      without,
+      "auth could not be started; the rollback continues without it: Compose cannot read",
+    );
+    assert.match(
+      without,
+      "Cannot create the folder /proc/none/oauth (OAUTH_DATA_PATH); the rollback continues without it",
+    );
+    await rollBack(stack);
+    assert.is(await stack.field(auth, "{{.State.Status}}"), "running");
+  },
+);
 
 robustness("a rollback recreates a container whose network was removed", async ({ stack }) => {
   const { color } = await stack.get();

@@ -8,7 +8,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { ROOT } from "../../lib/settings.ts";
-import { choose, listTests } from "../choose.ts";
+import { choose, knownSeconds, listTests } from "../choose.ts";
 import { endGroup, judge, runTests, summary } from "../runner.ts";
 
 /** Imports and helpers for the test files below, which run in their checkout. */
@@ -42,10 +42,16 @@ const alone = (file: string) => `test("alone", async () => {
 /** Creates a checkout with the runner, these test files and a fake docker with one container of the test run. */
 async function checkout(files: Record<string, string>): Promise<string> {
   const top = await tempFolder("run");
-  const runner = ["run.mts", "choose.ts", "leftovers.ts", "runner.ts"].map((file) => join("tests", file));
+  const runner = ["run.mts", "fixtures.ts", "choose.ts", "leftovers.ts", "runner.ts"].map((file) =>
+    join("tests", file),
+  );
   for (const file of [...runner, "bench/testbed/temp.ts"]) await cp(join(ROOT, file), join(top, file));
   await symlink(join(ROOT, "node_modules"), join(top, "node_modules"));
   await writeFile(join(top, "package.json"), '{ "type": "module" }');
+  await mkdir(join(top, "scripts"));
+  await writeFile(join(top, "scripts/x.mts"), 'console.log("x" as string);\n');
+  for (const part of ["examples/loop-api", "tests/fastapi"])
+    await cp(join(ROOT, part), join(top, part), { recursive: true });
   for (const [name, text] of Object.entries(files)) {
     const path = join(top, "tests", `${name}.test.ts`);
     await mkdir(dirname(path), { recursive: true });
@@ -194,27 +200,33 @@ test("every test file is in a folder that the runner reads", async () => {
       .sort(),
     files.sort(),
   );
+  for (const name of Object.keys(knownSeconds(tests))) assert.ok(files.includes(`${name}.test.ts`), name);
 });
 
-test("long files start first, a file that hangs is ended, and running files are reported", async () => {
+test("files that take longest start first, a file that hangs is ended, and running files are reported", async () => {
   const top = await checkout({
     "unit/short": ONE,
     "unit/hangs": `${HANGS} console.log("before it hangs"); ${ONE.repeat(2)}\n\n`,
     "engine/lines": "\n\n\n",
+    "engine/quick": "\n",
+    "engine/slow": "",
+    "engine/few-lines": "",
   });
   await writeFile(join(top, "tests/unit/no-test.ts"), "");
+  await writeFile(join(top, "tests/seconds.json"), '{ "engine/quick": 2, "engine/slow": 10 }');
   const files = listTests(join(top, "tests"));
   assert.equal(
     files.map(({ name }) => name),
-    ["unit/hangs", "unit/short", "engine/lines"],
+    ["unit/hangs", "unit/short", "engine/lines", "engine/few-lines", "engine/slow", "engine/quick"],
   );
   const said: string[] = [];
   const results = await runTests(files.slice(0, 1), {
     directory: join(top, "tests"),
     run: "test",
+    fixtures: {},
     output: top,
     jobs: 2,
-    limitSeconds: 1,
+    limitSeconds: 4,
     progressSeconds: 0.2,
     strict: false,
     interrupt: new AbortController().signal,
@@ -224,7 +236,7 @@ test("long files start first, a file that hangs is ended, and running files are 
   assert.match(said[0] ?? "", /^running: unit\/hangs \d s$/);
   assert.match(
     said.join("\n"),
-    /^✗ unit\/hangs \(.*not done within 1 s, \d\.\d s\)\n─+ output.*\nbefore it/m,
+    /^✗ unit\/hangs \(.*not done within 4 s, \d\.\d s\)\n─+ output.*\nbefore it/m,
   );
   assert.equal(
     results.map(({ failed }) => failed),
@@ -247,6 +259,10 @@ test("a whole run reports how each file ended, keeps the order of kinds, and cou
     "unit/dies": 'console.log("its last words"); process.kill(process.pid, "SIGKILL");',
     "unit/skips": `${ONE} test.skip("two", () => {});`,
     "engine/a": meet("b", "a"),
+    "engine/c": `test("fixtures", () => {
+      const { LOOP_TEST_SCRIPTS, LOOP_TEST_API } = process.env;
+      for (const file of [LOOP_TEST_SCRIPTS + "/x.mjs", LOOP_TEST_API + "/fastapi/responses.py"]) assert.ok(existsSync(file), file);
+    });`,
     "engine/b": meet("a", "b"),
     "load/x": `${alone("x")} test("last", () => assert.ok(existsSync("a-done") && existsSync("b-done")));`,
     "load/y": alone("x"),
@@ -278,7 +294,7 @@ test("a whole run reports how each file ended, keeps the order of kinds, and cou
   );
   for (const text of ["after the totals", "its last words"]) assert.match(output, text);
   assert.match(output, /^Slowest: (load|engine|unit)\/\w+ \d+\.\d s, \S+ \d+\.\d s, \S+ \d+\.\d s$/m);
-  assert.equal([code, lastLine(output)], [1, "10 passed, 4 failed, 1 skipped"]);
+  assert.equal([code, lastLine(output)], [1, "11 passed, 4 failed, 1 skipped"]);
 
   assert.equal([soak.code, lastLine(soak.output)], [0, "2 passed, 0 failed"], soak.output);
   assert.not.match(soak.output, "Left by");

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
 import { $, type ProcessOutput } from "zx";
-import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { createScratch, EXAMPLE_API, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { COLORS } from "../../lib/color.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
 import { ROOT } from "../../lib/settings.ts";
@@ -80,7 +80,7 @@ interface Target {
 const attempts = suite<Target>("attempts");
 attempts.before(async (context) => {
   const stack = await createPatientScratch("sec");
-  const { LOOP_API_CONTEXT: sources = "" } = await stack.apiVersion("2.0.0");
+  const { LOOP_API_CONTEXT: sources = "" } = await stack.apiVersion("2.0.0", EXAMPLE_API);
   await appendFile(join(sources, "api/main.py"), ROGUE_API);
   const traces = join(stack.folder, "traces");
   await mkdir(traces);
@@ -401,7 +401,7 @@ attempts.run();
 const trusting = suite<{ stack: Scratch; url: string }>("a trusted proxy");
 trusting.before(async (context) => {
   context.stack = await createPatientScratch("sec-proxy");
-  const sources = await context.stack.apiVersion("2.0.0");
+  const sources = await context.stack.apiVersion("2.0.0", EXAMPLE_API);
   await appendFile(join(sources.LOOP_API_CONTEXT ?? "", "api/main.py"), ROGUE_API);
   Object.assign(context.stack.env, sources);
   context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;

@@ -101,13 +101,13 @@ status("a run in progress is no disagreement; a killed run is", async ({ stack }
   const after = await readStatus(stack);
   assert.is(after.exitCode, 1);
   assert.match(after.drift.join(), /the rollback of \S+ was killed/);
-  assert.is((await stack.deploy()).exitCode, 0);
+  assert.is((await stack.rollback()).exitCode, 0);
   const { drift, runs } = await readStatus(stack);
   assert.equal(drift, []);
   assert.equal(
     runs.slice(0, 2).map(({ verb, result }) => [verb, result]),
     [
-      ["deploy", "done"],
+      ["rollback", "done"],
       ["rollback", "killed"],
     ],
   );
@@ -115,11 +115,11 @@ status("a run in progress is no disagreement; a killed run is", async ({ stack }
 
 status("without Docker or the vault, status reports that and shows the rest", async ({ stack }) => {
   const without = await readStatus(stack, { DOCKER_HOST: `unix://${stack.folder}/none.sock` });
-  assert.equal([without.exitCode, without.serving, without.nginx], [1, "blue", "unknown"]);
+  assert.equal([without.exitCode, without.serving, without.nginx], [1, "green", "unknown"]);
   assert.equal([without.colors.blue.container, without.runs.length], ["unknown", 5]);
   assert.match(without.drift.join(), /Docker failed while inspecting/);
   const unmounted = await readStatus(stack, { VAULT_PATH: "/not/mounted" });
-  assert.equal([unmounted.exitCode, unmounted.serving], [1, "blue"]);
+  assert.equal([unmounted.exitCode, unmounted.serving], [1, "green"]);
   assert.match(unmounted.drift.join(), "the vault /not/mounted does not exist");
 });
 

@@ -1,0 +1,1 @@
+from starlette.responses import JSONResponse, Response, StreamingResponse
