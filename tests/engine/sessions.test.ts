@@ -2,11 +2,11 @@ import { readdir, readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
-import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
-import { type Sessions, type SessionsReport, startSessions } from "../../bench/testbed/sessions.ts";
+import { type Sessions, startSessions } from "../../bench/testbed/sessions.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
 import type { Status } from "../../lib/release/status.ts";
+import { expectIntact, killRollback } from "../session-kills.ts";
 import { suite } from "../suite.ts";
 
 interface Bed {
@@ -40,12 +40,6 @@ async function succeed(run: ReturnType<Scratch["deploy"]>): Promise<string> {
   const { exitCode, stdall } = await run;
   assert.is(exitCode, 0, stdall);
   return stdall;
-}
-
-/** Fails unless all calls of all sessions succeeded, each session on one color. */
-function expectIntact({ failures, gaps, sessions }: SessionsReport, color: string): void {
-  assert.equal({ failures, gaps }, { failures: {}, gaps: 0 });
-  for (const session of sessions) assert.equal(session.colors, [color], session.id);
 }
 
 /** Kills the background processes of this stack. */
@@ -232,23 +226,16 @@ sticky(
 );
 
 for (const [step, signal] of [
-  ["start", "SIGKILL"],
   ["switch", "SIGKILL"],
   ["switch", "SIGTERM"],
-  ["mark", "SIGKILL"],
 ] as const) {
+  // Each step is a soak test.
   sticky(`a rollback that gets ${signal} after "${step}" loses no session of either color`, async (bed) => {
     const { stack } = bed;
     const old = await open(bed, 3);
     await succeed(stack.rollback());
     const current = await open(bed, 3);
-    const run = startRun(stack, "rollback", { VERIFY_SECONDS: "2" });
-    await run.waitForStep(step);
-    run.kill(signal);
-    await run.ended;
-    await sleep(300);
-    await succeed(stack.rollback([], { VERIFY_SECONDS: "0.3" }));
-    await sleep(300);
+    await killRollback(stack, step, signal);
     expectIntact(await old.stop(), "blue");
     expectIntact(await current.stop(), "green");
   });
