@@ -88,8 +88,8 @@ async function main(context: Context): Promise<Outcome> {
   });
   try {
     await buildContainer(context, next);
-    await endSessions(context, stopContainer); // if the idle color still serves any
     await checkPortAvailable(context, next);
+    await endSessions(context); // if the idle color still serves any
     await checkMemory(context, active);
   } catch (error) {
     await undo(context, error, (inner) => restoreImage(inner, next, previous));

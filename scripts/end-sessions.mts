@@ -1,20 +1,25 @@
 #!/usr/bin/env -S npx tsx
 import { getInactiveColor } from "../lib/color.ts";
+import { colorStates } from "../lib/docker/container.ts";
 import { putOnStandby } from "../lib/docker/stop.ts";
 import { DockerError } from "../lib/errors.ts";
+import type { KeptColor } from "../lib/nginx/link.ts";
 import { servingColor } from "../lib/nginx/probe.ts";
-import { endSessions, readKeptSessions } from "../lib/release/sessions.ts";
+import { shortenSessionLogs } from "../lib/nginx/sessions.ts";
+import { endSessionsOf, keptColor, readKeptSessions } from "../lib/release/sessions.ts";
 import { type Context, pause } from "../lib/run/context.ts";
-import { runTask } from "../lib/run/task.ts";
+import type { RunRecord } from "../lib/run/record.ts";
+import { runTask, type When } from "../lib/run/task.ts";
 
 const HELP = `Ends the sessions that the previous color still serves after a release, and stops that color, once none of them
 was used for SESSION_IDLE_SECONDS and none has an open request, at the latest SESSION_SECONDS after the switch.
-A release starts this in the background. Run it by hand, or from cron, if that process was killed.
+Waits until then, and until the color that serves is healthy. A release starts this in the background.
 Without such a color it does nothing.
 
 Usage: npx tsx scripts/end-sessions.mts [options]
 
-  --now       do not wait: end them at once
+  --now       end them at once
+  --if-due    end them if it is time, and do not wait: for cron, in case the process in the background was killed
   --quiet     print errors only
   -h, --help  print this help
 
@@ -27,28 +32,46 @@ const LOOK_SECONDS = 10;
 /** Seconds for which Docker may fail to answer, as while it restarts. */
 const PATIENCE_SECONDS = 600;
 
-/** Waits until the sessions are due, and the color that serves is healthy: until then, the kept one may be needed. */
-async function wait(context: Context, now: boolean): Promise<boolean> {
+/**
+ * Waits until the sessions are due, and the color that serves is healthy: until then, the kept one may be needed. Also ends when
+ * another run has changed the kept color: that run starts a process of its own.
+ */
+async function wait(
+  context: Context,
+  when: When,
+  left: RunRecord | undefined,
+): Promise<KeptColor | undefined> {
+  if (left?.from && !(await keptColor(context))) return { color: left.from, sinceMs: Date.parse(left.since) };
   const seconds = Math.min(LOOK_SECONDS, Math.max(0.5, context.settings.sessionIdleSeconds / 10));
-  for (let seen = performance.now(); ; ) {
+  let [answeredMs, busyMs, sinceMs] = [Date.now(), 0, 0];
+  for (;;) {
     try {
-      const kept = await readKeptSessions(context);
-      if (!kept) return false;
-      if ((kept.due || now) && (await servingColor(context)) === getInactiveColor(kept.color)) return true;
-      seen = performance.now();
+      const kept = await readKeptSessions(context, busyMs);
+      answeredMs = Date.now();
+      if (!kept || (sinceMs !== 0 && kept.sinceMs !== sinceMs)) return undefined;
+      sinceMs = kept.sinceMs;
+      if (kept.open > 0) busyMs = Date.now();
+      const isTime = kept.due || when === "now";
+      if (isTime && (await servingColor(context)) === getInactiveColor(kept.color)) return kept;
+      if (when === "if due") return undefined;
+      if (isTime) context.log.info(`waiting until ${getInactiveColor(kept.color)} is healthy`);
+      else await shortenSessionLogs(context);
     } catch (error) {
-      if (!(error instanceof DockerError) || performance.now() - seen > PATIENCE_SECONDS * 1000) throw error;
+      const isPatient = when === "due" && Date.now() - answeredMs < PATIENCE_SECONDS * 1000;
+      if (!(error instanceof DockerError) || !isPatient) throw error;
     }
     await pause(context, seconds * 1000);
   }
 }
 
-/** Returns false if the sessions turn out not to be due yet. */
-async function act(context: Context, now: boolean): Promise<boolean> {
-  const kept = await readKeptSessions(context); // a run may have changed it since
-  if (!kept) return true;
-  if (!kept.due && !now) return false;
-  await endSessions(context, putOnStandby);
+/** Returns false if another run has changed the kept color meanwhile. */
+async function act(context: Context, kept: KeptColor): Promise<boolean> {
+  const { color, sinceMs } = kept;
+  const now = await keptColor(context);
+  if (now ? now.sinceMs !== sinceMs : (await colorStates(context))[color] !== "running") return false;
+  if ((await servingColor(context)) !== getInactiveColor(color)) return false;
+  context.lock.record({ from: color });
+  await endSessionsOf(context, kept, putOnStandby);
   return true;
 }
 

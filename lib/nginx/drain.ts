@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Color } from "../color.ts";
 import { inspectColor } from "../docker/container.ts";
 import { containerOf } from "../docker/names.ts";
@@ -51,39 +52,10 @@ function recordCut({ lock, log }: Context, open: number): void {
   }
 }
 
-/**
- * Waits until nothing uses a color: until all old nginx workers have exited, DRAIN_SECONDS at most. Then reports the requests
- * to it that are still open and, if there are any, ends those workers, so that nginx closes the connections before the
- * container does. A color that is kept for its sessions goes on running, so its open requests may go on too.
- * The run records how many requests it interrupted. Throws StopError when the workers cannot be seen.
- */
-export const drainNginx = (context: Context, color: Color): Promise<void> =>
-  context.change(`drain ${color}`, () => drain(context, color), [
-    `wait until the old nginx workers, which still use ${color}, have exited, ${context.settings.drainSeconds} s at most`,
-  ]);
-
-async function drain(context: Context, color: Color): Promise<void> {
-  const { settings, log } = context;
+/** Throws StopError in place of a DockerError: the color may not be stopped while it is unknown whether something uses it. */
+async function expectAnswer<T>({ settings }: Context, color: Color, act: () => Promise<T>): Promise<T> {
   try {
-    const deadline = performance.now() + settings.drainSeconds * 1000;
-    let left: string[];
-    // Only the deadline ends this while workers are left: they may still be serving, whatever else ended the wait.
-    do left = await waitForOldWorkers(context, Math.max(0, deadline - performance.now()) / 1000);
-    while (left.length > 0 && performance.now() < deadline);
-    if (left.length === 0) return;
-    if ((await readKept(context))?.color === color && (await readSessionUse(context, color)).created) {
-      log.info(`requests to ${color} are still open; it keeps running for its sessions, so they continue`);
-      return;
-    }
-    const open = await openRequests(context, color);
-    // What keeps the workers are requests to the other color, such as a session's stream, or to auth.
-    if (open === 0 && settings.drainSeconds > CLIENT_IDLE_SECONDS) return;
-    log.warn(
-      `requests to ${color} still open after ${settings.drainSeconds} s: ${open}; closing all connections of the old workers`,
-    );
-    await shellInNginx(context, `kill -TERM ${left.join(" ")}; true`);
-    recordCut(context, open);
-    await waitForOldWorkers(context, WORKERS_END_SECONDS);
+    return await act();
   } catch (error) {
     if (!(error instanceof DockerError)) throw error;
     throw new StopError(`Cannot tell whether ${color} is still in use, so it was not stopped`, {
@@ -91,4 +63,61 @@ async function drain(context: Context, color: Color): Promise<void> {
       next: `The other color serves. Once nginx answers again, run: ${settings.dockerCmd} stop ${containerOf(settings, color)}`,
     });
   }
+}
+
+/**
+ * Waits until nothing uses a color: until all old nginx workers have exited, DRAIN_SECONDS at most. Then reports the requests
+ * to it that are still open and, if there are any, ends those workers, so that nginx closes the connections before the
+ * container does. A color that is kept for its sessions goes on running, so its open requests may go on too.
+ * The run records how many requests it interrupted. Throws StopError when the workers cannot be seen.
+ */
+export const drainNginx = (context: Context, color: Color): Promise<void> =>
+  context.change(`drain ${color}`, () => expectAnswer(context, color, () => drain(context, color)), [
+    `wait until the old nginx workers, which still use ${color}, have exited, ${context.settings.drainSeconds} s at most`,
+  ]);
+
+async function drain(context: Context, color: Color): Promise<void> {
+  const { settings, log } = context;
+  const deadline = performance.now() + settings.drainSeconds * 1000;
+  let left: string[];
+  // Only the deadline ends this while workers are left: they may still be serving, whatever else ended the wait.
+  do left = await waitForOldWorkers(context, Math.max(0, deadline - performance.now()) / 1000);
+  while (left.length > 0 && performance.now() < deadline);
+  if (left.length === 0) return;
+  if ((await readKept(context))?.color === color && (await readSessionUse(context, color)).created) {
+    log.info(`requests to ${color} are still open; it keeps running for its sessions, so they continue`);
+    return;
+  }
+  const open = await openRequests(context, color);
+  // What keeps the workers are requests to the other color, such as a session's stream, or to auth.
+  if (open === 0 && settings.drainSeconds > CLIENT_IDLE_SECONDS) return;
+  log.warn(
+    `requests to ${color} still open after ${settings.drainSeconds} s: ${open}; closing all connections of the old workers`,
+  );
+  await shellInNginx(context, `kill -TERM ${left.join(" ")}; true`);
+  recordCut(context, open);
+  await waitForOldWorkers(context, WORKERS_END_SECONDS);
+}
+
+/**
+ * The same for a color whose sessions end. The workers that are old now serve the other color too, so they are not ended, and
+ * only requests to this color count. The caller stops it, which interrupts those that are left. Throws StopError.
+ */
+export const drainSessions = (context: Context, color: Color): Promise<void> =>
+  context.change(
+    `drain ${color}`,
+    () => expectAnswer(context, color, () => waitForRequests(context, color)),
+    [`wait until the requests to ${color} have ended, ${context.settings.drainSeconds} s at most`],
+  );
+
+async function waitForRequests(context: Context, color: Color): Promise<void> {
+  const { drainSeconds } = context.settings;
+  const deadline = performance.now() + drainSeconds * 1000;
+  const left = await waitForOldWorkers(context, Math.min(drainSeconds, CLIENT_IDLE_SECONDS + 1));
+  let open = left.length > 0 ? await openRequests(context, color) : 0;
+  for (; open > 0 && performance.now() < deadline; open = await openRequests(context, color))
+    await sleep(1000);
+  if (open === 0) return;
+  context.log.warn(`requests to ${color} still open after ${drainSeconds} s: ${open}; stopping ${color}`);
+  recordCut(context, open);
 }

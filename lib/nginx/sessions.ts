@@ -16,6 +16,9 @@ import { shellInNginx } from "./shell.ts";
  */
 const [CREATED, USED] = ["/tmp/sessions-created.log", "/tmp/sessions-used.log"];
 
+/** The clocks of a VM and of its host may differ by this much. */
+const CLOCK_MS = 60_000;
+
 /** Above this size, runs shorten them; the memory has 16 MB. */
 const LOG_BYTES = 1_000_000;
 
@@ -23,38 +26,64 @@ const LOG_BYTES = 1_000_000;
 export const tagOf = (containerId: string): string =>
   createHash("sha256").update(containerId).digest("hex").slice(0, 8);
 
-/** The content of `nginx/sessions.conf`, from the container ids of the colors that have a container. */
-export function renderTags(ids: Readonly<Partial<Record<Color, string>>>): string {
-  const tags = COLORS.flatMap((color) => (ids[color] ? [[color, tagOf(ids[color])] as const] : []));
+/** The tags of each color. The first is that of its container. */
+type Tags = Readonly<Record<Color, readonly string[]>>;
+
+/** The content of `nginx/sessions.conf`. */
+export function renderTags(tags: Tags): string {
+  const tagged = COLORS.flatMap((color) => tags[color].map((tag) => `${tag} ${color}; `));
+  const own = COLORS.flatMap((color) => tags[color].slice(0, 1).map((tag) => `${color} ${tag}; `));
   return [
     "# Written by each run before a switch; manual changes are overwritten.",
-    'map $session_tag $tagged_color { default ""; ' +
-      `${tags.map(([color, tag]) => `${tag} ${color}; `).join("")}}`,
-    'map $loop_color $color_tag { default ""; ' +
-      `${tags.map(([color, tag]) => `${color} ${tag}; `).join("")}}`,
+    `map $session_tag $tagged_color { default ""; ${tagged.join("")}}`,
+    `map $loop_color $color_tag { default ""; ${own.join("")}}`,
     "",
   ].join("\n");
 }
 
-/** Writes the tags of both colors for the next reload of nginx. Throws DockerError, and what the file system throws. */
+/**
+ * The tags for the next reload: that of each color's container, and the one that nginx has used for the color so far. If the
+ * owner has recreated the container since the last switch, its sessions have that one.
+ */
+export function nextTags(written: string, ids: Readonly<Record<Color, string>>): Tags {
+  const tagsOf = (color: Color): string[] => {
+    const before = written.match(new RegExp(`${color} ([0-9a-f]{8});`))?.[1];
+    const tags = [...(ids[color] ? [tagOf(ids[color])] : []), ...(before ? [before] : [])];
+    return [...new Set(tags)];
+  };
+  return { blue: tagsOf("blue"), green: tagsOf("green") };
+}
+
+const NO_TAGS: Tags = { blue: [], green: [] };
+
+/**
+ * Writes the tags of both colors for the next reload of nginx; none with SESSION_SECONDS=0. Throws DockerError, and what the
+ * file system throws.
+ */
 export async function writeTags(context: Context): Promise<void> {
   const { settings } = context;
+  const file = join(settings.nginxFolder, "sessions.conf");
+  const written = await readFile(file, "utf8").catch(() => "");
   const { blue, green } = await inspectAll(context, {
     blue: containerOf(settings, "blue"),
     green: containerOf(settings, "green"),
   });
-  const file = join(settings.nginxFolder, "sessions.conf");
-  const content = renderTags({ blue: blue.id, green: green.id });
-  if ((await readFile(file, "utf8").catch(() => "")) !== content) await replaceFile(file, content);
+  const tags =
+    settings.sessionSeconds === 0 ? NO_TAGS : nextTags(written, { blue: blue.id, green: green.id });
+  const content = renderTags(tags);
+  if (written !== content) await replaceFile(file, content);
 }
 
 /** What nginx knows of a color's sessions. */
 export interface SessionUse {
   /** It has created a session since it was started, or this cannot be excluded. */
   created: boolean;
-  /** The last request of one of its sessions since it became the kept color, in ms since 1970; undefined when there was none. */
-  usedMs: number | undefined;
-  /** How many different sessions were used in the last SESSION_IDLE_SECONDS. */
+  /**
+   * The last known request of one of its sessions while it was kept, in ms since 1970, or the start of nginx, before which
+   * nothing is known.
+   */
+  usedMs: number;
+  /** How many different sessions were used recently, at least. */
   inUse: number;
   /** The open connections to it. While it is kept, and idle for more than a second, each one is a request. */
   open: number;
@@ -62,43 +91,50 @@ export interface SessionUse {
 
 const lastOf = (color: Color, file: string): string => `$(grep -s ' ${color} ' ${file} | tail -n 1)`;
 
-const shorten = (file: string, keep: string): string =>
-  `if [ -e ${file} ] && [ "$(wc -c < ${file})" -gt ${LOG_BYTES} ]; then keep="${keep}"; echo "$keep" > ${file}; fi`;
-
-/** Prints the last creation and the uses of a color's sessions, then nginx's connections. Keeps the logs short. */
+/** Prints the last creation and the uses of a color's sessions, then nginx's connections. */
 const lookInside = (color: Color): string => `
 echo "${lastOf(color, CREATED)}"
 grep -s ' ${color} ' ${USED} | tail -n 20000
 echo --
-cat ${CONNECTIONS}
-${shorten(CREATED, COLORS.map((each) => lastOf(each, CREATED)).join("\n"))}
-${shorten(USED, `$(tail -n 100 ${USED})`)}`;
+cat ${CONNECTIONS}`;
 
-/** When nginx and the color were last started, and from when on a use counts as recent, in ms since 1970. */
+const shorten = (file: string, keep: string): string =>
+  `if [ -e ${file} ] && [ "$(wc -c < ${file})" -gt ${LOG_BYTES} ]; then keep="${keep}"; echo "$keep" > ${file}; fi`;
+
+/** Shortens the logs of sessions when they are long: the last creation of each color and the last uses stay. Throws DockerError. */
+export async function shortenSessionLogs(context: Context): Promise<void> {
+  const created = COLORS.map((color) => lastOf(color, CREATED)).join("\n");
+  await shellInNginx(context, `${shorten(CREATED, created)}\n${shorten(USED, `$(tail -n 1000 ${USED})`)}`);
+}
+
+/** When nginx and the color were last started, from when on a use counts as recent, and now, in ms since 1970. */
 interface Times {
   startedMs: number;
   nginxStartedMs: number;
   recentMs: number;
+  nowMs: number;
 }
 
 /** Parses the logs: the line of the last creation, which may be empty, then one line for each use. */
 export function parseLogs(
   text: string,
-  { startedMs, nginxStartedMs, recentMs }: Times,
+  { startedMs, nginxStartedMs, recentMs, nowMs }: Times,
 ): Omit<SessionUse, "open"> {
-  const [created, ...uses] = text.split("\n").map(parseLine);
+  const [created, ...uses] = text.split("\n").map((line) => parseLine(line, nowMs));
   const used = uses.filter((use) => use !== undefined);
   return {
     // nginx's memory of them begins with its own start.
     created: (created !== undefined && created.ms >= startedMs) || nginxStartedMs > startedMs,
-    usedMs: used.at(-1)?.ms,
+    usedMs: Math.max(used.at(-1)?.ms ?? 0, nginxStartedMs),
     inUse: new Set(used.filter(({ ms }) => ms > recentMs).map(({ label }) => label)).size,
   };
 }
 
-function parseLine(line: string): { ms: number; label: string } | undefined {
-  const [seconds, , label] = line.split(" ");
-  return seconds && label ? { ms: Number(seconds) * 1000, label } : undefined;
+/** A line that is being written, or that something else wrote into the log, is skipped. */
+function parseLine(line: string, nowMs: number): { ms: number; label: string } | undefined {
+  const [, seconds, label] = line.match(/^(\d{1,12}\.\d{3}) (?:blue|green) (\S+)$/) ?? [];
+  const ms = Number(seconds) * 1000;
+  return label && ms <= nowMs + CLOCK_MS ? { ms, label } : undefined;
 }
 
 /**
@@ -110,8 +146,9 @@ export async function readSessionUse(context: Context, color: Color, keptMs = 0)
     inspectColor(context, color),
     inspectNginx(context),
   ]);
-  const [logs = "", table = ""] = (await shellInNginx(context, lookInside(color))).split("--\n");
-  const recentMs = Math.max(keptMs, Date.now() - context.settings.sessionIdleSeconds * 1000);
-  const times = { startedMs, nginxStartedMs: nginx.startedMs, recentMs };
+  const [logs = "", table = ""] = (await shellInNginx(context, lookInside(color))).split(/^--$/m);
+  const nowMs = Date.now();
+  const recentMs = Math.max(keptMs, nowMs - context.settings.sessionIdleSeconds * 1000);
+  const times = { startedMs, nginxStartedMs: nginx.startedMs, recentMs, nowMs };
   return { ...parseLogs(logs, times), open: connectionsTo(addresses, table) };
 }

@@ -2,7 +2,7 @@ import { type Color, getInactiveColor } from "../color.ts";
 import { restoreImage } from "../docker/image.ts";
 import { discardRelease, NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
 import { InterruptedError, ToolError } from "../errors.ts";
-import { nginxReaches, servingColor } from "../nginx/probe.ts";
+import { nginxReaches, probeLoadedColor, servingColor } from "../nginx/probe.ts";
 import { switchNginx } from "../nginx/switch.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
 import { addToHistory, KILLED } from "../run/history.ts";
@@ -54,8 +54,12 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
     log.warn(
       `${other} runs beside ${active}: it was probably paused, and then started by a restart of Docker`,
     );
-  if (bothRun && !leaves && !keeps) await retire(inner, other);
-  if (keeps && !context.options.dryRun) endSessionsLater(); // the process that did may have been killed too
+  if (bothRun && !leaves && !keeps) {
+    // Killed between link and reload, nginx still sends the sessions of this color there.
+    if ((await probeLoadedColor(settings)).kept === other) await switchNginx(inner, active);
+    await retire(inner, other);
+  }
+  if (keeps && unfinished && !context.options.dryRun) endSessionsLater(); // nobody may have started it
   // Unhealthy, and the only one that runs: to discard its build, it must be stopped.
   if (unfinished && !bothRun && !state.serves && found.rescue.includes(other))
     await stopContainer(inner, other);

@@ -1,9 +1,10 @@
 import { type Color, getInactiveColor } from "../color.ts";
-import { inspectColor } from "../docker/container.ts";
-import { DockerError, StopError } from "../errors.ts";
-import { drainNginx } from "../nginx/drain.ts";
+import { colorStates } from "../docker/container.ts";
+import { stopContainer } from "../docker/stop.ts";
+import { StopError, ToolError } from "../errors.ts";
+import { drainSessions } from "../nginx/drain.ts";
 import { type KeptColor, readKept, repairLink } from "../nginx/link.ts";
-import { readSessionUse } from "../nginx/sessions.ts";
+import { readSessionUse, shortenSessionLogs } from "../nginx/sessions.ts";
 import { switchNginx } from "../nginx/switch.ts";
 import { startInBackground } from "../run/background.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
@@ -28,46 +29,30 @@ export interface KeptSessions extends KeptColor {
   due: boolean;
 }
 
-/** The kept color, if its container runs. Throws DockerError. */
+/** The kept color, unless somebody has stopped it. A container in a restart loop is kept too. Throws DockerError. */
 export async function keptColor(context: Context): Promise<KeptColor | undefined> {
   const kept = await readKept(context);
-  return kept && (await inspectColor(context, kept.color)).status === "running" ? kept : undefined;
+  return kept && (await colorStates(context))[kept.color] === "running" ? kept : undefined;
 }
 
-/** The state of the kept color's sessions; undefined when no color is kept. Throws DockerError. */
-export async function readKeptSessions(
-  context: Context,
-  nowMs = Date.now(),
-): Promise<KeptSessions | undefined> {
+/** A clock that was set back by more than this makes the time of the switch unknown. */
+const CLOCK_MS = 60_000;
+
+/**
+ * The state of the kept color's sessions; undefined when no color is kept. `busyMs`: when an open request was last seen, in ms
+ * since 1970. Throws DockerError.
+ */
+export async function readKeptSessions(context: Context, busyMs = 0): Promise<KeptSessions | undefined> {
   const { sessionSeconds, sessionIdleSeconds } = context.settings;
   const kept = await keptColor(context);
   if (!kept) return undefined;
-  const { usedMs = kept.sinceMs, inUse, open } = await readSessionUse(context, kept.color, kept.sinceMs);
-  const lastMs = Math.max(usedMs, kept.sinceMs);
+  const { usedMs, inUse, open } = await readSessionUse(context, kept.color, kept.sinceMs);
+  const nowMs = Date.now();
+  const lastMs = Math.max(usedMs, kept.sinceMs, busyMs);
   const untilMs = kept.sinceMs + sessionSeconds * 1000;
   const idle = open === 0 && nowMs - lastMs >= sessionIdleSeconds * 1000;
-  // A time in the future means that the clock was set back: when the limit is reached is unknown.
-  return {
-    ...kept,
-    usedMs: lastMs,
-    inUse,
-    open,
-    untilMs,
-    due: idle || nowMs >= untilMs || kept.sinceMs > nowMs,
-  };
-}
-
-/** Has this color created sessions? Throws StopError: the release stands, but the color may neither be stopped nor be forgotten. */
-async function hasCreated(context: Context, color: Color): Promise<boolean> {
-  try {
-    return (await readSessionUse(context, color)).created;
-  } catch (error) {
-    if (!(error instanceof DockerError)) throw error;
-    throw new StopError(`Cannot tell whether ${color} still has sessions, so it was not stopped`, {
-      details: `${error.message}\n${error.details}`,
-      next: "The other color serves. Once nginx answers again, run: npx tsx scripts/end-sessions.mts",
-    });
-  }
+  const due = idle || nowMs >= untilMs || kept.sinceMs > nowMs + CLOCK_MS;
+  return { ...kept, usedMs: lastMs, inUse, open, untilMs, due };
 }
 
 /** Starts the process that ends them. A second one does no harm: the first to act leaves nothing to the other. */
@@ -75,46 +60,69 @@ export const endSessionsLater = (): void => startInBackground("end-sessions");
 
 /**
  * After the release of the other color, and when nothing but its sessions uses this one any more: lets it serve them. Returns
- * false when it has none; then it can be stopped at once. Throws StopError, and what the file system throws.
+ * false when it has none; then it can be stopped at once. Throws StopError.
  */
 export async function keepSessions(context: Context, color: Color): Promise<boolean> {
   const { settings, log } = context;
   if (settings.sessionSeconds === 0) return false;
+  const limits = `until none was used for ${settings.sessionIdleSeconds} s, for ${settings.sessionSeconds} s at most`;
   let serves = false;
-  const keep = async (): Promise<void> => {
-    if ((await readKept(context))?.color !== color) return;
-    serves = await hasCreated(context, color);
-    // nginx knows no session of it, so it need not be told.
-    if (!serves) await repairLink(context, getInactiveColor(color));
+  const look = async (): Promise<void> => {
+    if ((await readKept(context))?.color === color) serves = await hasSessions(context, color);
   };
-  await context.change(`look for sessions of ${color}`, keep, [
-    `if there are any, ${color} serves them until none was used for ${settings.sessionIdleSeconds} s, for ${settings.sessionSeconds} s at most`,
+  await context.change(`look for sessions of ${color}`, look, [
+    `if there are any, ${color} serves them ${limits}`,
   ]);
   if (!serves) return false;
   endSessionsLater();
-  log.info(
-    `${color} still serves its sessions, until none was used for ${settings.sessionIdleSeconds} s, for ${settings.sessionSeconds} s at most`,
-  );
+  log.info(`${color} still serves its sessions, ${limits}`);
   return true;
 }
 
 /**
- * Ends the sessions of the kept color: nginx sends their requests to the active color, which does not know them, so their
- * clients start new ones. Then drains the open requests and stops the color with `stop`. Does nothing when no color is kept.
- * No signal interrupts this, because in between both colors run for no reason that the next run would see.
- * Throws NginxReloadError, StopError, DockerError.
+ * Has this color created sessions? If not, the link says so from now on; nginx knows no session of it, so it need not be told.
+ * Throws StopError: the release stands, but the color must neither be stopped nor be forgotten.
  */
-export async function endSessions(
+async function hasSessions(context: Context, color: Color): Promise<boolean> {
+  try {
+    await shortenSessionLogs(context);
+    const { created } = await readSessionUse(context, color);
+    if (!created) await repairLink(context, getInactiveColor(color));
+    return created;
+  } catch (error) {
+    const details = error instanceof ToolError ? `${error.message}\n${error.details}` : String(error);
+    throw new StopError(`Cannot tell whether ${color} still has sessions, so it was not stopped`, {
+      details,
+      next: "The other color serves. Fix what it says, then run: npx tsx scripts/end-sessions.mts",
+    });
+  }
+}
+
+/** Ends the sessions of the kept color, if there is one, because this run needs it. Throws what `endSessionsOf` throws. */
+export async function endSessions(context: Context): Promise<void> {
+  const kept = await readKept(context);
+  if (kept) await endSessionsOf(context, kept, stopContainer);
+}
+
+/**
+ * Ends the sessions of a color: nginx sends their requests to the active color, which does not know them, so their clients
+ * start new ones. Then drains the open requests and stops the color with `stop`. No signal interrupts this: in between, both
+ * colors run. Throws NginxReloadError, StopError, DockerError.
+ */
+export async function endSessionsOf(
   context: Context,
+  { color, sinceMs }: KeptColor,
   stop: (context: Context, color: Color) => Promise<void>,
 ): Promise<void> {
-  const kept = await readKeptSessions(context);
-  if (!kept) return;
-  const { color, inUse, open } = kept;
-  const which = `${inUse} used in the last ${context.settings.sessionIdleSeconds} s, ${open} open requests`;
-  context.log.info(`ending the sessions of ${color}: ${which}`);
+  const { inUse, open } = await readSessionUse(context, color, sinceMs);
+  const seconds = context.settings.sessionIdleSeconds;
+  context.log.info(
+    `ending the sessions of ${color}: ${inUse} used in the last ${seconds} s, ${open} open requests`,
+  );
   const inner = uninterruptible(context);
   await switchNginx(inner, getInactiveColor(color));
-  await drainNginx(inner, color);
-  await stop(inner, color);
+  await drainSessions(inner, color);
+  // A paused color would never answer the requests that are still open.
+  const interrupts = (context.lock.recorded().cut ?? 0) > 0;
+  await (interrupts ? stopContainer : stop)(inner, color);
 }

@@ -180,7 +180,7 @@ export async function readStatus(context: Context): Promise<Status> {
     if (container.status !== "running") drift.push(`${name} is ${container.status}`);
   if (sessions && isOverdue(context, sessions))
     drift.push(
-      `${sessions.color} should have ended its sessions at ${clock(sessions.untilMs)}: the process that ends them is gone. Run: npx tsx scripts/end-sessions.mts`,
+      `${sessions.color} still serves its sessions, although they should have ended at ${clock(sessions.untilMs)}. Run: npx tsx scripts/end-sessions.mts`,
     );
   if (lock?.record && !lock.held) drift.push(howItEnded(lock.record));
   return {

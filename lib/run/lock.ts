@@ -11,9 +11,6 @@ import { originalRecord, type RunRecord, readRunRecord, type Verb } from "./reco
 /** Seconds that the last command of a killed run may continue before it is killed too. */
 export const LEFTOVER_SECONDS = 30;
 
-/** Seconds that a run waits for the end of the previous color's sessions, which drains and stops that color. */
-const END_SESSIONS_SECONDS = 300;
-
 /** Records are padded to this many bytes: on file systems that write in place, a full disk can still overwrite them. */
 const RECORD_BYTES = 512;
 
@@ -60,10 +57,12 @@ async function acquire(
 ): Promise<void> {
   if (await tryLock(descriptor)) return;
   await sleep(200); // a run that just took the lock has not written its record yet
-  const holder = readRunRecord(file);
-  if (holder?.verb === "end-sessions" && (await hasOpen(holder.pid, file))) {
-    warn("waiting for the end of the previous color's sessions");
-    if (await waitForLock(descriptor, END_SESSIONS_SECONDS)) return;
+  let holder = readRunRecord(file);
+  if (holder?.verb === "end-sessions") warn("waiting for the end of the previous color's sessions");
+  // Owners must not be locked out by what nobody started by hand.
+  while (holder?.verb === "end-sessions" && (await hasOpen(holder.pid, file))) {
+    if (await waitForLock(descriptor, 1)) return;
+    holder = readRunRecord(file);
   }
   if (!holder || (await hasOpen(holder.pid, file))) throw locked(holder);
   warn(`the ${holder.verb} of ${holder.since} was killed; waiting for its last command to end`);

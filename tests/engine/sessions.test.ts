@@ -124,9 +124,9 @@ sticky(
       return [statusCode, headers["x-loop-color"], headers["mcp-session-id"] ?? null];
     };
     assert.equal(await ping(id), [200, "blue", id]);
-    const [own = ""] = id.split(/\.[0-9a-f]{8}$/);
+    const [own = ""] = id.split(/\.loop-[0-9a-f]{8}$/);
     assert.is.not(own, id, "the id has a tag");
-    for (const wrong of [own, `${own}.00000000`, "x.00000000"])
+    for (const wrong of [own, `${own}.loop-00000000`, "x.loop-00000000"])
       assert.equal((await ping(wrong)).slice(0, 2), [404, "green"], wrong);
     const { headers } = await request(`${url(stack)}/_loop/color`, {
       headers: { ...(await keyHeaders({ nginxFolder: `${stack.folder}/nginx` })), "mcp-session-id": id },

@@ -4,16 +4,24 @@ import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { activeUpstream, readKept, upstreamOf } from "../../lib/nginx/link.ts";
 import { connectionsTo } from "../../lib/nginx/open-requests.ts";
-import { parseLogs, renderTags, tagOf } from "../../lib/nginx/sessions.ts";
+import { nextTags, parseLogs, renderTags, tagOf } from "../../lib/nginx/sessions.ts";
 import type { Settings } from "../../lib/settings.ts";
 
 test("each container has a tag of its own; a color without a container has none", () => {
   assert.match(tagOf("a"), /^[0-9a-f]{8}$/);
   assert.is.not(tagOf("a"), tagOf("b"));
-  const [, tagged = "", tags = ""] = renderTags({ blue: "a", green: "b" }).split("\n");
+  const [, tagged = "", tags = ""] = renderTags(nextTags("", { blue: "a", green: "b" })).split("\n");
   assert.match(tagged, `{ default ""; ${tagOf("a")} blue; ${tagOf("b")} green; }`);
   assert.match(tags, `{ default ""; blue ${tagOf("a")}; green ${tagOf("b")}; }`);
-  assert.not.match(renderTags({ blue: "a", green: "" }), "green");
+  assert.not.match(renderTags(nextTags("", { blue: "a", green: "" })), "green");
+});
+
+test("the tag that nginx has used for a color so far still leads to it", () => {
+  const first = renderTags(nextTags("", { blue: "a", green: "b" }));
+  const second = renderTags(nextTags(first, { blue: "a", green: "c" }));
+  assert.match(second, `${tagOf("a")} blue; ${tagOf("c")} green; ${tagOf("b")} green; }`);
+  assert.match(second, `{ default ""; blue ${tagOf("a")}; green ${tagOf("c")}; }`);
+  assert.not.match(renderTags(nextTags(second, { blue: "a", green: "d" })), tagOf("b"));
 });
 
 test("the link names the kept color, and its own time is that of the switch", async () => {
@@ -26,7 +34,7 @@ test("the link names the kept color, and its own time is that of the switch", as
   assert.ok(Math.abs(Date.now() - (kept?.sinceMs ?? 0)) < 5000);
 });
 
-const TIMES = { startedMs: 1000_000, nginxStartedMs: 0, recentMs: 1700_000 };
+const TIMES = { startedMs: 1000_000, nginxStartedMs: 0, recentMs: 1700_000, nowMs: 2000_000 };
 
 test("a color has sessions if it created one since it was started, or if nginx was started after it", () => {
   const created = (text: string, more = {}) => parseLogs(text, { ...TIMES, ...more }).created;
@@ -41,7 +49,10 @@ test("the last use and the sessions in use come from the log of uses", () => {
   const { usedMs, inUse } = parseLogs(`\n${uses.join("\n")}\n`, TIMES);
   assert.equal([usedMs, inUse], [1900_500, 2]);
   assert.is(parseLogs(`\n${uses.slice(0, 1).join("\n")}\n`, TIMES).inUse, 0);
-  assert.is(parseLogs("\n", TIMES).usedMs, undefined);
+  assert.is(parseLogs("\n", TIMES).usedMs, 0);
+  assert.is(parseLogs("\n", { ...TIMES, nginxStartedMs: 1600_000 }).usedMs, 1600_000, "unknown before");
+  for (const wrong of ["x blue aaaa", "99999999999.000 blue aaaa", "1900.000 red aaaa"])
+    assert.is(parseLogs(`\n1500.000 blue aaaa\n${wrong}`, TIMES).usedMs, 1500_000, wrong);
   assert.is(parseLogs("\n1500.000 blue aaaa\n16", TIMES).usedMs, 1500_000, "a line that is being written");
 });
 
