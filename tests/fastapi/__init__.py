@@ -45,7 +45,8 @@ class FastAPI:
                     return
         handler = self._handlers.get((scope["method"], scope["path"]))
         if handler is None:
-            response = JSONResponse({"detail": "Not Found"}, 404)
+            known = any(path == scope["path"] for _, path in self._handlers)
+            response = JSONResponse({"detail": "none"}, 405 if known else 404)
         else:
             wanted = inspect.signature(handler).parameters
             response = handler(Request(receive)) if wanted else handler()
