@@ -90,6 +90,9 @@ export class HealthError extends ToolError {}
 /** After the switch, a response through nginx was unhealthy or from the wrong color. */
 export class VerifyError extends ToolError {}
 
+/** After the switch, too many responses to clients had a 5xx status. */
+export class VerdictError extends ToolError {}
+
 /** The serving color cannot be verified, and the marked color cannot take over. Nothing was marked, built or removed. */
 export class UnverifiedError extends ToolError {
   override readonly exitCode = EXIT.manual;

@@ -15,6 +15,7 @@ import {
   ipv4,
   memoryLimit,
   networks,
+  percent,
   port,
   processLimit,
   seconds,
@@ -84,6 +85,9 @@ export const rawSettings = (needs: Needs) => {
     HEALTH_TIMEOUT: someSeconds.default(5),
     BUILD_SECONDS: someSeconds.default(3600),
     VERIFY_SECONDS: seconds.default(30),
+    JUDGE_ERRORS: count.default(3),
+    JUDGE_PERCENT: percent.default(5),
+    JUDGE_RESPONSES: count.default(20),
     DRAIN_SECONDS: seconds.default(30),
     SESSION_SECONDS: seconds.default(900),
     SESSION_IDLE_SECONDS: seconds.default(300),
@@ -141,6 +145,8 @@ export interface Settings {
   buildSeconds: number;
   verifySeconds: number;
   drainSeconds: number;
+  /** When the responses of a new color are bad, and how many are enough to judge; see `judge` in lib/release/verdict.ts. */
+  judge: { errors: number; percent: number; responses: number };
   /** How long the previous color serves its own sessions after a switch, at most; 0: not at all. */
   sessionSeconds: number;
   /** It stops serving them when none was used for this long. */
@@ -298,6 +304,7 @@ export function loadSettings(
     buildSeconds: raw.BUILD_SECONDS,
     verifySeconds: raw.VERIFY_SECONDS,
     drainSeconds: raw.DRAIN_SECONDS,
+    judge: { errors: raw.JUDGE_ERRORS, percent: raw.JUDGE_PERCENT, responses: raw.JUDGE_RESPONSES },
     sessionSeconds: raw.SESSION_SECONDS,
     sessionIdleSeconds: raw.SESSION_IDLE_SECONDS,
     standby: raw.STANDBY,

@@ -29,12 +29,16 @@ import { checkSharedFolders } from "../lib/release/shared-folders.ts";
 import { getActiveColor } from "../lib/release/state-file.ts";
 import { takeTrafficBack, undo } from "../lib/release/undo.ts";
 import { checkVault } from "../lib/release/vault.ts";
+import { watchTraffic } from "../lib/release/verdict.ts";
 import { type Context, uninterruptible } from "../lib/run/context.ts";
 import { type Outcome, runScript } from "../lib/run/script.ts";
 
 const HELP = `Releases the API to the idle color: builds and starts it, checks its health and switches nginx to it.
 Then sends GET /health through nginx every second for VERIFY_SECONDS: every response must be healthy and come
-from the new color. Finally drains and stops the old color. Until the switch, the serving color is not touched.
+from the new color. Meanwhile it counts the responses to clients in nginx's log: when 3 or more have a 5xx
+status, and these are 5 % of all or more, and a larger share than before the switch, the traffic goes back
+(JUDGE_ERRORS, JUDGE_PERCENT). Finally drains and stops the old color, unless it still has MCP sessions.
+Until the switch, the serving color is not touched.
 
 Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
@@ -112,11 +116,13 @@ async function main(context: Context): Promise<Outcome> {
       await discard(inner);
     });
   }
+  const traffic = await watchTraffic(context, active, next);
   try {
-    await verifyNginxTraffic(context, next);
+    await verifyNginxTraffic(context, next, traffic.check);
     lock.record({ verified: true });
     await markActive(context, next);
   } catch (error) {
+    traffic.stop();
     await undo(context, error, async (inner) => {
       await takeTrafficBack(inner, from, next);
       await discard(inner);
@@ -125,10 +131,11 @@ async function main(context: Context): Promise<Outcome> {
 
   // The release stands. If interrupted, still stop the old color so that only one keeps running.
   const rest = uninterruptible(context);
+  const figures = traffic.report();
   await drainNginx(rest, active);
   if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
   await pruneLeftovers(rest);
-  return describeRelease(rest, active, next);
+  return { ...(await describeRelease(rest, active, next)), ...figures };
 }
 
 await runScript({ verb: "deploy", help: HELP, keep: true, needs: "vault and sources", main });

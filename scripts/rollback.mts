@@ -26,13 +26,17 @@ import { getActiveColor } from "../lib/release/state-file.ts";
 import { takeTrafficBack, undo } from "../lib/release/undo.ts";
 import { finishRollback, isRepeatedRollback } from "../lib/release/unfinished.ts";
 import { checkVault } from "../lib/release/vault.ts";
+import { watchTraffic } from "../lib/release/verdict.ts";
 import { type Context, uninterruptible } from "../lib/run/context.ts";
 import type { RunRecord } from "../lib/run/record.ts";
 import { type Outcome, runScript } from "../lib/run/script.ts";
 
 const HELP = `Goes back to the previous color: starts it without building, checks its health and switches nginx to it.
 Then sends GET /health through nginx every second for VERIFY_SECONDS: every response must be healthy and come
-from that color. Finally drains and stops the color that served before. A second rollback returns to it.
+from that color. Meanwhile it counts the responses to clients in nginx's log: when 3 or more have a 5xx
+status, and these are 5 % of all or more, and a larger share than before the switch, the traffic goes back
+(JUDGE_ERRORS, JUDGE_PERCENT). Finally drains and stops the color that served before, unless it still has MCP
+sessions. A second rollback returns to it.
 
 Usage: npx tsx scripts/rollback.mts [options]
 
@@ -106,19 +110,22 @@ async function main(context: Context): Promise<Outcome> {
       if (!restart.runs) await stopContainer(inner, next, NEVER_SERVED_GRACE); // else it still serves its sessions
     });
   }
+  const traffic = await watchTraffic(context, active, next);
   try {
-    await verifyNginxTraffic(context, next);
+    await verifyNginxTraffic(context, next, traffic.check);
     lock.record({ verified: true });
     await markActive(context, next);
   } catch (error) {
+    traffic.stop();
     await undo(context, error, (inner) => takeTrafficBack(inner, from, next, restart.runs));
   }
 
   // The rollback stands. If interrupted, still stop the old color so that only one keeps running.
   const rest = uninterruptible(context);
+  const figures = traffic.report();
   await drainNginx(rest, active);
   if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
-  return describeRollback(rest, next);
+  return { ...(await describeRollback(rest, next)), ...figures };
 }
 
 await runScript({ verb: "rollback", help: HELP, keep: false, needs: "vault", main });

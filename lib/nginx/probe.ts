@@ -7,9 +7,12 @@ import { keyHeaders } from "./key.ts";
 /** Seconds that nginx may take from the signal until it serves with the new upstream. */
 export const RELOAD_SECONDS = 10;
 
-/** Asks /health through nginx, as a client would. Never throws. */
-export const probeNginx = ({ nginxUrl, health }: Settings): Promise<Answer> =>
-  probeHealth(`${nginxUrl}/health`, health.timeout);
+/**
+ * Asks /health through nginx, as a client would. nginx removes the key, which marks the request as a run's in the log. Never
+ * throws.
+ */
+export const probeNginx = async (settings: Settings): Promise<Answer> =>
+  probeHealth(`${settings.nginxUrl}/health`, settings.health.timeout, await keyHeaders(settings));
 
 /** The serving color, proven by a healthy response through nginx; undefined when there is none. Never throws. */
 export async function servingColor({ settings }: Context): Promise<Color | undefined> {

@@ -2,7 +2,7 @@ import { EXIT, ToolError } from "../errors.ts";
 import { loadSettings, type Needs, type Settings } from "../settings.ts";
 import { visible } from "../util/visible.ts";
 import { type Context, stepsOf } from "./context.ts";
-import { addToHistory, DONE, DONE_INTERRUPTED, type Entry } from "./history.ts";
+import { addToHistory, type Comparison, DONE, DONE_INTERRUPTED, type Entry } from "./history.ts";
 import { type Leftover, type Lock, noLock, readLock, takeLock } from "./lock.ts";
 import { createLog, type Log } from "./log.ts";
 import { openLogFile } from "./log-file.ts";
@@ -21,6 +21,8 @@ export interface Outcome {
   /** The id of the serving image and its source revision, if they could be read. */
   image: string | undefined;
   revision: string | undefined;
+  /** The responses to clients that it has judged. */
+  traffic?: Comparison;
 }
 
 interface Script {
@@ -131,7 +133,7 @@ const cutInWords = ({ cut = 0 }: RunRecord): string =>
 const entryOf = (
   { verb, since, from, to, cut }: RunRecord,
   { result, message }: { result: string; message: string },
-  { image, revision }: Partial<Outcome> = {},
+  { image, revision, traffic }: Partial<Outcome> = {},
   seconds: number,
   log: Log,
 ): Entry => ({
@@ -143,6 +145,7 @@ const entryOf = (
   revision,
   seconds,
   cut,
+  traffic,
   steps: log.durations(),
   result,
   message,

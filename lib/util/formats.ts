@@ -12,6 +12,10 @@ const A_COUNT = "must be a whole number, 1 or more";
 /** A whole number from 1. */
 export const count = number(/^\d+$/, A_COUNT).refine((value) => value >= 1, A_COUNT);
 
+const A_PERCENTAGE = "must be a number from 0 to 100";
+/** A percentage. */
+export const percent = number(/^\d+(\.\d+)?$/, A_PERCENTAGE).refine((value) => value <= 100, A_PERCENTAGE);
+
 const A_TIME = "must be a number of seconds up to a day, such as 10 or 0.5";
 /** Seconds, 0 included. */
 export const seconds = number(/^\d+(\.\d+)?$/, A_TIME).refine((value) => value <= 86_400, A_TIME);

@@ -7,6 +7,7 @@ LOOP_FAULT (environment or build argument) injects faults for tests, separated b
   slow-start=N  starts to listen after N seconds
   unhealthy     /health returns 200 with the status "unhealthy"
   sick-after=N  the same from N seconds after the start
+  fail=N        /mcp returns 500 for N percent of the calls, at random
   hide-vault    behaves as if the vault was not mounted
   exit          exits at once with status 1
 """
@@ -15,6 +16,7 @@ import asyncio
 import base64
 import json
 import os
+import random
 import re
 import sys
 import time
@@ -159,6 +161,8 @@ def reject(request: Request, request_id, method: str, params: dict) -> Response 
 
 @app.post("/mcp")
 async def mcp(request: Request) -> Response:
+    if random.random() * 100 < float(FAULTS.get("fail", 0)):
+        return Response("LOOP_FAULT=fail", status_code=500)
     """Stateless: without a session id, either color can handle any request."""
     try:
         message = await request.json()

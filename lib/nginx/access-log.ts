@@ -1,0 +1,47 @@
+import { type Color, isColor } from "../color.ts";
+import { docker } from "../docker/cli.ts";
+import { followLog } from "../docker/logs.ts";
+import type { Context } from "../run/context.ts";
+
+/** One response of a color to a client, from nginx's log. */
+export interface Logged {
+  color: Color;
+  status: number;
+  /** From the first byte of the request to the last byte of the response. */
+  seconds: number;
+  /** What was asked: the method and path, or the MCP method and the tool. */
+  what: string;
+}
+
+const LINE =
+  /^\S+ \[[^\]]*\] "([^"]*)" (\d{3}) \d+ color=(\w+) .* time=([\d.]+) upstream_time=.* to=(\S+) run=(\d) mcp="([^"]*)" tool="([^"]*)"$/;
+
+/**
+ * Parses a line of the access log. undefined for other lines, for requests of runs, and for those that no color got. nginx
+ * escapes quotes in what clients send, so a client cannot forge a field.
+ */
+export function parseAccess(line: string): Logged | undefined {
+  const [, request = "", status, color, time, to = "", run, method, tool] = line.match(LINE) ?? [];
+  if (!isColor(color) || !to.startsWith("loop_api_") || run !== "0") return undefined;
+  const mcp = method && method !== "-" ? `${method}${tool && tool !== "-" ? ` ${tool}` : ""}` : undefined;
+  const what = mcp ?? request.replace(/ HTTP\/[\d.]+$/, "");
+  return { color, status: Number(status), seconds: Number(time), what };
+}
+
+/** How far back, and how many lines, the responses before a switch are read. */
+const [BEFORE_MINUTES, BEFORE_LINES] = [10, 20_000];
+
+/** The last responses in the log; none if it cannot be read. Never throws. */
+export async function recentResponses(context: Context): Promise<Logged[]> {
+  const args = ["logs", "--since", `${BEFORE_MINUTES}m`, "--tail", String(BEFORE_LINES)];
+  const output = await docker(context, [...args, context.settings.nginxContainer]).catch(() => undefined);
+  const lines = output?.exitCode === 0 ? output.stdout.split("\n") : [];
+  return lines.flatMap((line) => parseAccess(line) ?? []);
+}
+
+/** Passes on each response that is logged from now on; returns what ends that. */
+export const followResponses = (context: Context, onResponse: (logged: Logged) => void): (() => void) =>
+  followLog(context, context.settings.nginxContainer, (line) => {
+    const logged = parseAccess(line);
+    if (logged) onResponse(logged);
+  });

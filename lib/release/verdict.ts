@@ -1,0 +1,123 @@
+import type { Color } from "../color.ts";
+import { VerdictError } from "../errors.ts";
+import { followResponses, type Logged, recentResponses } from "../nginx/access-log.ts";
+import type { Context } from "../run/context.ts";
+import type { Comparison, Traffic } from "../run/history.ts";
+import type { Settings } from "../settings.ts";
+
+/** Responses as they are counted. */
+export interface Tally {
+  responses: number;
+  errors: number;
+  seconds: number[];
+  /** How often what failed. */
+  failed: Map<string, number>;
+}
+
+/** Above this, durations are sampled by their last ones. */
+const MOST_SECONDS = 100_000;
+
+/** How many different requests are remembered as failed: their paths come from clients. */
+const MOST_FAILED = 1000;
+
+/** No responses yet. */
+export const newTally = (): Tally => ({ responses: 0, errors: 0, seconds: [], failed: new Map() });
+
+/** Adds a response. */
+export function count(tally: Tally, { status, seconds, what }: Logged): void {
+  tally.seconds[tally.responses % MOST_SECONDS] = seconds;
+  tally.responses++;
+  if (status < 500) return;
+  tally.errors++;
+  if (tally.failed.has(what) || tally.failed.size < MOST_FAILED)
+    tally.failed.set(what, (tally.failed.get(what) ?? 0) + 1);
+}
+
+/** The figures of a tally. */
+export function trafficOf({ responses, errors, seconds }: Tally): Traffic {
+  const sorted = [...seconds].sort((a, b) => a - b);
+  return { responses, errors, p95: sorted[Math.ceil(sorted.length * 0.95) - 1] ?? null };
+}
+
+const shareOf = ({ responses, errors }: Pick<Tally, "responses" | "errors">): number =>
+  responses === 0 ? 0 : errors / responses;
+
+type Limits = Pick<Settings, "judge">;
+
+export type Verdict = "bad" | "good" | "too few";
+
+/**
+ * Judges the responses of a new color against those of the previous one before the switch.
+ *
+ * | verdict | condition |
+ * |---|---|
+ * | bad | at least JUDGE_ERRORS responses with 5xx, at least JUDGE_PERCENT of all, and a larger share than before |
+ * | good | at least JUDGE_RESPONSES responses, and not bad |
+ * | too few | anything else |
+ */
+export function judge(now: Tally, before: Tally, { judge: { errors, percent, responses } }: Limits): Verdict {
+  const share = shareOf(now);
+  if (now.errors >= errors && share * 100 >= percent && share > shareOf(before)) return "bad";
+  return now.responses >= responses ? "good" : "too few";
+}
+
+const percentOf = (tally: Tally): string => `${(shareOf(tally) * 100).toFixed(1)} %`;
+/** The responses to clients since a switch, as they arrive. */
+export interface Watch {
+  /** Throws VerdictError as soon as the verdict is bad. */
+  check(): void;
+  stop(): void;
+  /** Stops, prints the figures and returns them. */
+  report(): { traffic: Comparison };
+}
+
+/**
+ * Watches the responses of `next` after a switch from `previous`, and reads what `previous` has answered before. The log is the
+ * measure, so a response counts when it has ended. Never throws.
+ */
+export async function watchTraffic(context: Context, previous: Color, next: Color): Promise<Watch> {
+  const { settings, options, log } = context;
+  const [before, after] = [newTally(), newTally()];
+  let stop = (): void => undefined;
+  if (!options.dryRun) {
+    stop = followResponses(context, (logged) => {
+      if (logged.color === next) count(after, logged);
+    });
+    for (const logged of await recentResponses(context)) if (logged.color === previous) count(before, logged);
+  }
+  return {
+    check: () => {
+      if (judge(after, before, settings) === "bad") throw verdictError(next, after, previous, before);
+    },
+    stop,
+    report: () => {
+      stop();
+      const judged = judge(after, before, settings) === "too few" ? ": not judged" : "";
+      if (!options.dryRun)
+        log.info(`${next} to clients: ${figures(after)}${judged}; ${previous} before: ${figures(before)}`);
+      return { traffic: { after: trafficOf(after), before: trafficOf(before) } };
+    },
+  };
+}
+
+function figures(tally: Tally): string {
+  const { responses, errors, p95 } = trafficOf(tally);
+  const slow = p95 === null ? "" : `, 95 % within ${p95.toFixed(3)} s`;
+  return `${responses} responses, ${errors} with 5xx${slow}`;
+}
+
+const FAILED_SHOWN = 5;
+
+function verdictError(next: Color, after: Tally, previous: Color, before: Tally): VerdictError {
+  const failed = [...after.failed].sort(([, a], [, b]) => b - a).slice(0, FAILED_SHOWN);
+  return new VerdictError(
+    `${next} fails its clients: ${after.errors} of ${after.responses} responses with 5xx (${percentOf(after)})`,
+    {
+      details: [
+        `${previous} before the switch: ${before.errors} of ${before.responses} (${percentOf(before)})`,
+        ...failed.map(([what, times]) => `${times} × ${what}`),
+      ].join("\n"),
+      next: "Fix what the log of the new color shows and run this again.",
+    },
+  );
+}
