@@ -11,19 +11,19 @@ import { type Context, pause } from "../lib/run/context.ts";
 import type { RunRecord } from "../lib/run/record.ts";
 import { runTask, type When } from "../lib/run/task.ts";
 
-const HELP = `Ends the sessions that the previous color still serves after a release, and stops that color, once none of them
-was used for SESSION_IDLE_SECONDS and none has an open request, at the latest SESSION_SECONDS after the switch.
-Waits until then, and until the color that serves is healthy. A release starts this in the background.
-Without such a color it does nothing.
+const HELP = `After a release or rollback, the old color keeps running for its own MCP sessions. This waits until they are
+idle (no request for SESSION_IDLE_SECONDS, and none open), or until SESSION_SECONDS after the switch. Then it
+ends them and stops that color, as soon as the serving color is healthy. A release or rollback starts this in
+the background. If no color is kept for its sessions, it does nothing.
 
 Usage: npx tsx scripts/end-sessions.mts [options]
 
-  --now       end them at once
-  --if-due    end them if it is time, and do not wait: for cron, in case the process in the background was killed
+  --now       do not wait for SESSION_IDLE_SECONDS or SESSION_SECONDS
+  --if-due    end them if it is time; otherwise exit at once. For cron, in case the background process was killed
   --quiet     print errors only
   -h, --help  print this help
 
-Exit codes: 0 done, or nothing to do · 1 failed · 2 wrong option or setting · 3 manual intervention needed
+Exit codes: 0 done, or nothing to do · 1 failed, or an interrupted run must be repaired first · 2 wrong option or setting · 3 manual intervention needed
             129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM`;
 
 /** The longest time between two looks, in seconds. */

@@ -50,7 +50,8 @@ Usage: npx tsx scripts/rollback.mts [options]
 
 Exit codes: 0 done · 1 failed, the previous color still serves · 2 wrong option or setting
             3 manual intervention needed · 4 another run holds the lock
-            129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; unfinished work was undone
+            129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM: before the mark the run was undone; after it
+            ("done, interrupted") the release stands, do not repeat it
 Settings:   environment variables override .env.blue-green, which overrides the defaults;
             see .env.blue-green.example`;
 
