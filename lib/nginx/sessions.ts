@@ -19,6 +19,9 @@ const [CREATED, USED] = ["/tmp/sessions-created.log", "/tmp/sessions-used.log"];
 /** The clocks of a VM and of its host may differ by this much. */
 const CLOCK_MS = 60_000;
 
+/** After a start of the host, or of all containers, nginx may start this much later than a color. */
+const TOGETHER_MS = 30_000;
+
 /** Above this size, runs shorten them; the memory has 16 MB. */
 const LOG_BYTES = 1_000_000;
 
@@ -123,8 +126,8 @@ export function parseLogs(
   const [created, ...uses] = text.split("\n").map((line) => parseLine(line, nowMs));
   const used = uses.filter((use) => use !== undefined);
   return {
-    // nginx's memory of them begins with its own start.
-    created: (created !== undefined && created.ms >= startedMs) || nginxStartedMs > startedMs,
+    // nginx's memory of them begins with its own start. If both were started together, there were none before.
+    created: (created !== undefined && created.ms >= startedMs) || nginxStartedMs > startedMs + TOGETHER_MS,
     usedMs: Math.max(used.at(-1)?.ms ?? 0, nginxStartedMs),
     inUse: new Set(used.filter(({ ms }) => ms > recentMs).map(({ label }) => label)).size,
   };

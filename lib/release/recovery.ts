@@ -3,6 +3,7 @@ import { restoreImage } from "../docker/image.ts";
 import { discardRelease, NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
 import { InterruptedError, ToolError } from "../errors.ts";
 import { nginxReaches, probeLoadedColor, servingColor } from "../nginx/probe.ts";
+import { readSessionUse } from "../nginx/sessions.ts";
 import { switchNginx } from "../nginx/switch.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
 import { addToHistory, KILLED } from "../run/history.ts";
@@ -49,7 +50,7 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
   const other = getInactiveColor(active);
   const leaves = proof === "leave"; // then the other color is the target of the run
   // After a switch back, no color is kept: what was just released failed, or was never verified.
-  const keeps = (await keptColor(context))?.color === other;
+  const keeps = (await keptColor(context))?.color === other && (await readSessionUse(context, other)).created;
   if (found.bothRun && bothRun && !unfinished && !keeps)
     log.warn(
       `${other} runs beside ${active}: it was probably paused, and then started by a restart of Docker`,

@@ -322,7 +322,7 @@ failures(
   "if nginx rejects the configuration, the run exits with 3, restores the link and leaves the new color running",
   async (context) => {
     const { stack } = context;
-    const configuration = join(stack.folder, "nginx/green-upstream.conf");
+    const configuration = join(stack.folder, "nginx/green-upstream-sessions.conf");
     const good = await readFile(configuration, "utf8");
     await writeFile(configuration, "this is no nginx;\n");
     const run = await stack.deploy();

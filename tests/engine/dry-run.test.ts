@@ -66,7 +66,7 @@ dryRun(
     for (const command of [
       /compose -p \S+ .* build loop-api-green/,
       /compose .* up -d --no-deps --no-build --pull never --force-recreate loop-api-green/,
-      `ln -sfn green-upstream.conf ${stack.folder}/nginx/active-upstream.conf`,
+      `ln -sfn green-upstream-sessions.conf ${stack.folder}/nginx/active-upstream.conf`,
       `exec ${project}-nginx sh -c 'nginx -t -q -c /etc/nginx/nginx-blue-green.conf && kill -HUP 1'`,
       `write green to ${stack.stateDir}/active-color and ${stack.stateFile}`,
       `stop ${project}-api-blue`,

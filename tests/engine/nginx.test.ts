@@ -4,6 +4,7 @@ import { request } from "undici";
 import * as assert from "uvu/assert";
 import { startRun } from "../../bench/testbed/run.ts";
 import { addVaultFile, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { COLORS } from "../../lib/color.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { replaceLink } from "../../lib/util/atomic.ts";
 import { suite } from "../suite.ts";
@@ -49,7 +50,9 @@ nginx(
   async ({ stack }) => {
     const master = Number(await stack.field(stack.nginxContainer, "{{.State.Pid}}"));
     const times: number[] = [];
-    for (const color of ["blue", "green", "blue", "green"]) {
+    // On a busy machine a new worker may start late. Without reuseport, none answers in the first 100 ms.
+    for (let i = 0; i < 20 && !(Math.min(...times) < 100); i++) {
+      const color = COLORS[i % 2] ?? "blue";
       await replaceLink(join(stack.folder, "nginx/active-upstream.conf"), `${color}-upstream.conf`);
       const since = performance.now();
       process.kill(master, "SIGHUP");

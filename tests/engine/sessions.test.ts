@@ -48,7 +48,7 @@ async function killBackground({ project }: Scratch): Promise<void> {
     const [command, environment] = await Promise.all(
       ["cmdline", "environ"].map((file) => readFile(`/proc/${pid}/${file}`, "utf8").catch(() => "")),
     );
-    if (command?.includes("end-sessions.mts") && environment?.includes(`COMPOSE_PROJECT_NAME=${project}\0`))
+    if (command?.includes("end-sessions.m") && environment?.includes(`COMPOSE_PROJECT_NAME=${project}\0`))
       process.kill(Number(pid), "SIGKILL");
   }
 }

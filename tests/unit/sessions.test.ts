@@ -41,7 +41,8 @@ test("a color has sessions if it created one since it was started, or if nginx w
   assert.is(created("1000.500 blue 2ea61f93\n"), true);
   assert.is(created("999.900 blue 2ea61f93\n"), false, "a session of its previous release");
   assert.is(created("\n"), false);
-  assert.is(created("\n", { nginxStartedMs: 1000_001 }), true, "nginx's memory is younger");
+  assert.is(created("\n", { nginxStartedMs: 1040_000 }), true, "nginx's memory is younger");
+  assert.is(created("\n", { nginxStartedMs: 1010_000 }), false, "both were started together");
 });
 
 test("the last use and the sessions in use come from the log of uses", () => {
