@@ -21,7 +21,7 @@ import { recoverInterruptedRun } from "../lib/release/recovery.ts";
 import { describeRollback } from "../lib/release/result.ts";
 import { retire } from "../lib/release/retire.ts";
 import { startServicesForRollback } from "../lib/release/services.ts";
-import { keepSessions, keptColor } from "../lib/release/sessions.ts";
+import { keepSessions, servesSessions } from "../lib/release/sessions.ts";
 import { getActiveColor } from "../lib/release/state-file.ts";
 import { takeTrafficBack, undo } from "../lib/release/undo.ts";
 import { finishRollback, isRepeatedRollback } from "../lib/release/unfinished.ts";
@@ -66,7 +66,8 @@ async function finish(
   const verify = (): Promise<void> => verifyNginxTraffic(context, color);
   if (proof !== "done")
     await (interrupted.verb === "rollback" ? finishRollback(context, interrupted, verify) : verify());
-  if (await keptColor(context)) await retire(uninterruptible(context), getInactiveColor(color));
+  const other = getInactiveColor(color);
+  if (await servesSessions(context, other)) await retire(uninterruptible(context), other);
   return describeRollback(context, color, what);
 }
 

@@ -2,8 +2,8 @@ import { type Color, getInactiveColor } from "../color.ts";
 import { restoreImage } from "../docker/image.ts";
 import { discardRelease, NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
 import { InterruptedError, ToolError } from "../errors.ts";
+import { readKept } from "../nginx/link.ts";
 import { nginxReaches, probeLoadedColor, servingColor } from "../nginx/probe.ts";
-import { readSessionUse } from "../nginx/sessions.ts";
 import { switchNginx } from "../nginx/switch.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
 import { addToHistory, KILLED } from "../run/history.ts";
@@ -13,7 +13,7 @@ import type { ActiveState } from "./active.ts";
 import { markActive } from "./mark.ts";
 import { prove, startIfStopped } from "./proof.ts";
 import { retire } from "./retire.ts";
-import { endSessionsLater, keptColor } from "./sessions.ts";
+import { endSessionsLater, keptColor, servesSessions } from "./sessions.ts";
 import { readMarked } from "./state-file.ts";
 
 /** Seconds that the marked color may take to become healthy before the other one gets the traffic. */
@@ -50,14 +50,15 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
   const other = getInactiveColor(active);
   const leaves = proof === "leave"; // then the other color is the target of the run
   // After a switch back, no color is kept: what was just released failed, or was never verified.
-  const keeps = (await keptColor(context))?.color === other && (await readSessionUse(context, other)).created;
+  const keeps = await servesSessions(context, other);
   if (found.bothRun && bothRun && !unfinished && !keeps)
     log.warn(
       `${other} runs beside ${active}: it was probably paused, and then started by a restart of Docker`,
     );
   if (bothRun && !leaves && !keeps) {
     // Killed between link and reload, nginx still sends the sessions of this color there.
-    if ((await probeLoadedColor(settings)).kept === other) await switchNginx(inner, active);
+    const isKept = (await readKept(context))?.color === other;
+    if (!isKept && (await probeLoadedColor(settings)).kept === other) await switchNginx(inner, active);
     await retire(inner, other);
   }
   if (keeps && unfinished && !context.options.dryRun) endSessionsLater(); // nobody may have started it

@@ -35,6 +35,10 @@ export async function keptColor(context: Context): Promise<KeptColor | undefined
   return kept && (await colorStates(context))[kept.color] === "running" ? kept : undefined;
 }
 
+/** Is this the kept color, and has it sessions? Throws DockerError. */
+export const servesSessions = async (context: Context, color: Color): Promise<boolean> =>
+  (await keptColor(context))?.color === color && (await readSessionUse(context, color)).created;
+
 /** A clock that was set back by more than this makes the time of the switch unknown. */
 const CLOCK_MS = 60_000;
 
