@@ -1,7 +1,8 @@
 #!/usr/bin/env -S npx tsx
 import { parseArgs } from "node:util";
 import { EXIT, ToolError, UsageError } from "../lib/errors.ts";
-import { describeStatus, readStatus } from "../lib/release/status.ts";
+import { readStatus } from "../lib/release/status.ts";
+import { describeStatus } from "../lib/release/status-text.ts";
 import { readOnlyContext } from "../lib/run/context.ts";
 import { createLog } from "../lib/run/log.ts";
 import { loadSettings } from "../lib/settings.ts";

@@ -13,8 +13,9 @@ export interface Logged {
   what: string;
 }
 
+/** All that clients send is inside quotes. Outside, `[^"]*` keeps a long request from making the search slow. */
 const LINE =
-  /^\S+ \[[^\]]*\] "([^"]*)" (\d{3}) \d+ color=(\w+) .* time=([\d.]+) upstream_time=.* to=(\S+) run=(\d) mcp="([^"]*)" tool="([^"]*)"$/;
+  /^\S+ \[[^\]]*\] "([^"]*)" (\d{3}) \d+ color=(\w+) [^"]* time=([\d.]+) upstream_time=[^"]* to=(\S+) run=(\d) mcp="([^"]*)" tool="([^"]*)"$/;
 
 /**
  * Parses a line of the access log. undefined for other lines, for requests of runs, and for those that no color got. nginx

@@ -23,10 +23,10 @@ const RESCUE_SECONDS = 15;
 const OTHER_SECONDS = 2;
 
 /**
- * Repairs what an interrupted run left, or a restart that woke a paused color. The verified color gets or keeps the traffic,
- * the other is drained and put on standby, unless it still serves its sessions, and after an interrupted deploy its image tag returns to the last good build. It
- * asks nothing, because it is known why both colors run. If neither is healthy and neither belongs to an interrupted release,
- * that is left to `detectConflicts`.
+ * Repairs what an interrupted run left, or a restart that woke a paused color. The verified color gets or keeps the traffic.
+ * The other is drained and put on standby, unless it still serves its sessions. After an interrupted deploy, its image tag
+ * returns to the last good build. It asks nothing, because it is known why both colors run. If neither is healthy and neither
+ * belongs to an interrupted release, that is left to `detectConflicts`.
  * Returns the state after that. Throws UnverifiedError, and what its steps throw.
  */
 export async function recoverInterruptedRun(context: Context, found: ActiveState): Promise<ActiveState> {
