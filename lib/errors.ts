@@ -1,3 +1,5 @@
+import type { Comparison } from "./traffic.ts";
+
 /** The exit codes; docs/reference.md has the table for owners. */
 export const EXIT = { done: 0, failed: 1, usage: 2, manual: 3, locked: 4 } as const;
 
@@ -90,8 +92,15 @@ export class HealthError extends ToolError {}
 /** After the switch, a response through nginx was unhealthy or from the wrong color. */
 export class VerifyError extends ToolError {}
 
-/** After the switch, too many responses to clients had a 5xx status. */
-export class VerdictError extends ToolError {}
+/** After the switch, or as a canary, a new color gave clients too many responses with a 5xx status. */
+export class VerdictError extends ToolError {
+  readonly traffic: Comparison;
+
+  constructor(message: string, { traffic, ...report }: Report & { traffic: Comparison }) {
+    super(message, report);
+    this.traffic = traffic;
+  }
+}
 
 /** The serving color cannot be verified, and the marked color cannot take over. Nothing was marked, built or removed. */
 export class UnverifiedError extends ToolError {

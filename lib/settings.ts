@@ -10,6 +10,7 @@ import { isInside } from "./util/confined.ts";
 import {
   bodySize,
   bytesIn,
+  canaryPercent,
   count,
   idleSeconds,
   ipv4,
@@ -85,6 +86,8 @@ export const rawSettings = (needs: Needs) => {
     HEALTH_TIMEOUT: someSeconds.default(5),
     BUILD_SECONDS: someSeconds.default(3600),
     VERIFY_SECONDS: seconds.default(30),
+    CANARY_PERCENT: canaryPercent.default(0),
+    CANARY_SECONDS: seconds.default(60),
     JUDGE_ERRORS: count.default(3),
     JUDGE_PERCENT: percent.default(5),
     JUDGE_RESPONSES: count.default(20),
@@ -145,6 +148,8 @@ export interface Settings {
   buildSeconds: number;
   verifySeconds: number;
   drainSeconds: number;
+  /** The share of the new requests that a new color gets before the switch, and for how many seconds; 0 percent: none. */
+  canary: { percent: number; seconds: number };
   /** When the responses of a new color are bad, and how many are enough to judge; see `judge` in lib/release/verdict.ts. */
   judge: { errors: number; percent: number; responses: number };
   /** How long the previous color serves its own sessions after a switch, at most; 0: not at all. */
@@ -304,6 +309,7 @@ export function loadSettings(
     buildSeconds: raw.BUILD_SECONDS,
     verifySeconds: raw.VERIFY_SECONDS,
     drainSeconds: raw.DRAIN_SECONDS,
+    canary: { percent: raw.CANARY_PERCENT, seconds: raw.CANARY_SECONDS },
     judge: { errors: raw.JUDGE_ERRORS, percent: raw.JUDGE_PERCENT, responses: raw.JUDGE_RESPONSES },
     sessionSeconds: raw.SESSION_SECONDS,
     sessionIdleSeconds: raw.SESSION_IDLE_SECONDS,

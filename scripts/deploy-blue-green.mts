@@ -10,6 +10,7 @@ import { loadKey } from "../lib/nginx/load-key.ts";
 import { switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/verify.ts";
 import { buildContainer } from "../lib/release/build.ts";
+import { tryCanary } from "../lib/release/canary.ts";
 import { detectConflicts } from "../lib/release/conflict.ts";
 import { checkDiskSpace } from "../lib/release/disk.ts";
 import { healthCheck } from "../lib/release/health.ts";
@@ -109,9 +110,7 @@ async function main(context: Context): Promise<Outcome> {
     await healthCheck(context, next);
     await checkIdleConnections(context, next);
     await checkVault(context);
-    await switchNginx(context, next, settings.sessionSeconds > 0); // restores the old link if it fails
   } catch (error) {
-    if (error instanceof NginxReloadError) throw error; // both colors run; the error says how to continue
     await undo(context, error, async (inner) => {
       await stopContainer(inner, next, NEVER_SERVED_GRACE);
       await discard(inner);
@@ -119,11 +118,14 @@ async function main(context: Context): Promise<Outcome> {
   }
   const traffic = await watchTraffic(context, active, next);
   try {
+    await tryCanary(context, from, next, traffic);
+    await switchNginx(context, next, settings.sessionSeconds > 0 ? "sessions" : "nothing"); // restores the link if it fails
     await verifyNginxTraffic(context, next, traffic.check);
     lock.record({ verified: true });
     await markActive(context, next);
   } catch (error) {
     traffic.stop();
+    if (error instanceof NginxReloadError) throw error; // both colors run; the error says how to continue
     await undo(context, error, async (inner) => {
       await takeTrafficBack(inner, from, next);
       await discard(inner);

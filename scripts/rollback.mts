@@ -6,7 +6,7 @@ import { NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/s
 import { NginxReloadError } from "../lib/errors.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
 import { loadKey } from "../lib/nginx/load-key.ts";
-import { loadedColor } from "../lib/nginx/probe.ts";
+import { newestLoaded } from "../lib/nginx/probe.ts";
 import { switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/verify.ts";
 import { type ActiveState, forRollback } from "../lib/release/active.ts";
@@ -82,7 +82,7 @@ async function main(context: Context): Promise<Outcome> {
   await loadKey(context);
   const interrupted = lock.unfinished();
   const repeated = await isRepeatedRollback(context, interrupted);
-  const loaded = await loadedColor(settings);
+  const loaded = await newestLoaded(settings);
   const found = forRollback(await findActive(context), interrupted, repeated);
   const from = await recoverInterruptedRun(context, found);
   const { active } = from;
@@ -105,7 +105,7 @@ async function main(context: Context): Promise<Outcome> {
     await restartContainer(context, next, restart);
     await healthCheck(context, next);
     await checkVault(context);
-    await switchNginx(context, next, settings.sessionSeconds > 0); // restores the old link if it fails
+    await switchNginx(context, next, settings.sessionSeconds > 0 ? "sessions" : "nothing"); // restores the old link if it fails
   } catch (error) {
     if (error instanceof NginxReloadError) throw error; // both colors run; the error says how to continue
     await undo(context, error, async (inner) => {

@@ -71,6 +71,7 @@ export async function killInEveryStep(
   const stack = await createScratch(`kill-${verb}`);
   let load: Load | undefined;
   try {
+    Object.assign(stack.env, { CANARY_PERCENT: "30", CANARY_SECONDS: "0.3" }); // of deploys; a rollback has none
     for (let i = 0; i < 2; i++) await runToEnd(stack, "deploy");
     const steps = await runToEnd(stack, verb);
     load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {

@@ -1,6 +1,7 @@
 import type { Color } from "../color.ts";
 import { DeadlineError, StopError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
+import { haveSharedWorkers } from "../run/lock.ts";
 import { act, docker, expectSuccess, lastLines, shellCommand } from "./cli.ts";
 import { inspectColor, NEVER } from "./container.ts";
 import { restoreTag } from "./image.ts";
@@ -18,9 +19,15 @@ export function stopContainer(context: Context, color: Color, grace?: number): P
   return stopOrPause(context, color, "stop", within);
 }
 
-/** Spec `stop_container` for a color that a rollback may need: stops it, or pauses it with STANDBY=paused. Throws StopError. */
-export const putOnStandby = (context: Context, color: Color): Promise<void> =>
-  stopOrPause(context, color, context.settings.standby === "paused" ? "pause" : "stop");
+/**
+ * Spec `stop_container` for a color that a rollback may need: stops it, or pauses it with STANDBY=paused, unless the drain left
+ * requests to it open: a paused color would never answer them. Throws StopError.
+ */
+export function putOnStandby(context: Context, color: Color): Promise<void> {
+  const { settings, lock } = context;
+  const open = haveSharedWorkers(lock) && (lock.recorded().cut ?? 0) > 0;
+  return stopOrPause(context, color, settings.standby === "paused" && !open ? "pause" : "stop");
+}
 
 function stopOrPause(
   context: Context,

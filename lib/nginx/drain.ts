@@ -4,6 +4,7 @@ import { inspectColor } from "../docker/container.ts";
 import { containerOf } from "../docker/names.ts";
 import { DockerError, StopError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
+import { haveSharedWorkers } from "../run/lock.ts";
 import { readKept } from "./link.ts";
 import { CONNECTIONS, connectionsTo } from "./open-requests.ts";
 import { readSessionUse } from "./sessions.ts";
@@ -52,6 +53,13 @@ function recordCut({ lock, log }: Context, open: number): void {
   }
 }
 
+/** Reports the requests that the stop of a color will interrupt. */
+function recordLeft(context: Context, color: Color, open: number): void {
+  const { log, settings } = context;
+  log.warn(`requests to ${color} still open after ${settings.drainSeconds} s: ${open}; stopping ${color}`);
+  recordCut(context, open);
+}
+
 /** Throws StopError in place of a DockerError: the color may not be stopped while it is unknown whether something uses it. */
 async function expectAnswer<T>({ settings }: Context, color: Color, act: () => Promise<T>): Promise<T> {
   try {
@@ -78,7 +86,9 @@ export const drainNginx = (context: Context, color: Color): Promise<void> =>
 
 async function drain(context: Context, color: Color): Promise<void> {
   const { settings, log } = context;
-  const deadline = performance.now() + settings.drainSeconds * 1000;
+  const shared = haveSharedWorkers(context.lock);
+  const seconds = shared ? Math.max(settings.drainSeconds, CLIENT_IDLE_SECONDS + 1) : settings.drainSeconds;
+  const deadline = performance.now() + seconds * 1000;
   let left: string[];
   // Only the deadline ends this while workers are left: they may still be serving, whatever else ended the wait.
   do left = await waitForOldWorkers(context, Math.max(0, deadline - performance.now()) / 1000);
@@ -90,7 +100,8 @@ async function drain(context: Context, color: Color): Promise<void> {
   }
   const open = await openRequests(context, color);
   // What keeps the workers are requests to the other color, such as a session's stream, or to auth.
-  if (open === 0 && settings.drainSeconds > CLIENT_IDLE_SECONDS) return;
+  if (open === 0 && seconds > CLIENT_IDLE_SECONDS) return;
+  if (shared) return recordLeft(context, color, open);
   log.warn(
     `requests to ${color} still open after ${settings.drainSeconds} s: ${open}; closing all connections of the old workers`,
   );
@@ -117,7 +128,5 @@ async function waitForRequests(context: Context, color: Color): Promise<void> {
   let open = left.length > 0 ? await openRequests(context, color) : 0;
   for (; open > 0 && performance.now() < deadline; open = await openRequests(context, color))
     await sleep(1000);
-  if (open === 0) return;
-  context.log.warn(`requests to ${color} still open after ${drainSeconds} s: ${open}; stopping ${color}`);
-  recordCut(context, open);
+  if (open > 0) recordLeft(context, color, open);
 }

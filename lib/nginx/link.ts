@@ -7,11 +7,21 @@ import type { Settings } from "../settings.ts";
 import { replaceLink } from "../util/atomic.ts";
 
 /**
- * The upstream file of a color: a target of the active link. With `keepsOther`, the other color still serves its own
- * sessions.
+ * What the other color gets: nothing; its own sessions, after a switch; or, before a switch, a share of the new requests, as a
+ * canary.
  */
-export const upstreamOf = (color: Color, keepsOther = false): string =>
-  `${color}-upstream${keepsOther ? "-sessions" : ""}.conf`;
+const OTHER_GETS = ["nothing", "sessions", "canary"] as const;
+export type OtherGets = (typeof OTHER_GETS)[number];
+
+/** The upstream file of an active color: a target of the active link. */
+export const upstreamOf = (active: Color, otherGets: OtherGets = "nothing"): string =>
+  `${active}-upstream${otherGets === "nothing" ? "" : `-${otherGets}`}.conf`;
+
+/** What a target of the active link means; undefined for any other target. */
+export function parseTarget(target: string): { active: Color; otherGets: OtherGets } | undefined {
+  const routes = COLORS.flatMap((active) => OTHER_GETS.map((otherGets) => ({ active, otherGets })));
+  return routes.find(({ active, otherGets }) => upstreamOf(active, otherGets) === target);
+}
 
 /** The active link, which nginx reads at start and reload. */
 export const activeUpstream = ({ nginxFolder }: Settings): string =>
@@ -25,7 +35,7 @@ export async function readLink({ settings }: Context): Promise<string | undefine
   const link = activeUpstream(settings);
   try {
     const target = await readlink(link);
-    return COLORS.find((color) => [upstreamOf(color), upstreamOf(color, true)].includes(target)) ?? target;
+    return parseTarget(target)?.active ?? target;
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
     throw new LinkError(`${link} is not a readable symbolic link`, {
@@ -47,16 +57,24 @@ export async function readKept({ settings }: Pick<Context, "settings">): Promise
   const link = activeUpstream(settings);
   try {
     const [target, { mtimeMs }] = await Promise.all([readlink(link), lstat(link)]);
-    const active = COLORS.find((color) => target === upstreamOf(color, true));
-    return active && { color: getInactiveColor(active), sinceMs: mtimeMs };
+    const route = parseTarget(target);
+    return route?.otherGets === "sessions"
+      ? { color: getInactiveColor(route.active), sinceMs: mtimeMs }
+      : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** The canary, according to the active link; undefined when there is none. Never throws. */
+export async function readCanary({ settings }: Pick<Context, "settings">): Promise<Color | undefined> {
+  const route = parseTarget(await readlink(activeUpstream(settings)).catch(() => ""));
+  return route?.otherGets === "canary" ? getInactiveColor(route.active) : undefined;
 }
 
 /**
  * Points the link at the serving color. A run killed between swap and reload leaves a link to a color that is stopped, and the
  * next restart of nginx would follow it. Throws what the file system throws.
  */
-export const repairLink = ({ settings }: Context, serving: Color, keepsOther = false): Promise<void> =>
-  replaceLink(activeUpstream(settings), upstreamOf(serving, keepsOther));
+export const repairLink = ({ settings }: Context, serving: Color, otherGets?: OtherGets): Promise<void> =>
+  replaceLink(activeUpstream(settings), upstreamOf(serving, otherGets));

@@ -4,7 +4,7 @@ import type { Answer } from "../util/http-probe.ts";
 import { pollUntil } from "../util/poll.ts";
 import { configurationError } from "./configuration.ts";
 import { readLink, repairLink } from "./link.ts";
-import { probeLoadedColor } from "./probe.ts";
+import { loadedForOther, probeLoadedColor } from "./probe.ts";
 import { reloadInto, switchCommands } from "./switch.ts";
 
 /** Seconds that nginx may take to answer. A busy one may miss the timeout of a single probe. */
@@ -21,21 +21,18 @@ export async function loadKey(context: Context): Promise<void> {
     keyless = await probeLoadedColor(context.settings, {});
     return keyless.color !== undefined;
   });
-  const { status, color: loaded, kept } = keyless ?? {};
-  if (!isColor(loaded)) return; // nginx does not answer: no reason to reload it
+  if (!keyless || !isColor(keyless.color)) return; // nginx does not answer: no reason to reload it
+  const { status, color: loaded } = keyless;
+  const otherGets = loadedForOther(keyless);
   const knowsThis = status === 404 && (await probeLoadedColor(context.settings)).status !== 404;
   if (knowsThis) return;
   await readLink(context); // fails when the owner put something else in its place
   const reload = async (): Promise<void> => {
     // A run killed between swap and reload leaves a link to a color that was never verified.
-    await repairLink(context, loaded, kept !== undefined);
-    await reloadInto(context, loaded, kept !== undefined).catch((error) => {
+    await repairLink(context, loaded, otherGets);
+    await reloadInto(context, loaded, otherGets).catch((error) => {
       throw configurationError(context, error instanceof Error ? error.message : String(error));
     });
   };
-  await context.change(
-    "load the probe key into nginx",
-    reload,
-    switchCommands(context, loaded, kept !== undefined),
-  );
+  await context.change("load the probe key into nginx", reload, switchCommands(context, loaded, otherGets));
 }

@@ -3,6 +3,7 @@ import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import { type Answer, probeHealth } from "../util/http-probe.ts";
 import { keyHeaders } from "./key.ts";
+import type { OtherGets } from "./link.ts";
 
 /** Seconds that nginx may take from the signal until it serves with the new upstream. */
 export const RELOAD_SECONDS = 10;
@@ -34,9 +35,18 @@ export const probeLoadedColor = async (
     headers ?? (await keyHeaders(settings)),
   );
 
-/** The color that nginx has loaded as active; undefined when nginx does not answer. Never throws. */
-export const loadedColor = async (settings: Settings): Promise<string | undefined> =>
-  (await probeLoadedColor(settings)).color;
+/** What the other color gets, according to an answer of `probeLoadedColor`. */
+export const loadedForOther = ({ kept, canary }: Answer): OtherGets =>
+  canary ? "canary" : kept ? "sessions" : "nothing";
+
+/**
+ * The newest color that gets requests according to nginx: the canary if there is one, else the active color; undefined when
+ * nginx does not answer. Never throws.
+ */
+export async function newestLoaded(settings: Settings): Promise<string | undefined> {
+  const { color, canary } = await probeLoadedColor(settings);
+  return canary ?? color;
+}
 
 /**
  * Asks a color's /health through nginx, whichever color is active. nginx may not have resolved a new container's address yet,

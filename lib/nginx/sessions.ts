@@ -7,6 +7,7 @@ import { containerOf } from "../docker/names.ts";
 import { inspectNginx } from "../docker/services.ts";
 import type { Context } from "../run/context.ts";
 import { replaceFile } from "../util/atomic.ts";
+import type { OtherGets } from "./link.ts";
 import { CONNECTIONS, connectionsTo } from "./open-requests.ts";
 import { shellInNginx } from "./shell.ts";
 
@@ -60,10 +61,10 @@ export function nextTags(written: string, ids: Readonly<Record<Color, string>>):
 const NO_TAGS: Tags = { blue: [], green: [] };
 
 /**
- * Writes the tags of both colors for the next reload of nginx; none with SESSION_SECONDS=0. Throws DockerError, and what the
- * file system throws.
+ * Writes the tags of both colors for the next reload of nginx; none with SESSION_SECONDS=0, except for a canary: until it is
+ * active, only tags lead its sessions to it. Throws DockerError, and what the file system throws.
  */
-export async function writeTags(context: Context): Promise<void> {
+export async function writeTags(context: Context, otherGets: OtherGets): Promise<void> {
   const { settings } = context;
   const file = join(settings.nginxFolder, "sessions.conf");
   const written = await readFile(file, "utf8").catch(() => "");
@@ -72,7 +73,9 @@ export async function writeTags(context: Context): Promise<void> {
     green: containerOf(settings, "green"),
   });
   const tags =
-    settings.sessionSeconds === 0 ? NO_TAGS : nextTags(written, { blue: blue.id, green: green.id });
+    settings.sessionSeconds === 0 && otherGets !== "canary"
+      ? NO_TAGS
+      : nextTags(written, { blue: blue.id, green: green.id });
   const content = renderTags(tags);
   if (written !== content) await replaceFile(file, content);
 }

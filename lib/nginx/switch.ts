@@ -1,5 +1,5 @@
 import { readlink, rm } from "node:fs/promises";
-import { type Color, getInactiveColor } from "../color.ts";
+import { type Color, isColor } from "../color.ts";
 import { containerOf } from "../docker/names.ts";
 import { execInNginx } from "../docker/services.ts";
 import { NginxReloadError, NotBackError } from "../errors.ts";
@@ -8,8 +8,9 @@ import { replaceLink } from "../util/atomic.ts";
 import type { Answer } from "../util/http-probe.ts";
 import { pollUntil } from "../util/poll.ts";
 import { quote } from "../util/quote.ts";
-import { activeUpstream, upstreamOf } from "./link.ts";
-import { loadedColor, probeLoadedColor, probeNginx, RELOAD_SECONDS, servingColor } from "./probe.ts";
+import { writeShare } from "./canary.ts";
+import { activeUpstream, type OtherGets, parseTarget, upstreamOf } from "./link.ts";
+import { loadedForOther, probeLoadedColor, probeNginx, RELOAD_SECONDS, servingColor } from "./probe.ts";
 import { writeTags } from "./sessions.ts";
 import { ACTIVE_UPSTREAM, CONFIGURATION, PROCESS_TITLES, SHUTTING_DOWN, WORKER } from "./workers.ts";
 
@@ -53,32 +54,36 @@ const RESTORE = `${WAIT_FOR_LINK}
 ${TEST_AND_RELOAD}`;
 
 /** The commands of a switch, as an owner would type them. */
-export function switchCommands({ settings }: Context, color: Color, keepsOther = false): string[] {
+export function switchCommands({ settings }: Context, color: Color, otherGets?: OtherGets): string[] {
   const { dockerCmd, nginxContainer } = settings;
   return [
-    `ln -sfn ${upstreamOf(color, keepsOther)} ${quote(activeUpstream(settings))}`,
+    `ln -sfn ${upstreamOf(color, otherGets)} ${quote(activeUpstream(settings))}`,
     `${dockerCmd} exec ${nginxContainer} sh -c '${TEST_AND_RELOAD}'`,
   ];
 }
 
 /** Tests and reloads, then waits until nginx reports the colors as loaded. Throws a plain Error with what was seen. */
-export async function reloadInto(context: Context, color: Color, keepsOther = false): Promise<void> {
-  const command = ["sh", "-c", TEST_RELOAD_AND_WAIT, "sh", upstreamOf(color, keepsOther)];
+export async function reloadInto(
+  context: Context,
+  color: Color,
+  otherGets: OtherGets = "nothing",
+): Promise<void> {
+  const command = ["sh", "-c", TEST_RELOAD_AND_WAIT, "sh", upstreamOf(color, otherGets)];
   const reload = await execInNginx(context, command, RELOAD_SECONDS);
   if (reload.exitCode !== 0) throw new Error(reload.stderr.trim());
-  const kept = keepsOther ? getInactiveColor(color) : undefined;
   let loaded: Answer | undefined;
   const isLoaded = await pollUntil(RELOAD_SECONDS, async () => {
     loaded = await probeLoadedColor(context.settings);
-    return loaded.color === color && loaded.kept === kept;
+    return loaded.color === color && loadedForOther(loaded) === otherGets;
   });
   if (isLoaded) return;
-  const seen = `${loaded?.color ?? "nothing"}${loaded?.kept ? `, and sessions of ${loaded.kept}` : ""}`;
+  const { color: seenColor = "nothing", kept, canary } = loaded ?? {};
+  const seen = `${seenColor}${kept ? `, and sessions of ${kept}` : ""}${canary ? `, and ${canary} as a canary` : ""}`;
   throw new Error(`after ${RELOAD_SECONDS} s nginx still reports ${seen}`);
 }
 
 /** Restores the link, reloads nginx, and returns in words what was seen through nginx then. Never throws. */
-async function restoreLink(context: Context, before: string | undefined, rejected: Color): Promise<string> {
+async function restoreLink(context: Context, before: string | undefined, rejected: string): Promise<string> {
   const link = activeUpstream(context.settings);
   try {
     await (before === undefined ? rm(link, { force: true }) : replaceLink(link, before));
@@ -88,25 +93,31 @@ async function restoreLink(context: Context, before: string | undefined, rejecte
   // A late reload would still load the new color, so the restored link must be loaded last.
   const command = ["sh", "-c", before === undefined ? TEST_AND_RELOAD : RESTORE, "sh", before ?? ""];
   await execInNginx(context, command).catch(() => undefined);
-  await pollUntil(RELOAD_SECONDS, async () => (await loadedColor(context.settings)) !== rejected);
+  await pollUntil(RELOAD_SECONDS, async () => {
+    const loaded = await probeLoadedColor(context.settings);
+    return !isColor(loaded.color) || upstreamOf(loaded.color, loadedForOther(loaded)) !== rejected;
+  });
   const { healthy, color, finding } = await probeNginx(context.settings);
   return `The link was restored. Through nginx now: ${healthy ? `${color} serves` : finding}.`;
 }
 
 /** Swaps the link, reloads, and restores the link if that fails. Throws NginxReloadError. */
-async function swapUpstream(context: Context, color: Color, keepsOther = false): Promise<void> {
-  const { settings } = context;
+async function swapUpstream(context: Context, color: Color, otherGets: OtherGets = "nothing"): Promise<void> {
+  const { settings, lock } = context;
   const link = activeUpstream(settings);
   const before = await readlink(link).catch(() => undefined);
+  const target = upstreamOf(color, otherGets);
   try {
-    await writeTags(context);
-    await replaceLink(link, upstreamOf(color, keepsOther));
-    await reloadInto(context, color, keepsOther);
+    await writeTags(context, otherGets);
+    if (otherGets === "canary") await writeShare(settings);
+    if (before && parseTarget(before)?.otherGets !== "nothing") lock.record({ sharedWorkers: true });
+    await replaceLink(link, target);
+    await reloadInto(context, color, otherGets);
   } catch (error) {
-    const seen = await restoreLink(context, before, color);
+    const seen = await restoreLink(context, before, target);
     const exec = `${settings.dockerCmd} exec ${settings.nginxContainer}`;
     throw new NginxReloadError("Nginx reload failed, manual intervention required", {
-      details: `${error instanceof Error ? error.message : error}\n${seen} ${color} keeps running.`,
+      details: `${error instanceof Error ? error.message : error}\n${seen} Both colors keep running.`,
       next: `See what nginx reports: ${exec} nginx -t -c ${CONFIGURATION}
 Fix it and run this again; the run starts from the color that serves then.
 Or switch by hand: ${switchCommands(context, color).join(" && ")}`,
@@ -115,29 +126,41 @@ Or switch by hand: ${switchCommands(context, color).join(" && ")}`,
 }
 
 /**
- * Spec `switch_nginx`: points the active link at a color, tests and reloads nginx, and sees it run with that color. With
- * `keepsOther`, the sessions of the other color stay with it. Throws NginxReloadError if any of that fails; the old link is
- * restored first.
+ * Spec `switch_nginx`: points the active link at a color, tests and reloads nginx, and sees it run with that color. The other
+ * color gets nothing any more, or only its own sessions. Throws NginxReloadError if any of that fails; the old link is restored
+ * first.
  */
-export const switchNginx = (context: Context, color: Color, keepsOther = false): Promise<void> =>
+export const switchNginx = (
+  context: Context,
+  color: Color,
+  otherGets: "nothing" | "sessions" = "nothing",
+): Promise<void> =>
   context.change(
     `switch nginx to ${color}`,
-    () => swapUpstream(context, color, keepsOther),
-    switchCommands(context, color, keepsOther),
+    () => swapUpstream(context, color, otherGets),
+    switchCommands(context, color, otherGets),
+  );
+
+/** Sends CANARY_PERCENT of the new requests to a canary; the rest stays with the active color. Throws as `switchNginx` does. */
+export const sendToCanary = (context: Context, active: Color, canary: Color): Promise<void> =>
+  context.change(
+    `send ${context.settings.canary.percent} % of the new requests to ${canary}`,
+    () => swapUpstream(context, active, "canary"),
+    switchCommands(context, active, "canary"),
   );
 
 /**
- * Switches nginx back to a color and, if it served before, waits until it serves again. With `keepsOther`, the sessions of the
- * other color stay with it.
+ * Switches nginx back to a color and, if it served before, waits until it serves again. The other color gets nothing any more,
+ * or only its own sessions.
  * Throws NginxReloadError, or NotBackError when it is not healthy through nginx within RELOAD_SECONDS.
  */
 export const switchBack = (
   context: Context,
   { active, serves }: { active: Color; serves: boolean },
-  keepsOther = false,
+  otherGets: "nothing" | "sessions" = "nothing",
 ): Promise<void> => {
   const back = async (): Promise<void> => {
-    await swapUpstream(context, active, keepsOther);
+    await swapUpstream(context, active, otherGets);
     if (!serves || (await pollUntil(RELOAD_SECONDS, async () => (await servingColor(context)) === active)))
       return;
     const { finding } = await probeNginx(context.settings);
@@ -146,5 +169,5 @@ export const switchBack = (
       next: `Both colors keep running. See the log of ${containerOf(context.settings, active)}, and run this again with --keep and the healthy color.`,
     });
   };
-  return context.change(`switch nginx back to ${active}`, back, switchCommands(context, active, keepsOther));
+  return context.change(`switch nginx back to ${active}`, back, switchCommands(context, active, otherGets));
 };

@@ -1,7 +1,7 @@
 import { COLORS } from "../color.ts";
 import { colorStates } from "../docker/container.ts";
 import { readLink, repairLink } from "../nginx/link.ts";
-import { probeLoadedColor, servingColor } from "../nginx/probe.ts";
+import { loadedForOther, probeLoadedColor, servingColor } from "../nginx/probe.ts";
 import { switchCommands } from "../nginx/switch.ts";
 import type { Context } from "../run/context.ts";
 import { type ActiveState, type Observation, resolveActive } from "./active.ts";
@@ -32,11 +32,11 @@ export async function findActive(context: Context): Promise<ActiveState> {
   if (wrong.includes("link") && proof !== "go back") {
     if (observation.link !== undefined)
       log.warn(`the active link points at ${observation.link}, but nginx serves ${active}: correcting it`);
-    const keepsOther = bothRun && (await probeLoadedColor(context.settings)).kept !== undefined;
+    const otherGets = bothRun ? loadedForOther(await probeLoadedColor(context.settings)) : "nothing";
     await context.change(
       "correct the active link",
-      () => repairLink(context, active, keepsOther),
-      switchCommands(context, active, keepsOther).slice(0, 1),
+      () => repairLink(context, active, otherGets),
+      switchCommands(context, active, otherGets).slice(0, 1),
     );
   }
   if (wrong.includes("file") && proof === "nothing") {

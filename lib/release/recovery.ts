@@ -2,7 +2,7 @@ import { type Color, getInactiveColor } from "../color.ts";
 import { restoreImage } from "../docker/image.ts";
 import { discardRelease, NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
 import { InterruptedError, ToolError } from "../errors.ts";
-import { readKept } from "../nginx/link.ts";
+import { readCanary, readKept } from "../nginx/link.ts";
 import { nginxReaches, probeLoadedColor, servingColor } from "../nginx/probe.ts";
 import { switchNginx } from "../nginx/switch.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
@@ -10,6 +10,7 @@ import { addToHistory, KILLED } from "../run/history.ts";
 import { howItEnded, type RunRecord } from "../run/record.ts";
 import { pollUntil } from "../util/poll.ts";
 import type { ActiveState } from "./active.ts";
+import { endCanary } from "./canary.ts";
 import { markActive } from "./mark.ts";
 import { prove, startIfStopped } from "./proof.ts";
 import { retire } from "./retire.ts";
@@ -37,6 +38,7 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
   // Otherwise both were started by hand.
   const explained =
     (await keptColor(context)) !== undefined ||
+    (await readCanary(context)) !== undefined ||
     unfinished?.to !== undefined ||
     unfinished?.verb === "end-sessions" ||
     settings.standby === "paused";
@@ -55,6 +57,7 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
     log.warn(
       `${other} runs beside ${active}: it was probably paused, and then started by a restart of Docker`,
     );
+  if (state.serves) await endCanary(inner, active);
   if (bothRun && !leaves && !keeps) {
     // Killed between link and reload, nginx still sends the sessions of this color there.
     const isKept = (await readKept(context))?.color === other;

@@ -12,7 +12,7 @@ import {
 } from "../docker/services.ts";
 import { DockerError, InterruptedError, ToolError, UsageError } from "../errors.ts";
 import { writeConfiguration } from "../nginx/configuration.ts";
-import { loadedColor, RELOAD_SECONDS, servingColor } from "../nginx/probe.ts";
+import { newestLoaded, RELOAD_SECONDS, servingColor } from "../nginx/probe.ts";
 import { CONFIGURATION_FOLDER } from "../nginx/workers.ts";
 import type { Context } from "../run/context.ts";
 import { pollUntil } from "../util/poll.ts";
@@ -124,7 +124,7 @@ function isSameFolder(one: string, other: string): boolean {
 
 async function waitUntilServing(context: Context): Promise<void> {
   const { dockerCmd, nginxContainer } = context.settings;
-  const answers = async () => (await loadedColor(context.settings)) !== undefined;
+  const answers = async () => (await newestLoaded(context.settings)) !== undefined;
   if (!(await pollUntil(RELOAD_SECONDS, answers))) {
     throw new DockerError(`${nginxContainer} was started, but nginx does not answer`, {
       next: `See why: ${dockerCmd} logs --tail 20 ${nginxContainer}`,

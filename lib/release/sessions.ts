@@ -126,7 +126,5 @@ export async function endSessionsOf(
   const inner = uninterruptible(context);
   await switchNginx(inner, getInactiveColor(color));
   await drainSessions(inner, color);
-  // A paused color would never answer the requests that are still open.
-  const interrupts = (context.lock.recorded().cut ?? 0) > 0;
-  await (interrupts ? stopContainer : stop)(inner, color);
+  await stop(inner, color);
 }

@@ -12,7 +12,7 @@ const NEXT = "  next: a release or a rollback repairs what it can; see docs/when
 
 /** The same as one screen of text. */
 export function describeStatus(status: Status): string {
-  const { project, serving, colors, nginx, auth, run, sessions, drift, freeBytes, runs } = status;
+  const { project, serving, colors, nginx, auth, run, sessions, canary, drift, freeBytes, runs } = status;
   const color = (name: Color): string => {
     const { container, port, image, built, revision, failed, health } = colors[name];
     return [
@@ -34,6 +34,7 @@ export function describeStatus(status: Status): string {
     serving ? `${project}: ${serving} serves, seen through nginx` : `${project}: neither color serves`,
     "",
     ...COLORS.map(color),
+    ...(canary ? [`  ${canary.color} is a canary: it gets ${canary.percent} % of the new requests`] : []),
     ...(sessions
       ? [
           `  ${sessions.color} still serves its sessions: last used ${Math.max(0, Math.round((Date.now() - Date.parse(sessions.lastUsed)) / 1000))} s ago${openNow(sessions.openRequests)}, until ${clock(Date.parse(sessions.until))} at the latest`,

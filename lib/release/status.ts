@@ -2,8 +2,9 @@ import { COLORS, type Color, isColor } from "../color.ts";
 import { colorStates, inspectColor } from "../docker/container.ts";
 import { inspectImage, taggedImage } from "../docker/image.ts";
 import { inspectServices } from "../docker/services.ts";
+import { readShare } from "../nginx/canary.ts";
 import { readLink } from "../nginx/link.ts";
-import { probeNginx } from "../nginx/probe.ts";
+import { probeLoadedColor, probeNginx } from "../nginx/probe.ts";
 import type { Context } from "../run/context.ts";
 import { Entry, readHistory } from "../run/history.ts";
 import { readLock } from "../run/lock.ts";
@@ -62,6 +63,8 @@ export const Status = z.object({
       until: z.string(),
     })
     .nullable(),
+  /** The new color that gets this percentage of the new requests before a switch; null when there is none. */
+  canary: z.object({ color: z.enum(COLORS), percent: z.number() }).nullable(),
   /** What disagrees or is missing, in words. The next run repairs what it can. */
   drift: z.array(z.string()),
   /** Free bytes where Docker keeps its data; null when unknown. */
@@ -149,12 +152,18 @@ function disagreements(seen: Observation, published: Color | undefined, kept: bo
   ];
 }
 
+async function readCanaryStatus({ settings }: Context): Promise<Status["canary"]> {
+  const { canary } = await probeLoadedColor(settings);
+  return isColor(canary) ? { color: canary, percent: (await readShare(settings)) ?? 0 } : null;
+}
+
 /** Inspects everything and changes nothing. Never throws: what cannot be seen is reported as unknown. */
 export async function readStatus(context: Context): Promise<Status> {
   const { settings } = context;
   const lock = await readLock(settings.lockFile);
-  const [answer, places, blue, green, front, space, runs, sessions] = await Promise.all([
+  const [answer, canary, places, blue, green, front, space, runs, sessions] = await Promise.all([
     probeNginx(settings),
+    readCanaryStatus(context),
     observePlaces(context),
     colorStatus(context, "blue"),
     colorStatus(context, "green"),
@@ -202,6 +211,7 @@ export async function readStatus(context: Context): Promise<Status> {
           until: new Date(sessions.untilMs).toISOString(),
         }
       : null,
+    canary,
     drift,
     freeBytes: space?.bytes ?? null,
     runs: runs.slice(-RUNS_SHOWN).reverse(),

@@ -1,7 +1,8 @@
 import type { Color } from "../color.ts";
-import { stopContainer } from "../docker/stop.ts";
+import { NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
 import { EXIT, NotBackError, ToolError } from "../errors.ts";
 import { drainNginx } from "../nginx/drain.ts";
+import { readCanary, readLink } from "../nginx/link.ts";
 import { servingColor } from "../nginx/probe.ts";
 import { switchBack } from "../nginx/switch.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
@@ -48,9 +49,15 @@ export async function undo(
   throw error;
 }
 
+/** Was any traffic moved from this color? The link changes first. */
+async function wasMoved(context: Context, from: Color): Promise<boolean> {
+  const link = await readLink(context);
+  return link !== undefined && (link !== from || (await readCanary(context)) !== undefined);
+}
+
 /**
  * Switches back to the color that the run came from, then drains and stops the other, unless it served its own sessions before
- * the run: then it goes on with that. If any of that fails, or the other serves where nothing did before, it keeps running: it
+ * the run: then it goes on with that. If no traffic was moved yet, only stops it. If any of that fails, or the other serves where nothing did before, it keeps running: it
  * may be the only healthy color. Throws what its steps throw.
  */
 export async function takeTrafficBack(
@@ -67,7 +74,8 @@ export async function takeTrafficBack(
       },
     );
   }
-  await switchBack(context, from, servedSessions);
+  if (!(await wasMoved(context, from.active))) return stopContainer(context, other, NEVER_SERVED_GRACE);
+  await switchBack(context, from, servedSessions ? "sessions" : "nothing");
   if (servedSessions) return;
   await drainNginx(context, other);
   await stopContainer(context, other);

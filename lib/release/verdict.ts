@@ -2,8 +2,8 @@ import type { Color } from "../color.ts";
 import { VerdictError } from "../errors.ts";
 import { followResponses, type Logged, recentResponses } from "../nginx/access-log.ts";
 import type { Context } from "../run/context.ts";
-import type { Comparison, Traffic } from "../run/history.ts";
 import type { Settings } from "../settings.ts";
+import type { Comparison, Traffic } from "../traffic.ts";
 
 /** Responses as they are counted. */
 export interface Tally {
@@ -39,6 +39,11 @@ export function trafficOf({ responses, errors, seconds }: Tally): Traffic {
   return { responses, errors, p95: sorted[Math.ceil(sorted.length * 0.95) - 1] ?? null };
 }
 
+const compare = (after: Tally, before: Tally): Comparison => ({
+  after: trafficOf(after),
+  before: trafficOf(before),
+});
+
 const shareOf = ({ responses, errors }: Pick<Tally, "responses" | "errors">): number =>
   responses === 0 ? 0 : errors / responses;
 
@@ -62,18 +67,20 @@ export function judge(now: Tally, before: Tally, { judge: { errors, percent, res
 }
 
 const percentOf = (tally: Tally): string => `${(shareOf(tally) * 100).toFixed(1)} %`;
-/** The responses to clients since a switch, as they arrive. */
+/** The responses of a new color to clients, as they arrive. */
 export interface Watch {
   /** Throws VerdictError as soon as the verdict is bad. */
   check(): void;
+  /** The figures so far, in words. */
+  describe(): string;
   stop(): void;
   /** Stops, prints the figures and returns them. */
   report(): { traffic: Comparison };
 }
 
 /**
- * Watches the responses of `next` after a switch from `previous`, and reads what `previous` has answered before. The log is the
- * measure, so a response counts when it has ended. Never throws.
+ * Watches the responses of `next`, and reads what `previous` has answered so far. The log is the measure, so a response counts
+ * when it has ended. Never throws.
  */
 export async function watchTraffic(context: Context, previous: Color, next: Color): Promise<Watch> {
   const { settings, options, log } = context;
@@ -85,17 +92,19 @@ export async function watchTraffic(context: Context, previous: Color, next: Colo
     });
     for (const logged of await recentResponses(context)) if (logged.color === previous) count(before, logged);
   }
+  const describe = (): string =>
+    `${figures(after)}${judge(after, before, settings) === "too few" ? ": not judged" : ""}`;
   return {
     check: () => {
       if (judge(after, before, settings) === "bad") throw verdictError(next, after, previous, before);
     },
+    describe,
     stop,
     report: () => {
       stop();
-      const judged = judge(after, before, settings) === "too few" ? ": not judged" : "";
       if (!options.dryRun)
-        log.info(`${next} to clients: ${figures(after)}${judged}; ${previous} before: ${figures(before)}`);
-      return { traffic: { after: trafficOf(after), before: trafficOf(before) } };
+        log.info(`${next} to clients: ${describe()}; ${previous} before: ${figures(before)}`);
+      return { traffic: compare(after, before) };
     },
   };
 }
@@ -118,6 +127,7 @@ function verdictError(next: Color, after: Tally, previous: Color, before: Tally)
         ...failed.map(([what, times]) => `${times} × ${what}`),
       ].join("\n"),
       next: "Fix what the log of the new color shows and run this again.",
+      traffic: compare(after, before),
     },
   );
 }

@@ -1,24 +1,11 @@
 import { open, readFile } from "node:fs/promises";
 import { COLORS } from "../color.ts";
+import { Comparison } from "../traffic.ts";
 import { handOver, replaceFile } from "../util/atomic.ts";
 import { type Infer, z } from "../util/zod.ts";
 
 /** Above this size, the older half of the runs is dropped. */
 const BOUND_BYTES = 512 * 1024;
-
-/** The responses of one color to clients. */
-const Traffic = z.object({
-  responses: z.number(),
-  /** Those with a 5xx status, nginx's own 502 and 504 included. */
-  errors: z.number(),
-  /** 95 % of the responses took no longer than this, in seconds; null without responses. */
-  p95: z.number().nullable(),
-});
-export type Traffic = Infer<typeof Traffic>;
-
-/** Those of the new color during its verification, and those of the previous one before. */
-const Comparison = z.object({ after: Traffic, before: Traffic });
-export type Comparison = Infer<typeof Comparison>;
 
 /** One deploy or rollback: a JSON line in the history file. */
 export const Entry = z.object({
@@ -35,7 +22,7 @@ export const Entry = z.object({
   steps: z.record(z.string(), z.number()).optional(),
   /** How many requests were interrupted at the drain limit, if any. */
   cut: z.number().optional(),
-  /** The responses to clients that a successful run has judged. */
+  /** The responses to clients that the run has judged. */
   traffic: Comparison.optional(),
   /** "done", "done, interrupted", "killed", or the name of the error. */
   result: z.string(),

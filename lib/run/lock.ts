@@ -143,6 +143,10 @@ function locked(holder: RunRecord | undefined): LockedError {
   });
 }
 
+/** May nginx's old workers serve both colors? See `RunRecord.sharedWorkers`. */
+export const haveSharedWorkers = (lock: Lock): boolean =>
+  (lock.recorded().sharedWorkers ?? lock.unfinished()?.sharedWorkers) === true;
+
 /** For dry runs and the status: takes no lock and writes nothing. */
 export const noLock = (verb: Verb, unfinished: RunRecord | undefined): Lock => ({
   descriptor: undefined,

@@ -1,8 +1,9 @@
-import { EXIT, ToolError } from "../errors.ts";
+import { EXIT, ToolError, VerdictError } from "../errors.ts";
 import { loadSettings, type Needs, type Settings } from "../settings.ts";
+import type { Comparison } from "../traffic.ts";
 import { visible } from "../util/visible.ts";
 import { type Context, stepsOf } from "./context.ts";
-import { addToHistory, type Comparison, DONE, DONE_INTERRUPTED, type Entry } from "./history.ts";
+import { addToHistory, DONE, DONE_INTERRUPTED, type Entry } from "./history.ts";
 import { type Leftover, type Lock, noLock, readLock, takeLock } from "./lock.ts";
 import { createLog, type Log } from "./log.ts";
 import { openLogFile } from "./log-file.ts";
@@ -84,10 +85,12 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
   let lock: Lock | undefined;
   let outcome: Outcome | undefined;
   let ended = { result: DONE as string, exitCode: EXIT.done as number, message: "" };
+  let traffic: Comparison | undefined;
   let leftover: Leftover = "nothing";
   try {
     lock = await takeLock(settings.lockFile, verb, log.warn);
     outcome = await main({ settings, options, log, lock, signal, ...stepsOf(options, log, signal) });
+    traffic = outcome.traffic;
     const cut = cutInWords(lock.recorded());
     const did = `${outcome.did}${cut}`;
     ended.message = did;
@@ -101,6 +104,7 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
     }
   } catch (error) {
     log.failure(error);
+    if (error instanceof VerdictError) traffic = error.traffic;
     const { name, message } = error as Error;
     ended = { result: name, exitCode: exitCodeOf(error), message };
     // The next run can repair what is half done, so it must find this run's record.
@@ -112,7 +116,10 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
   const { from, to, cut } = lock?.recorded() ?? {};
   try {
     if (lock)
-      await addToHistory(settings.historyFile, entryOf(lock.recorded(), ended, outcome, seconds, log));
+      await addToHistory(
+        settings.historyFile,
+        entryOf(lock.recorded(), ended, outcome, traffic, seconds, log),
+      );
   } catch (error) {
     log.warn(`the history could not be written: ${error}`);
   }
@@ -133,7 +140,8 @@ const cutInWords = ({ cut = 0 }: RunRecord): string =>
 const entryOf = (
   { verb, since, from, to, cut }: RunRecord,
   { result, message }: { result: string; message: string },
-  { image, revision, traffic }: Partial<Outcome> = {},
+  { image, revision }: Partial<Outcome> = {},
+  traffic: Comparison | undefined,
   seconds: number,
   log: Log,
 ): Entry => ({

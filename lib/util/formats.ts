@@ -16,6 +16,10 @@ const A_PERCENTAGE = "must be a number from 0 to 100";
 /** A percentage. */
 export const percent = number(/^\d+(\.\d+)?$/, A_PERCENTAGE).refine((value) => value <= 100, A_PERCENTAGE);
 
+const A_SHARE = "must be a percentage from 0 to 50, such as 10 or 0.5, with at most two decimals";
+/** The share of a canary, in nginx's notation without the sign. */
+export const canaryPercent = number(/^\d+(\.\d{1,2})?$/, A_SHARE).refine((value) => value <= 50, A_SHARE);
+
 const A_TIME = "must be a number of seconds up to a day, such as 10 or 0.5";
 /** Seconds, 0 included. */
 export const seconds = number(/^\d+(\.\d+)?$/, A_TIME).refine((value) => value <= 86_400, A_TIME);

@@ -16,6 +16,8 @@ export interface Answer {
   color?: string;
   /** The color that nginx keeps for its sessions; only nginx's own response carries it. */
   kept?: string;
+  /** The color that is nginx's canary; only nginx's own response carries it. */
+  canary?: string;
 }
 
 const excerpt = (body: string): string => JSON.stringify(body.length > 200 ? `${body.slice(0, 200)}…` : body);
@@ -53,12 +55,13 @@ export async function probeHealth(
       headers,
       signal: AbortSignal.timeout(timeout * 1000),
     });
-    const { "x-loop-color": color, "x-loop-kept": kept } = answered;
+    const { "x-loop-color": color, "x-loop-kept": kept, "x-loop-canary": canary } = answered;
     return {
       ...judge(statusCode, await body.text()),
       status: statusCode,
       ...(typeof color === "string" ? { color } : {}),
       ...(typeof kept === "string" ? { kept } : {}),
+      ...(typeof canary === "string" ? { canary } : {}),
     };
   } catch (error) {
     const late = error instanceof Error && error.name === "TimeoutError";

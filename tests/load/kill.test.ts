@@ -9,7 +9,7 @@ test("a run killed in any step that changes something loses no request, and the 
   // The steps that matter most get SIGKILL, which nothing can undo. The full matrix is a soak test.
   killBoth((step, name) => {
     if (step > 0 && INSPECTS.test(name)) return [];
-    if (/^(build|start|recreate|switch|verify|mark)/.test(name)) return ["SIGKILL"];
+    if (/^(build|start|recreate|send|switch|verify|mark)/.test(name)) return ["SIGKILL"];
     return [KILLS[step % 3] ?? "SIGKILL"]; // neighboring steps get different signals
   }));
 test.run();

@@ -28,7 +28,7 @@ test("the link names the kept color, and its own time is that of the switch", as
   const nginxFolder = await tempFolder("kept");
   const settings = { nginxFolder } as Settings;
   assert.is(await readKept({ settings }), undefined);
-  await symlink(upstreamOf("green", true), activeUpstream(settings));
+  await symlink(upstreamOf("green", "sessions"), activeUpstream(settings));
   const kept = await readKept({ settings });
   assert.is(kept?.color, "blue");
   assert.ok(Math.abs(Date.now() - (kept?.sinceMs ?? 0)) < 5000);

@@ -1,0 +1,15 @@
+import { type Infer, z } from "./util/zod.ts";
+
+/** The responses of one color to clients. */
+const Traffic = z.object({
+  responses: z.number(),
+  /** Those with a 5xx status, nginx's own 502 and 504 included. */
+  errors: z.number(),
+  /** 95 % of the responses took no longer than this, in seconds; null without responses. */
+  p95: z.number().nullable(),
+});
+export type Traffic = Infer<typeof Traffic>;
+
+/** Those of the new color during its verification, and those of the previous one before. */
+export const Comparison = z.object({ after: Traffic, before: Traffic });
+export type Comparison = Infer<typeof Comparison>;
