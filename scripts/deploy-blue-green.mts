@@ -37,9 +37,11 @@ import { type Outcome, runScript } from "../lib/run/script.ts";
 const HELP = `Releases the API to the idle color: builds and starts it, checks its health and switches nginx to it.
 Then sends GET /health through nginx every second for VERIFY_SECONDS: every response must be healthy and come
 from the new color. Meanwhile it counts the responses to clients in nginx's log: when 3 or more have a 5xx
-status, and these are 5 % of all or more, and a larger share than before the switch, the traffic goes back
-(JUDGE_ERRORS, JUDGE_PERCENT). Finally drains and stops the old color, unless it still has MCP sessions.
-Until the switch, the serving color is not touched.
+status (JUDGE_ERRORS), and these are 5 % of all or more (JUDGE_PERCENT), and a larger share than before the
+switch by more than chance, the traffic goes back. With CANARY_PERCENT, the new color gets that share of the
+new requests for CANARY_SECONDS before the switch, and is judged in the same way; meanwhile its /health is
+checked every second. Finally drains and stops the old color, unless it still has MCP sessions.
+Until the switch or the canary, all requests go to the old color.
 
 Usage: npx tsx scripts/deploy-blue-green.mts [options]
 

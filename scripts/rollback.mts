@@ -34,7 +34,7 @@ import { type Outcome, runScript } from "../lib/run/script.ts";
 const HELP = `Goes back to the previous color: starts it without building, checks its health and switches nginx to it.
 Then sends GET /health through nginx every second for VERIFY_SECONDS: every response must be healthy and come
 from that color. Meanwhile it counts the responses to clients in nginx's log: when 3 or more have a 5xx
-status, and these are 5 % of all or more, and a larger share than before the switch, the traffic goes back
+status, and these are 5 % of all or more, and a larger share than before the switch by more than chance, the traffic goes back
 (JUDGE_ERRORS, JUDGE_PERCENT). Finally drains and stops the color that served before, unless it still has MCP
 sessions. A second rollback returns to it.
 

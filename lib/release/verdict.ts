@@ -51,18 +51,32 @@ type Limits = Pick<Settings, "judge">;
 
 export type Verdict = "bad" | "good" | "too few";
 
+/** How rare a share of errors must be for an unchanged API. The verdict is formed again and again, so chance gets many tries. */
+const RARE = 1e-4;
+
+/**
+ * Is the share of errors larger than before, by more than chance? An API that always fails 2 % of its calls will at times fail
+ * 3 of 50. Chernoff's bound: how likely so many errors are at most, if each response still fails with the probability of before.
+ */
+function isWorse(now: Tally, before: Tally): boolean {
+  const [share, expected] = [shareOf(now), shareOf(before)];
+  if (share <= expected) return false;
+  const term = (of: number, to: number): number => (of === 0 ? 0 : of * Math.log(of / to));
+  const divergence = term(share, expected) + term(1 - share, 1 - expected);
+  return Math.exp(-now.responses * divergence) < RARE;
+}
+
 /**
  * Judges the responses of a new color against those of the previous one before the switch.
  *
  * | verdict | condition |
  * |---|---|
- * | bad | at least JUDGE_ERRORS responses with 5xx, at least JUDGE_PERCENT of all, and a larger share than before |
+ * | bad | at least JUDGE_ERRORS responses with 5xx, at least JUDGE_PERCENT of all, and a larger share than before by more than chance |
  * | good | at least JUDGE_RESPONSES responses, and not bad |
  * | too few | anything else |
  */
 export function judge(now: Tally, before: Tally, { judge: { errors, percent, responses } }: Limits): Verdict {
-  const share = shareOf(now);
-  if (now.errors >= errors && share * 100 >= percent && share > shareOf(before)) return "bad";
+  if (now.errors >= errors && shareOf(now) * 100 >= percent && isWorse(now, before)) return "bad";
   return now.responses >= responses ? "good" : "too few";
 }
 
