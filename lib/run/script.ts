@@ -123,7 +123,9 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
     log.warn(`the lock file could not be written: ${error}`);
   }
   process.exitCode = ended.exitCode;
-  await notify(settings, { ...ended, verb, project: settings.project, from, to, seconds, cut }, log.warn);
+  const { project } = settings;
+  const notice = { ...ended, verb, project, from, to, seconds, cut, traffic: outcome?.traffic };
+  await notify(settings, notice, log.warn);
 }
 
 /** Interrupted requests break the promise, so they belong to the outcome. */
