@@ -29,9 +29,9 @@ export function inWords(notice: Notice): Notification {
   const good = stands(notice);
   return {
     document: notice,
-    title: line(verdictOf(notice, good), TITLE_MOST),
+    title: line(resultInWords(notice, good), TITLE_MOST),
     details: line(detailsOf(notice), DETAILS_MOST),
-    verdict: good ? "done" : notice.exitCode === EXIT.manual ? "manual" : "failed",
+    level: good ? "done" : notice.exitCode === EXIT.manual ? "manual" : "failed",
   };
 }
 
@@ -41,7 +41,7 @@ function line(text: string, most: number): string {
   return characters.length > most ? `${characters.slice(0, most - 1).join("")}…` : characters.join("");
 }
 
-function verdictOf({ result, exitCode, verb, project, from, to }: Notice, good: boolean): string {
+function resultInWords({ result, exitCode, verb, project, from, to }: Notice, good: boolean): string {
   const colors = from && to ? `, ${from} → ${to}` : "";
   const manual = exitCode === EXIT.manual ? ": manual intervention needed" : "";
   const why = result === DONE ? "" : ` (${reasonOf(result)}, exit code ${exitCode}${manual})`;

@@ -2,11 +2,11 @@
 export interface Notification {
   /** For programs: anything that JSON can hold. */
   document: unknown;
-  /** For people: the verdict and the figures. One line each, without control characters, at most 200 and 600 characters. */
+  /** For people: the result and the figures. One line each, without control characters, at most 200 and 600 characters. */
   title: string;
   details: string;
   /** `manual`: somebody has to act. */
-  verdict: "done" | "failed" | "manual";
+  level: "done" | "failed" | "manual";
 }
 
 /** How one service wants to be told, and how it says that it has accepted a notification. */
@@ -75,8 +75,8 @@ const formats = {
       }),
   },
   ntfy: {
-    post: ({ title, details, verdict }) => ({
-      headers: { "content-type": "text/plain; charset=utf-8", title: headerValue(title), ...NTFY[verdict] },
+    post: ({ title, details, level }) => ({
+      headers: { "content-type": "text/plain; charset=utf-8", title: headerValue(title), ...NTFY[level] },
       body: details,
     }),
   },

@@ -28,7 +28,7 @@ const textOf = (notice: Notice): string => {
   return `${title}\n${details}`;
 };
 
-test("a successful run is its verdict and its figures", () => {
+test("a successful run is its result and its figures", () => {
   assert.is(textOf(DONE), "Done: deploy of loop, blue → green\n42.0 s");
   assert.is(
     textOf({ ...DONE, traffic, cut: 3 }),
@@ -46,10 +46,10 @@ test("a failed run says why, and whether somebody has to act", () => {
     textOf(FAILED),
     "Failed: deploy of loop, blue → green (health error, exit code 1)\n42.0 s · green did not become healthy",
   );
-  assert.is(inWords(FAILED).verdict, "failed");
+  assert.is(inWords(FAILED).level, "failed");
   const manual = inWords({ ...FAILED, result: "NothingToRollBackToError", exitCode: 3 });
   assert.match(manual.title, "(nothing to roll back to error, exit code 3: manual intervention needed)");
-  assert.is(manual.verdict, "manual");
+  assert.is(manual.level, "manual");
   const early = { ...FAILED, from: undefined, to: undefined };
   assert.match(textOf(early), /^Failed: deploy of loop \(health error, exit code 1\)\n/);
 });
@@ -60,7 +60,7 @@ test("a run that a signal reached too late is done, and says so", () => {
     textOf(late),
     "Done: deploy of loop, blue → green (interrupted, exit code 143)\n42.0 s · do not run it again",
   );
-  assert.is(inWords(late).verdict, "done");
+  assert.is(inWords(late).level, "done");
 });
 
 test("foreign text in a message adds no line and no control character", () => {
