@@ -23,6 +23,7 @@ import {
   someSeconds,
   tmpfsSize,
 } from "./util/formats.ts";
+import { NOTIFY_FORMAT_NAMES, type NotifyFormat } from "./util/notify-formats.ts";
 import { z } from "./util/zod.ts";
 
 /** The checkout. Relative paths in settings start here, so that cron's working directory does not matter. */
@@ -107,6 +108,9 @@ export const rawSettings = (needs: Needs) => {
     API_TMP: tmpfsSize.default("256m"),
     NOTIFY_URL: z.url({ protocol: /^https?$/, error: "must be an http or https address" }).optional(),
     NOTIFY_ON: z.enum(["always", "failure"], "must be always or failure").default("always"),
+    NOTIFY_FORMAT: z
+      .enum(NOTIFY_FORMAT_NAMES, `must be one of ${NOTIFY_FORMAT_NAMES.join(", ")}`)
+      .default("json"),
   });
 };
 
@@ -169,6 +173,7 @@ export interface Settings {
   historyFile: string;
   notifyUrl: string | undefined;
   notifyOn: "always" | "failure";
+  notifyFormat: NotifyFormat;
   /** The environment of docker commands: the process environment overrides the settings file, which overrides the defaults. */
   environment: Record<string, string>;
   /** Settings that are ignored, and why, in words. */
@@ -321,6 +326,7 @@ export function loadSettings(
     logFile: whyNotLog ? ownLog : (raw.LOG_FILE ?? ownLog),
     notifyUrl: raw.NOTIFY_URL,
     notifyOn: raw.NOTIFY_ON,
+    notifyFormat: raw.NOTIFY_FORMAT,
     environment: {
       ...merged,
       ...Object.fromEntries(Object.entries(resolved).map(([name, value]) => [name, String(value ?? "")])),

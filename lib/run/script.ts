@@ -26,6 +26,14 @@ export interface Outcome {
   traffic?: Comparison;
 }
 
+/** How a run ended, for the history and notifications. */
+interface Ended {
+  result: string;
+  exitCode: number;
+  message: string;
+  traffic?: Comparison | undefined;
+}
+
 interface Script {
   /** Its name in the lock, the log and notifications. */
   verb: Verb;
@@ -84,29 +92,28 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
   const signal = onSignals(log);
   let lock: Lock | undefined;
   let outcome: Outcome | undefined;
-  let ended = { result: DONE as string, exitCode: EXIT.done as number, message: "" };
-  let traffic: Comparison | undefined;
+  let ended: Ended = { result: DONE, exitCode: EXIT.done, message: "" };
   let leftover: Leftover = "nothing";
   try {
     lock = await takeLock(settings.lockFile, verb, log.warn);
     outcome = await main({ settings, options, log, lock, signal, ...stepsOf(options, log, signal) });
-    traffic = outcome.traffic;
     const cut = cutInWords(lock.recorded());
     const did = `${outcome.did}${cut}`;
-    ended.message = did;
+    ended = { ...ended, message: did, traffic: outcome.traffic };
     log.summary(`${outcome.did} in ${secondsSoFar().toFixed(1)} s${cut}`);
     log.info(outcome.back);
     if (signal.aborted) {
       // Running it again would release, or go back, once more.
       const stands = `${signal.reason.message}, but the run was already complete: do not run it again`;
       log.warn(stands);
-      ended = { result: DONE_INTERRUPTED, exitCode: exitCodeOf(signal.reason), message: `${did}. ${stands}` };
+      const [exitCode, message] = [exitCodeOf(signal.reason), `${did}. ${stands}`];
+      ended = { ...ended, result: DONE_INTERRUPTED, exitCode, message };
     }
   } catch (error) {
     log.failure(error);
-    if (error instanceof VerdictError) traffic = error.traffic;
     const { name, message } = error as Error;
-    ended = { result: name, exitCode: exitCodeOf(error), message };
+    const traffic = error instanceof VerdictError ? error.traffic : undefined;
+    ended = { result: name, exitCode: exitCodeOf(error), message, traffic };
     // The next run can repair what is half done, so it must find this run's record.
     const halfDone = !(error instanceof ToolError) || ended.exitCode === EXIT.manual;
     leftover = halfDone ? "its own record" : "the earlier record";
@@ -116,10 +123,7 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
   const { from, to, cut } = lock?.recorded() ?? {};
   try {
     if (lock)
-      await addToHistory(
-        settings.historyFile,
-        entryOf(lock.recorded(), ended, outcome, traffic, seconds, log),
-      );
+      await addToHistory(settings.historyFile, entryOf(lock.recorded(), ended, outcome, seconds, log));
   } catch (error) {
     log.warn(`the history could not be written: ${error}`);
   }
@@ -130,7 +134,9 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
     log.warn(`the lock file could not be written: ${error}`);
   }
   process.exitCode = ended.exitCode;
-  await notify(settings, { ...ended, verb, project: settings.project, from, to, seconds, cut }, log.warn);
+  const { project } = settings;
+  const notice = { ...ended, verb, project, from, to, seconds, cut };
+  await notify(settings, notice, log.warn);
 }
 
 /** Interrupted requests break the promise, so they belong to the outcome. */
@@ -139,9 +145,8 @@ const cutInWords = ({ cut = 0 }: RunRecord): string =>
 
 const entryOf = (
   { verb, since, from, to, cut }: RunRecord,
-  { result, message }: { result: string; message: string },
+  { result, message, traffic }: Ended,
   { image, revision }: Partial<Outcome> = {},
-  traffic: Comparison | undefined,
   seconds: number,
   log: Log,
 ): Entry => ({

@@ -94,6 +94,9 @@ unattended(
     assert.equal([first.result, first.exitCode, first.from, first.to], ["HealthError", 1, from, to]);
     assert.equal([second.result, second.verb, second.from, second.to], ["done", "rollback", from, to]);
     assert.ok(second.seconds > 0.5, String(second.seconds));
+    const entry = (await readHistory(join(stack.stateDir, "history.jsonl"))).at(-2);
+    assert.ok(second.traffic, "the responses that the rollback judged");
+    assert.equal(second.traffic, entry?.traffic);
     assert.match(unnotified.stderr, "Warning: NOTIFY_URL was not reached: ECONNREFUSED");
     for (const text of [failed.stdall, done.stdall, unnotified.stdall, log])
       assert.not.match(text, "very-secret");

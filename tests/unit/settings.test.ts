@@ -178,6 +178,12 @@ test("all wrong values are reported at once, each with its name", () => {
   }
 });
 
+test("CANARY_PERCENT, which is written into an nginx file, accepts only what nginx understands", () => {
+  for (const text of ["10%", "0.125", "51", "-1", "1e1", ".5"])
+    assert.match(errorsOf({ CANARY_PERCENT: text }), "it must be a percentage from 0 to 50", text);
+  assert.is(loadSettings({ CANARY_PERCENT: "0.25" }, NO_FILE).canary.percent, 0.25);
+});
+
 test("TRUSTED_PROXIES, which is written into an nginx file, accepts only addresses and networks", () => {
   for (const text of [
     "10.0.0.1; }",
