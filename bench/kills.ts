@@ -31,6 +31,9 @@ type Fault = keyof typeof FAULTS;
 /** It is healthy for a few seconds, so a single check does not detect it. */
 const SICK = { LOOP_FAULT: "sick-after=5", VERIFY_SECONDS: "20" };
 
+/** Every second deploy has a canary. */
+const CANARY = { CANARY_PERCENT: "20", CANARY_SECONDS: "1" };
+
 /** After these nginx is away for a while. */
 const OUTAGES: readonly Fault[] = ["nginx stopped", "Docker daemon restarted"];
 
@@ -210,7 +213,11 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
       const gone = fault.startsWith("vault unmounted");
       if (gone && chance < 0.5) await quiet`umount -l ${vault}`;
       const below = await readdir(vault);
-      const run = startRun(stack, verb, { ...context, ...(sick ? SICK : {}) });
+      const run = startRun(stack, verb, {
+        ...context,
+        ...(sick ? SICK : {}),
+        ...(i % 2 === 0 ? CANARY : {}),
+      });
       if (sick) {
         await run.waitForStep("switch nginx").catch(() => undefined);
         await Promise.race([sleep(chance * 3000), run.ended]);
