@@ -16,22 +16,26 @@ import { ownTable, PAUSE_MS, partsTable, picture, saturationTable, table } from 
 import { CONNECTIONS, type Saturation, saturate } from "./saturation.ts";
 import { type Load, type Mix, startLoad } from "./testbed/load.ts";
 import { addVaultFile, createScratch, type Scratch, waitFor } from "./testbed/scratch.ts";
+import { judgeReleases, verdictTables } from "./verdict.ts";
 
 const HELP = `Measures releases and nginx, on separate stacks, and writes docs/bench.md, docs/bench.svg and the tables in
 README.md.
 
 Usage: npm run bench -- [--only SECTION] [--switches N] [--others N] [--steady S] [--seconds S] [--release-seconds S]
+                        [--judged N]
 
   --only SECTION       measure only one of these; all of them take over an hour
       own              the times of this tool itself, without load
       releases         this tool, the usual recipe and Compose in place, under the same load
       saturation       nginx, HAProxy, Caddy and the API without a proxy, each at full load
       clients          1,000 keep-alive clients and 500 open streams, during 20 switches
+      verdict          releases of APIs that fail their clients, and of others that do not
   --switches N         releases: switches with this tool (default 10)
   --others N           releases: switches in each of the other two ways (default 10)
   --steady S           releases: seconds of load before the first switch (default 60)
   --seconds S          saturation: seconds for each proxy and method (default 60)
-  --release-seconds S  saturation: seconds of load with ten releases (default 300)`;
+  --release-seconds S  saturation: seconds of load with ten releases (default 300)
+  --judged N           verdict: releases of a healthy API, under load and without (default 50)`;
 
 const MIX: Mix = { clients: { post: 25, get: 25, slow: 5, stream: 5 }, thinkMs: 100, patientMs: [0, 0] };
 const QUIET_RUNS = 5;
@@ -381,6 +385,12 @@ async function countClients(): Promise<void> {
   );
 }
 
+async function judge(releases: number): Promise<void> {
+  const text = verdictTables(await judgeReleases(releases));
+  const repeat = `Repeat with \`npm run bench -- --only verdict --judged ${releases}\`.`;
+  await publish("docs/bench.md", "verdict", `${text}\n\nMeasured ${await place()}. ${repeat}`);
+}
+
 const { values } = parseArgs({
   options: {
     help: { type: "boolean", short: "h", default: false },
@@ -390,6 +400,7 @@ const { values } = parseArgs({
     steady: { type: "string", default: "60" },
     seconds: { type: "string", default: "60" },
     "release-seconds": { type: "string", default: "300" },
+    judged: { type: "string", default: "50" },
   },
 });
 const SECTIONS: Readonly<Record<string, () => Promise<void>>> = {
@@ -397,6 +408,7 @@ const SECTIONS: Readonly<Record<string, () => Promise<void>>> = {
   releases: () => compare(Number(values.switches), Number(values.others), Number(values.steady)),
   saturation: () => compareWays(Number(values.seconds), Number(values["release-seconds"])),
   clients: countClients,
+  verdict: () => judge(Number(values.judged)),
 };
 if (values.help) {
   console.log(HELP);

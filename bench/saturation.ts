@@ -46,10 +46,10 @@ const done = (output: ProcessOutput): string => {
 };
 
 /** Loads a target from inside its own network, over so many connections without a pause, for so many seconds. */
-async function wrk(
+export async function wrk(
   tools: string,
   { container, port }: Target,
-  method: Method,
+  method: Method | "paced",
   seconds: number,
   connections = CONNECTIONS,
 ): Promise<Rate> {
@@ -61,6 +61,13 @@ async function wrk(
   const rate: Rate = JSON.parse(output.trim().split("\n").at(-1) ?? "");
   console.log(`  ${container} ${method}: ${JSON.stringify(rate)}`);
   return rate;
+}
+
+/** Builds the image with wrk and the other proxies. Returns its name; the caller removes it. */
+export async function buildTools(stack: Scratch): Promise<string> {
+  const tools = `${stack.project}-tools`;
+  done(await stack.docker("build", "-t", tools, join(ROOT, "bench/tools")));
+  return tools;
 }
 
 async function measure(tools: string, target: Target, seconds: number): Promise<Way> {
@@ -170,8 +177,7 @@ async function ways(api: string, env: Record<string, string>, seconds: number, r
     });
     const run = await stack.deploy();
     if (run.exitCode !== 0) throw new Error(run.stdall);
-    const tools = `${stack.project}-tools`;
-    done(await stack.docker("build", "-t", tools, join(ROOT, "bench/tools")));
+    const tools = await buildTools(stack);
     try {
       console.log(api);
       const direct = { name: "the API without a proxy", container: `${stack.project}-api-green`, port: 8081 };
