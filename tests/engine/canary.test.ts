@@ -2,26 +2,21 @@ import { readlink } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
-import { type Load, type Shot, startLoad } from "../../bench/testbed/load.ts";
+import type { Shot } from "../../bench/testbed/load.ts";
 import { startRun } from "../../bench/testbed/run.ts";
-import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
+import type { Scratch } from "../../bench/testbed/scratch.ts";
 import { startSessions } from "../../bench/testbed/sessions.ts";
 import type { Status } from "../../lib/release/status.ts";
 import { readHistory } from "../../lib/run/history.ts";
+import { type Bed, createBed, startPosts, stopLoads } from "../posts.ts";
 import { suite } from "../suite.ts";
 
-const canary = suite<{ stack: Scratch; url: string }>("canary");
+const canary = suite<Bed>("canary");
 canary.before(async (context) => {
-  context.stack = await createReleasedScratch("canary", {
-    DRAIN_SECONDS: "20",
-    CANARY_PERCENT: "25",
-    CANARY_SECONDS: "3",
-  });
-  context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
+  Object.assign(context, await createBed("canary", { CANARY_PERCENT: "25", CANARY_SECONDS: "3" }));
 });
 canary.after(({ stack }) => stack.remove());
-
-const post = (url: string): Load => startLoad(url, { clients: { post: 10 }, thinkMs: 50, patientMs: [0, 0] });
+canary.after.each(stopLoads);
 
 const failures = (shots: readonly Shot[]): string[] => shots.flatMap(({ failure }) => failure ?? []);
 
@@ -30,28 +25,27 @@ const statusOf = async (stack: Scratch): Promise<Status> =>
 
 const linkOf = ({ folder }: Scratch): Promise<string> => readlink(join(folder, "nginx/active-upstream.conf"));
 
-canary(
-  "a canary gets its share of the new requests, then all of them, and none is lost",
-  async ({ stack, url }) => {
-    const load = post(url);
-    const run = startRun(stack, "deploy");
-    await run.waitForStep("send 25 % of the new requests to green");
-    const from = load.shots.length;
-    await run.waitForStep("verify green as a canary");
-    const during = load.shots.slice(from);
-    const { exitCode, output } = await run.ended;
-    assert.is(exitCode, 0, output);
-    const shots = await load.stop();
-    assert.equal(failures(shots), []);
-    const share = during.filter(({ color }) => color === "green").length / during.length;
-    assert.ok(share > 0.1 && share < 0.45, `green got ${share} of ${during.length}`);
-    assert.match(output, /green as a canary: \d+ responses, 0 with 5xx/);
-    assert.is(await linkOf(stack), "green-upstream.conf");
-  },
-);
+canary("a canary gets its share of the new requests, then all of them, and none is lost", async (bed) => {
+  const { stack } = bed;
+  const load = startPosts(bed);
+  const run = startRun(stack, "deploy");
+  await run.waitForStep("send 25 % of the new requests to green");
+  const from = load.shots.length;
+  await run.waitForStep("verify green as a canary");
+  const during = load.shots.slice(from);
+  const { exitCode, output } = await run.ended;
+  assert.is(exitCode, 0, output);
+  const shots = await load.stop();
+  assert.equal(failures(shots), []);
+  const share = during.filter(({ color }) => color === "green").length / during.length;
+  assert.ok(share > 0.1 && share < 0.45, `green got ${share} of ${during.length}`);
+  assert.match(output, /green as a canary: \d+ responses, 0 with 5xx/);
+  assert.is(await linkOf(stack), "green-upstream.conf");
+});
 
-canary("a canary that fails its clients is taken back before the others notice", async ({ stack, url }) => {
-  const load = post(url);
+canary("a canary that fails its clients is taken back before the others notice", async (bed) => {
+  const { stack } = bed;
+  const load = startPosts(bed);
   await sleep(1000);
   const run = await stack.deploy([], { LOOP_FAULT: "fail=100", CANARY_SECONDS: "20" });
   const shots = await load.stop();
@@ -74,31 +68,35 @@ canary("a canary that becomes unhealthy is taken back", async ({ stack }) => {
   assert.equal(await stack.running(), ["green"]);
 });
 
-canary(
-  "after a run was killed, the status shows its canary, and a rollback ends it",
-  async ({ stack, url }) => {
-    const load = post(url);
-    const run = startRun(stack, "deploy", { CANARY_SECONDS: "60" });
-    await run.waitForStep("send ");
-    run.kill("SIGKILL");
-    await run.ended;
-    const { serving, canary } = await statusOf(stack);
-    assert.equal({ serving, canary }, { serving: "green", canary: { color: "blue", percent: 25 } });
-    assert.match((await stack.status()).stdout, "blue is a canary: it gets 25 % of the new requests");
-    const back = await stack.rollback();
-    assert.is(back.exitCode, 0, back.stdall);
-    assert.match(back.stdout, "Rolled back, from an interrupted release: blue → green");
-    assert.equal(await stack.running(), ["green"]);
-    assert.is(await linkOf(stack), "green-upstream.conf");
-    assert.is((await statusOf(stack)).canary, null);
-    assert.equal(failures(await load.stop()), []);
-  },
-);
+canary("after a run was killed, the status shows its canary, and a rollback ends it", async (bed) => {
+  const { stack } = bed;
+  const load = startPosts(bed);
+  const run = startRun(stack, "deploy", { CANARY_SECONDS: "60" });
+  await run.waitForStep("send ");
+  run.kill("SIGKILL");
+  await run.ended;
+  const { serving, canary } = await statusOf(stack);
+  assert.equal({ serving, canary }, { serving: "green", canary: { color: "blue", percent: 25 } });
+  assert.match((await stack.status()).stdout, "blue is a canary: it gets 25 % of the new requests");
+  const back = await stack.rollback();
+  assert.is(back.exitCode, 0, back.stdall);
+  assert.match(back.stdout, "Rolled back, from an interrupted release: blue → green");
+  assert.equal(await stack.running(), ["green"]);
+  assert.is(await linkOf(stack), "green-upstream.conf");
+  assert.is((await statusOf(stack)).canary, null);
+  assert.equal(failures(await load.stop()), []);
+});
 
-canary("sessions stay with the color that created them, the canary or not", async ({ stack, url }) => {
+canary("sessions stay with the color that created them, the canary or not", async ({ stack }) => {
   Object.assign(stack.env, await stack.sessionApi());
   assert.is((await stack.deploy([], { CANARY_PERCENT: "0" })).exitCode, 0); // blue
-  const open = (count: number) => startSessions(url, { count, thinkMs: 50, slowSeconds: 0.5, listen: false });
+  const open = (count: number) =>
+    startSessions(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {
+      count,
+      thinkMs: 50,
+      slowSeconds: 0.5,
+      listen: false,
+    });
   const before = await open(3);
   const run = startRun(stack, "deploy", { CANARY_PERCENT: "50", CANARY_SECONDS: "6" });
   await run.waitForStep("send ");

@@ -1,45 +1,41 @@
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { type Load, startLoad } from "../../bench/testbed/load.ts";
-import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { readHistory } from "../../lib/run/history.ts";
+import { type Bed, createBed, startPosts, stopLoads } from "../posts.ts";
 import { suite } from "../suite.ts";
 
-const verdict = suite<{ stack: Scratch; url: string }>("verdict");
+const verdict = suite<Bed>("verdict");
 verdict.before(async (context) => {
-  context.stack = await createReleasedScratch("verdict", { DRAIN_SECONDS: "20" });
-  context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
+  Object.assign(context, await createBed("verdict"));
 });
 verdict.after(({ stack }) => stack.remove());
+verdict.after.each(stopLoads);
 
-const post = (url: string): Load => startLoad(url, { clients: { post: 10 }, thinkMs: 50, patientMs: [0, 0] });
+verdict("a release that fails its clients is taken back at once, although it looks healthy", async (bed) => {
+  const { stack } = bed;
+  const load = startPosts(bed);
+  const run = await stack.deploy([], { LOOP_FAULT: "fail=100", VERIFY_SECONDS: "20" });
+  const shots = await load.stop();
+  assert.is(run.exitCode, 1, run.stdall);
+  assert.match(run.stderr, /green fails its clients: (\d+) of \1 responses with 5xx \(100.0 %\)/);
+  assert.match(run.stderr, /blue before the switch: 0 of \d+ \(0.0 %\)\n.*\d+ × POST \/mcp/);
+  assert.is((await stack.get()).color, "blue");
+  assert.equal(await stack.running(), ["blue"]);
+  const failed = shots.filter(({ failure }) => failure);
+  assert.ok(
+    failed.every(({ failure }) => failure === "HTTP 500"),
+    JSON.stringify(failed.slice(0, 5)),
+  );
+  assert.is((await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1)?.result, "VerdictError");
+});
 
-verdict(
-  "a release that fails its clients is taken back at once, although it looks healthy",
-  async ({ stack, url }) => {
-    const load = post(url);
-    const run = await stack.deploy([], { LOOP_FAULT: "fail=100", VERIFY_SECONDS: "20" });
-    const shots = await load.stop();
-    assert.is(run.exitCode, 1, run.stdall);
-    assert.match(run.stderr, /green fails its clients: (\d+) of \1 responses with 5xx \(100.0 %\)/);
-    assert.match(run.stderr, /blue before the switch: 0 of \d+ \(0.0 %\)\n.*\d+ × POST \/mcp/);
-    assert.is((await stack.get()).color, "blue");
-    assert.equal(await stack.running(), ["blue"]);
-    const failed = shots.filter(({ failure }) => failure);
-    assert.ok(
-      failed.every(({ failure }) => failure === "HTTP 500"),
-      JSON.stringify(failed.slice(0, 5)),
-    );
-    assert.is((await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1)?.result, "VerdictError");
-  },
-);
-
-verdict("a release that is no worse than before stands, and its figures are kept", async ({ stack, url }) => {
+verdict("a release that is no worse than before stands, and its figures are kept", async (bed) => {
+  const { stack } = bed;
   const faults = { LOOP_FAULT: "fail=10", VERIFY_SECONDS: "0" };
   const worse = await stack.deploy([], faults);
   assert.is(worse.exitCode, 0, worse.stdall);
   assert.match(worse.stdout, "0 responses, 0 with 5xx: not judged");
-  const load = post(url);
+  const load = startPosts(bed);
   const same = await stack.deploy([], { ...faults, VERIFY_SECONDS: "6", JUDGE_PERCENT: "100" });
   await load.stop();
   assert.is(same.exitCode, 0, same.stdall);
