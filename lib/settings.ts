@@ -5,8 +5,8 @@ import { parseEnv } from "node:util";
 import { which } from "zx/core";
 import type { Color } from "./color.ts";
 import { UsageError } from "./errors.ts";
-import { composePlaces, exposedPlaces, exposureOf, type Place, placeOf } from "./exposure.ts";
-import { isInside } from "./util/confined.ts";
+import { exposureOf } from "./exposure.ts";
+import { composePlaces, exposedPlaces, type Needs, placesOf } from "./places.ts";
 import {
   bodySize,
   bytesIn,
@@ -45,12 +45,6 @@ const existingFolder = path.refine(isFolder, "must be an existing folder; is the
 
 const findDocker = (): string =>
   which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
-
-/**
- * What must exist. Only a release needs sources and compose files: a rollback starts an existing container, and the status
- * must report what is missing instead of failing.
- */
-export type Needs = "vault and sources" | "vault" | "nothing";
 
 /** Every setting and its default, under its external name. Add a setting here and in `Settings`. */
 export const rawSettings = (needs: Needs) => {
@@ -204,29 +198,6 @@ function equalPorts(ports: Record<string, number>): string[] {
   );
 }
 
-/** The paths that no container may be able to write to. A rollback needs compose files later, if at all, and no sources. */
-function placesOf(needs: Needs, settings: Settings, authContext: string): Place[] {
-  const { stateDir, nginxFolder, composeFiles, apiContext } = settings;
-  const state = placeOf("STATE_DIR", stateDir);
-  if (needs === "nothing") return [state];
-  const checkout = { name: "The checkout", path: resolve(ROOT), remedy: "move it outside" };
-  const nginx = {
-    name: "The folder of nginx's configuration",
-    path: nginxFolder,
-    remedy: "set COMPOSE_FILE, which it lies beside, to a path outside",
-  };
-  const sources = [
-    ...composePlaces(composeFiles),
-    placeOf("LOOP_API_CONTEXT", apiContext),
-    placeOf("LOOP_AUTH_CONTEXT", authContext),
-  ];
-  const all = [state, nginx, ...(needs === "vault and sources" ? sources : [])];
-  // If the whole checkout is exposed, one line says it all.
-  if (exposureOf(checkout.path, settings))
-    return [checkout, ...all.filter(({ path }) => !isInside(path, checkout.path))];
-  return all;
-}
-
 /** Rejects compose files that containers can write to, before Compose creates a container from them. Throws UsageError. */
 export function checkComposeFiles(settings: Settings): void {
   const exposed = exposedPlaces(composePlaces(settings.composeFiles), settings);
@@ -321,7 +292,8 @@ export function loadSettings(
     },
     warnings,
   };
-  const exposed = exposedPlaces(placesOf(needs, settings, raw.LOOP_AUTH_CONTEXT), settings);
+  const trusted = { ...settings, checkout: resolve(ROOT), authContext: raw.LOOP_AUTH_CONTEXT };
+  const exposed = exposedPlaces(placesOf(needs, trusted), settings);
   return exposed.length > 0 ? refuse(exposed) : settings;
 }
 

@@ -1,5 +1,6 @@
 import { EXIT, ToolError } from "../errors.ts";
-import { loadSettings, type Needs, type Settings } from "../settings.ts";
+import type { Needs } from "../places.ts";
+import { loadSettings, type Settings } from "../settings.ts";
 import { visible } from "../util/visible.ts";
 import { type Context, stepsOf } from "./context.ts";
 import { addToHistory, type Comparison, DONE, DONE_INTERRUPTED, type Entry } from "./history.ts";

@@ -5,9 +5,10 @@ import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { docker } from "../../lib/docker/cli.ts";
 import { UsageError } from "../../lib/errors.ts";
+import type { Needs } from "../../lib/places.ts";
 import { readOnlyContext } from "../../lib/run/context.ts";
 import { createLog } from "../../lib/run/log.ts";
-import { checkComposeFiles, getHostPort, loadSettings, type Needs, ROOT } from "../../lib/settings.ts";
+import { checkComposeFiles, getHostPort, loadSettings, ROOT } from "../../lib/settings.ts";
 
 const NO_FILE = "/nonexistent/.env.blue-green";
 
