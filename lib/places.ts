@@ -37,6 +37,7 @@ export interface Trusted extends Mounts {
   checkout: string;
   stateDir: string;
   nginxFolder: string;
+  hooksPath: string | undefined;
   composeFiles: readonly string[];
   apiContext: string;
   authContext: string;
@@ -52,12 +53,13 @@ export function placesOf(needs: Needs, trusted: Trusted): Place[] {
     path: trusted.nginxFolder,
     remedy: "set COMPOSE_FILE, which it lies beside, to a path outside",
   };
+  const hooks = trusted.hooksPath === undefined ? [] : [placeOf("HOOKS_PATH", trusted.hooksPath)];
   const sources = [
     ...composePlaces(trusted.composeFiles),
     placeOf("LOOP_API_CONTEXT", trusted.apiContext),
     placeOf("LOOP_AUTH_CONTEXT", trusted.authContext),
   ];
-  const all = [state, nginx, ...(needs === "vault and sources" ? sources : [])];
+  const all = [state, nginx, ...hooks, ...(needs === "vault and sources" ? sources : [])];
   // If the whole checkout is exposed, one line says it all.
   if (exposureOf(checkout.path, trusted))
     return [checkout, ...all.filter(({ path }) => !isInside(path, checkout.path))];

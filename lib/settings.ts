@@ -48,7 +48,7 @@ const findDocker = (): string =>
 
 /** Every setting and its default, under its external name. Add a setting here and in `Settings`. */
 export const rawSettings = (needs: Needs) => {
-  const vault = needs === "nothing" ? path : existingFolder;
+  const [vault, hooks] = needs === "nothing" ? [path, path] : [existingFolder, existingFolder];
   const source = needs === "vault and sources" ? existingFolder : path;
   return z.object({
     DOCKER_CMD: z.string().default(findDocker),
@@ -77,6 +77,10 @@ export const rawSettings = (needs: Needs) => {
     HEALTH_RETRIES: count.default(30),
     HEALTH_INTERVAL: someSeconds.default(10),
     HEALTH_TIMEOUT: someSeconds.default(5),
+    SMOKE_COMMAND: z.string().optional(),
+    SMOKE_SECONDS: someSeconds.default(60),
+    HOOKS_PATH: hooks.optional(),
+    HOOK_SECONDS: someSeconds.default(60),
     BUILD_SECONDS: someSeconds.default(3600),
     VERIFY_SECONDS: seconds.default(30),
     JUDGE_ERRORS: count.default(3),
@@ -102,7 +106,7 @@ export const rawSettings = (needs: Needs) => {
 };
 
 /** Settings that may contain a secret: their values are never printed. */
-const SECRET = ["NOTIFY_URL"];
+export const SECRET = ["NOTIFY_URL"];
 
 /** The settings of a run. Paths are absolute, times in seconds. */
 export interface Settings {
@@ -135,6 +139,11 @@ export interface Settings {
   oldStateFile: string;
   oauthDataPath: string;
   health: { retries: number; interval: number; timeout: number };
+  /** The owner's test of a new color before the switch, for `/bin/sh -c`; undefined for none. */
+  smoke: { command: string | undefined; seconds: number };
+  /** The folder of hooks; undefined for none. */
+  hooksPath: string | undefined;
+  hookSeconds: number;
   /** The time limit of a build: a hung build would hold the lock forever. */
   buildSeconds: number;
   verifySeconds: number;
@@ -272,6 +281,9 @@ export function loadSettings(
     oldStateFile: raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color"),
     oauthDataPath: raw.OAUTH_DATA_PATH,
     health: { retries: raw.HEALTH_RETRIES, interval: raw.HEALTH_INTERVAL, timeout: raw.HEALTH_TIMEOUT },
+    smoke: { command: raw.SMOKE_COMMAND, seconds: raw.SMOKE_SECONDS },
+    hooksPath: raw.HOOKS_PATH,
+    hookSeconds: raw.HOOK_SECONDS,
     buildSeconds: raw.BUILD_SECONDS,
     verifySeconds: raw.VERIFY_SECONDS,
     drainSeconds: raw.DRAIN_SECONDS,

@@ -13,6 +13,7 @@ import { buildContainer } from "../lib/release/build.ts";
 import { detectConflicts } from "../lib/release/conflict.ts";
 import { checkDiskSpace } from "../lib/release/disk.ts";
 import { healthCheck } from "../lib/release/health.ts";
+import { checkHooks, runFailureHook, runHook } from "../lib/release/hooks.ts";
 import { checkIdleConnections } from "../lib/release/idle-connections.ts";
 import { markActive } from "../lib/release/mark.ts";
 import { checkMemory, warnOfApiMemory } from "../lib/release/memory.ts";
@@ -26,6 +27,7 @@ import { describeRelease } from "../lib/release/result.ts";
 import { startServices } from "../lib/release/services.ts";
 import { endSessions, keepSessions } from "../lib/release/sessions.ts";
 import { checkSharedFolders } from "../lib/release/shared-folders.ts";
+import { smokeTest } from "../lib/release/smoke-test.ts";
 import { getActiveColor } from "../lib/release/state-file.ts";
 import { takeTrafficBack, undo } from "../lib/release/undo.ts";
 import { checkVault } from "../lib/release/vault.ts";
@@ -39,6 +41,7 @@ from the new color. Meanwhile it counts the responses to clients in nginx's log:
 status, and these are 5 % of all or more, and a larger share than before the switch, the traffic goes back
 (JUDGE_ERRORS, JUDGE_PERCENT). Finally drains and stops the old color, unless it still has MCP sessions.
 Until the switch, the serving color is not touched.
+Runs your own checks: SMOKE_COMMAND before the switch, and the hooks in HOOKS_PATH; see docs/hooks.md.
 
 Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
@@ -66,6 +69,7 @@ Another source, once: LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-g
 
 async function main(context: Context): Promise<Outcome> {
   const { settings, lock } = context;
+  await checkHooks(context);
   await migrateState(context); // once, from versions before STATE_DIR
   await checkVault(context);
   await context.inspect("read the color record", () => getActiveColor(settings));
@@ -87,11 +91,13 @@ async function main(context: Context): Promise<Outcome> {
   lock.record({
     from: active,
     to: next,
+    serves: from.serves,
     imageBefore: previous ?? null,
     started: undefined,
     verified: undefined,
   });
   try {
+    await runHook(context, "pre-build");
     await buildContainer(context, next);
     await checkPortAvailable(context, next);
     await endSessions(context); // if the idle color still serves any
@@ -109,6 +115,8 @@ async function main(context: Context): Promise<Outcome> {
     await healthCheck(context, next);
     await checkIdleConnections(context, next);
     await checkVault(context);
+    await smokeTest(context);
+    await runHook(context, "pre-switch");
     await switchNginx(context, next, settings.sessionSeconds > 0); // restores the old link if it fails
   } catch (error) {
     if (error instanceof NginxReloadError) throw error; // both colors run; the error says how to continue
@@ -136,7 +144,15 @@ async function main(context: Context): Promise<Outcome> {
   await drainNginx(rest, active);
   if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
   await pruneLeftovers(rest);
+  await runHook(rest, "post-deploy");
   return { ...(await describeRelease(rest, active, next)), ...figures };
 }
 
-await runScript({ verb: "deploy", help: HELP, keep: true, needs: "vault and sources", main });
+await runScript({
+  verb: "deploy",
+  help: HELP,
+  keep: true,
+  needs: "vault and sources",
+  main,
+  failed: runFailureHook,
+});

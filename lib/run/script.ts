@@ -26,6 +26,14 @@ export interface Outcome {
   traffic?: Comparison;
 }
 
+/** How a run failed. */
+export interface Failure {
+  /** The name of the error. */
+  result: string;
+  message: string;
+  exitCode: number;
+}
+
 interface Script {
   /** Its name in the lock, the log and notifications. */
   verb: Verb;
@@ -36,6 +44,8 @@ interface Script {
   /** The folders that it cannot work without. */
   needs: Needs;
   main(context: Context): Promise<Outcome>;
+  /** Called after a failure, while the lock is still held. Must not throw. */
+  failed(context: Context, failure: Failure): Promise<void>;
 }
 
 /** Runs a script from command line to exit code: 0 when `main` returns, the error's own code when it throws. */
@@ -53,6 +63,9 @@ export async function runScript(script: Script): Promise<void> {
     process.exitCode = exitCodeOf(error);
   }
 }
+
+/** The exit codes of a run that did not begin its work. */
+const NOTHING_FAILED: readonly number[] = [EXIT.usage, EXIT.locked];
 
 const exitCodeOf = (error: unknown): number => (error instanceof ToolError ? error.exitCode : EXIT.failed);
 
@@ -74,7 +87,7 @@ async function dryRun({ verb, main }: Script, settings: Settings, options: Optio
   log.summary("Dry run: nothing was changed");
 }
 
-async function realRun({ verb, main }: Script, settings: Settings, options: Options): Promise<void> {
+async function realRun({ verb, main, failed }: Script, settings: Settings, options: Options): Promise<void> {
   const started = performance.now();
   const secondsSoFar = (): number => Math.round((performance.now() - started) / 100) / 10;
   const stderr = createLog();
@@ -82,13 +95,15 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
   const log = createLog({ ...options, file: openLogFile(settings.logFile, stderr.warn) });
   settings.warnings.forEach(log.warn);
   const signal = onSignals(log);
+  const steps = stepsOf(options, log, signal);
+  const holding = (held: Lock): Context => ({ settings, options, log, lock: held, signal, ...steps });
   let lock: Lock | undefined;
   let outcome: Outcome | undefined;
   let ended = { result: DONE as string, exitCode: EXIT.done as number, message: "" };
   let leftover: Leftover = "nothing";
   try {
     lock = await takeLock(settings.lockFile, verb, log.warn);
-    outcome = await main({ settings, options, log, lock, signal, ...stepsOf(options, log, signal) });
+    outcome = await main(holding(lock));
     const cut = cutInWords(lock.recorded());
     const did = `${outcome.did}${cut}`;
     ended.message = did;
@@ -104,6 +119,8 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
     log.failure(error);
     const { name, message } = error as Error;
     ended = { result: name, exitCode: exitCodeOf(error), message };
+    if (!NOTHING_FAILED.includes(ended.exitCode))
+      await failed(holding(lock ?? noLock(verb, undefined)), ended);
     // The next run can repair what is half done, so it must find this run's record.
     const halfDone = !(error instanceof ToolError) || ended.exitCode === EXIT.manual;
     leftover = halfDone ? "its own record" : "the earlier record";
