@@ -1,4 +1,4 @@
-import { chmod, mkdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -70,6 +70,11 @@ test("a hook that others could have written is refused, and so is one in a folde
   await chmod(join(HOOKS_PATH, "on-failure"), 0o757);
   assert.match((await refusalOf(run)).message, `${HOOKS_PATH}/on-failure: its mode is 757`);
 
+  await chmod(join(HOOKS_PATH, "on-failure"), 0o755);
+  if (process.getuid?.() === 0) {
+    await chown(join(HOOKS_PATH, "on-failure"), 54_321, 0);
+    assert.match((await refusalOf(run)).message, `${HOOKS_PATH}/on-failure: it belongs to the user 54321`);
+  }
   const own = await stat(HOOKS_PATH);
   assert.is(strangeOwner(own), undefined);
   assert.match(strangeOwner({ ...own, uid: 54_321 } as typeof own) ?? "", "belongs to the user 54321");
@@ -91,6 +96,17 @@ test("a link is refused when its target is not trusted: in the vault, in a folde
     await symlink(target, link);
     assert.match((await refusalOf(run)).message, why);
   }
+
+  await chmod(shared, 0o755);
+  await rm(link);
+  await symlink(join(shared, "hook"), link);
+  await checkHooks(run.context);
+  await chmod(HOOKS_PATH, 0o777);
+  assert.match(
+    (await refusalOf(run)).message,
+    `${HOOKS_PATH}: its mode is 777`,
+    "others can replace the link",
+  );
 });
 
 test("a hook that can stop the run must be executable; a rollback does not look at the hooks of a release", async () => {
