@@ -34,7 +34,7 @@ export interface Ended {
 
 /** How a command failed and the last lines of its output, for an error. */
 export const failureDetails = ({ failure, output }: Ended): string =>
-  output ? `${failure}; the last lines of its output:\n${output}` : `${failure}, without output`;
+  output ? `${failure}; the last lines of its output:\n${output}` : `${failure}`;
 
 /**
  * Runs a command of the owner (the smoke test or a hook) in the checkout, for `seconds` at most. It gets the environment of the
