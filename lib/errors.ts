@@ -89,6 +89,12 @@ export class NothingToRollBackToError extends ToolError {}
 /** The new color did not become healthy, or nginx cannot reach it. No traffic was moved. */
 export class HealthError extends ToolError {}
 
+/** The smoke test failed, or took too long. No traffic was moved. */
+export class SmokeError extends ToolError {}
+
+/** A hook before the build or before the switch failed, or took too long. No traffic was moved. */
+export class HookError extends ToolError {}
+
 /** After the switch, a response through nginx was unhealthy or from the wrong color. */
 export class VerifyError extends ToolError {}
 

@@ -26,28 +26,3 @@ export function exposureOf(path: string, { vaultPath, oauthDataPath }: Mounts): 
   );
   return found && `containers can write to it, because it is inside ${found[0]} (${found[1]})`;
 }
-
-/** A path that decides what root runs or writes. */
-export interface Place {
-  name: string;
-  path: string;
-  remedy: string;
-}
-
-/** A place that a setting of this name decides. */
-export const placeOf = (name: string, path: string): Place => ({
-  name,
-  path,
-  remedy: `set ${name} to a path outside`,
-});
-
-/** The problems of places that containers can write to: a symbolic link there makes root write to any file, or run anything. */
-export const exposedPlaces = (places: readonly Place[], mounts: Mounts): string[] =>
-  places.flatMap(({ name, path, remedy }) => {
-    const why = exposureOf(path, mounts);
-    return why ? [`${name} is ${JSON.stringify(path)}: ${why}; ${remedy}`] : [];
-  });
-
-/** The compose files as places. */
-export const composePlaces = (files: readonly string[]): Place[] =>
-  files.map((file) => placeOf("COMPOSE_FILE", file));

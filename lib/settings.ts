@@ -5,8 +5,8 @@ import { parseEnv } from "node:util";
 import { which } from "zx/core";
 import type { Color } from "./color.ts";
 import { UsageError } from "./errors.ts";
-import { composePlaces, exposedPlaces, exposureOf, type Place, placeOf } from "./exposure.ts";
-import { isInside } from "./util/confined.ts";
+import { exposureOf } from "./exposure.ts";
+import { composePlaces, exposedPlaces, type Needs, placesOf } from "./places.ts";
 import {
   bodySize,
   bytesIn,
@@ -48,15 +48,9 @@ const existingFolder = path.refine(isFolder, "must be an existing folder; is the
 const findDocker = (): string =>
   which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
 
-/**
- * What must exist. Only a release needs sources and compose files: a rollback starts an existing container, and the status
- * must report what is missing instead of failing.
- */
-export type Needs = "vault and sources" | "vault" | "nothing";
-
 /** Every setting and its default, under its external name. Add a setting here and in `Settings`. */
 export const rawSettings = (needs: Needs) => {
-  const vault = needs === "nothing" ? path : existingFolder;
+  const [vault, hooks] = needs === "nothing" ? [path, path] : [existingFolder, existingFolder];
   const source = needs === "vault and sources" ? existingFolder : path;
   return z.object({
     DOCKER_CMD: z.string().default(findDocker),
@@ -85,6 +79,10 @@ export const rawSettings = (needs: Needs) => {
     HEALTH_RETRIES: count.default(30),
     HEALTH_INTERVAL: someSeconds.default(10),
     HEALTH_TIMEOUT: someSeconds.default(5),
+    SMOKE_COMMAND: z.string().optional(),
+    SMOKE_SECONDS: someSeconds.default(60),
+    HOOKS_PATH: hooks.optional(),
+    HOOK_SECONDS: someSeconds.default(60),
     BUILD_SECONDS: someSeconds.default(3600),
     VERIFY_SECONDS: seconds.default(30),
     CANARY_PERCENT: canaryPercent.default(0),
@@ -115,7 +113,7 @@ export const rawSettings = (needs: Needs) => {
 };
 
 /** Settings that may contain a secret: their values are never printed. */
-const SECRET = ["NOTIFY_URL"];
+export const SECRET = ["NOTIFY_URL"];
 
 /** The settings of a run. Paths are absolute, times in seconds. */
 export interface Settings {
@@ -148,6 +146,11 @@ export interface Settings {
   oldStateFile: string;
   oauthDataPath: string;
   health: { retries: number; interval: number; timeout: number };
+  /** The owner's test of a new color before the switch, for `/bin/sh -c`; undefined for none. */
+  smoke: { command: string | undefined; seconds: number };
+  /** The folder of hooks; undefined for none. */
+  hooksPath: string | undefined;
+  hookSeconds: number;
   /** The time limit of a build: a hung build would hold the lock forever. */
   buildSeconds: number;
   verifySeconds: number;
@@ -212,29 +215,6 @@ function equalPorts(ports: Record<string, number>): string[] {
       .filter((b) => ports[a] === ports[b])
       .map((b) => `${a} and ${b} are both ${ports[a]}: each needs a port of its own`),
   );
-}
-
-/** The paths that no container may be able to write to. A rollback needs compose files later, if at all, and no sources. */
-function placesOf(needs: Needs, settings: Settings, authContext: string): Place[] {
-  const { stateDir, nginxFolder, composeFiles, apiContext } = settings;
-  const state = placeOf("STATE_DIR", stateDir);
-  if (needs === "nothing") return [state];
-  const checkout = { name: "The checkout", path: resolve(ROOT), remedy: "move it outside" };
-  const nginx = {
-    name: "The folder of nginx's configuration",
-    path: nginxFolder,
-    remedy: "set COMPOSE_FILE, which it lies beside, to a path outside",
-  };
-  const sources = [
-    ...composePlaces(composeFiles),
-    placeOf("LOOP_API_CONTEXT", apiContext),
-    placeOf("LOOP_AUTH_CONTEXT", authContext),
-  ];
-  const all = [state, nginx, ...(needs === "vault and sources" ? sources : [])];
-  // If the whole checkout is exposed, one line says it all.
-  if (exposureOf(checkout.path, settings))
-    return [checkout, ...all.filter(({ path }) => !isInside(path, checkout.path))];
-  return all;
 }
 
 /** Rejects compose files that containers can write to, before Compose creates a container from them. Throws UsageError. */
@@ -311,6 +291,9 @@ export function loadSettings(
     oldStateFile: raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color"),
     oauthDataPath: raw.OAUTH_DATA_PATH,
     health: { retries: raw.HEALTH_RETRIES, interval: raw.HEALTH_INTERVAL, timeout: raw.HEALTH_TIMEOUT },
+    smoke: { command: raw.SMOKE_COMMAND, seconds: raw.SMOKE_SECONDS },
+    hooksPath: raw.HOOKS_PATH,
+    hookSeconds: raw.HOOK_SECONDS,
     buildSeconds: raw.BUILD_SECONDS,
     verifySeconds: raw.VERIFY_SECONDS,
     drainSeconds: raw.DRAIN_SECONDS,
@@ -333,7 +316,8 @@ export function loadSettings(
     },
     warnings,
   };
-  const exposed = exposedPlaces(placesOf(needs, settings, raw.LOOP_AUTH_CONTEXT), settings);
+  const trusted = { ...settings, checkout: resolve(ROOT), authContext: raw.LOOP_AUTH_CONTEXT };
+  const exposed = exposedPlaces(placesOf(needs, trusted), settings);
   return exposed.length > 0 ? refuse(exposed) : settings;
 }
 

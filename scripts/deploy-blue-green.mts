@@ -14,6 +14,7 @@ import { tryCanary } from "../lib/release/canary.ts";
 import { detectConflicts } from "../lib/release/conflict.ts";
 import { checkDiskSpace } from "../lib/release/disk.ts";
 import { healthCheck } from "../lib/release/health.ts";
+import { checkHooks, runFailureHook, runHook } from "../lib/release/hooks.ts";
 import { checkIdleConnections } from "../lib/release/idle-connections.ts";
 import { markActive } from "../lib/release/mark.ts";
 import { checkMemory, warnOfApiMemory } from "../lib/release/memory.ts";
@@ -27,6 +28,7 @@ import { describeRelease } from "../lib/release/result.ts";
 import { startServices } from "../lib/release/services.ts";
 import { endSessions, keepSessions } from "../lib/release/sessions.ts";
 import { checkSharedFolders } from "../lib/release/shared-folders.ts";
+import { smokeTest } from "../lib/release/smoke-test.ts";
 import { getActiveColor } from "../lib/release/state-file.ts";
 import { takeTrafficBack, undo } from "../lib/release/undo.ts";
 import { checkVault } from "../lib/release/vault.ts";
@@ -42,6 +44,7 @@ switch by more than chance, the traffic goes back. With CANARY_PERCENT, the new 
 new requests for CANARY_SECONDS before the switch, and is judged in the same way; meanwhile its /health is
 checked every second. Finally drains and stops the old color, unless it still has MCP sessions.
 Until the switch or the canary, all requests go to the old color.
+Runs your own checks: SMOKE_COMMAND before any traffic, and the hooks in HOOKS_PATH; see docs/hooks.md.
 
 Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
@@ -69,6 +72,7 @@ Another source, once: LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-g
 
 async function main(context: Context): Promise<Outcome> {
   const { settings, lock } = context;
+  await checkHooks(context);
   await migrateState(context); // once, from versions before STATE_DIR
   await checkVault(context);
   await context.inspect("read the color record", () => getActiveColor(settings));
@@ -90,11 +94,13 @@ async function main(context: Context): Promise<Outcome> {
   lock.record({
     from: active,
     to: next,
+    serves: from.serves,
     imageBefore: previous ?? null,
     started: undefined,
     verified: undefined,
   });
   try {
+    await runHook(context, "pre-build");
     await buildContainer(context, next);
     await checkPortAvailable(context, next);
     await endSessions(context); // if the idle color still serves any
@@ -112,6 +118,8 @@ async function main(context: Context): Promise<Outcome> {
     await healthCheck(context, next);
     await checkIdleConnections(context, next);
     await checkVault(context);
+    await smokeTest(context);
+    await runHook(context, "pre-switch");
   } catch (error) {
     await undo(context, error, async (inner) => {
       await stopContainer(inner, next, NEVER_SERVED_GRACE);
@@ -140,7 +148,15 @@ async function main(context: Context): Promise<Outcome> {
   await drainNginx(rest, active);
   if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
   await pruneLeftovers(rest);
+  await runHook(rest, "post-deploy");
   return { ...(await describeRelease(rest, active, next)), ...figures };
 }
 
-await runScript({ verb: "deploy", help: HELP, keep: true, needs: "vault and sources", main });
+await runScript({
+  verb: "deploy",
+  help: HELP,
+  keep: true,
+  needs: "vault and sources",
+  main,
+  failed: runFailureHook,
+});

@@ -11,6 +11,7 @@ import { switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/verify.ts";
 import { type ActiveState, forRollback } from "../lib/release/active.ts";
 import { healthCheck } from "../lib/release/health.ts";
+import { checkHooks, runFailureHook, runHook } from "../lib/release/hooks.ts";
 import { markActive } from "../lib/release/mark.ts";
 import { warnOfMemory } from "../lib/release/memory.ts";
 import { migrateState } from "../lib/release/migrate.ts";
@@ -36,7 +37,7 @@ Then sends GET /health through nginx every second for VERIFY_SECONDS: every resp
 from that color. Meanwhile it counts the responses to clients in nginx's log: when 3 or more have a 5xx
 status, and these are 5 % of all or more, and a larger share than before the switch by more than chance, the traffic goes back
 (JUDGE_ERRORS, JUDGE_PERCENT). Finally drains and stops the color that served before, unless it still has MCP
-sessions. A second rollback returns to it.
+sessions. A second rollback returns to it. Runs the hooks in HOOKS_PATH; see docs/hooks.md.
 
 Usage: npx tsx scripts/rollback.mts [options]
 
@@ -67,12 +68,15 @@ async function finish(
   if (proof !== "done")
     await (interrupted.verb === "rollback" ? finishRollback(context, interrupted, verify) : verify());
   const other = getInactiveColor(color);
-  if (await servesSessions(context, other)) await retire(uninterruptible(context), other);
+  const rest = uninterruptible(context);
+  if (await servesSessions(context, other)) await retire(rest, other);
+  await runHook(rest, "post-rollback");
   return describeRollback(context, color, what);
 }
 
 async function main(context: Context): Promise<Outcome> {
   const { settings, lock } = context;
+  await checkHooks(context);
   await migrateState(context); // once, from versions before STATE_DIR
   await checkVault(context);
   await context.inspect("read the color record", () => getActiveColor(settings));
@@ -100,11 +104,19 @@ async function main(context: Context): Promise<Outcome> {
     await warnOfMemory(context, active);
   }
   // Clears the facts of an earlier run.
-  lock.record({ from: active, to: next, imageBefore: undefined, started: undefined, verified: undefined });
+  lock.record({
+    from: active,
+    to: next,
+    serves: from.serves,
+    imageBefore: undefined,
+    started: undefined,
+    verified: undefined,
+  });
   try {
     await restartContainer(context, next, restart);
     await healthCheck(context, next);
     await checkVault(context);
+    await runHook(context, "pre-switch");
     await switchNginx(context, next, settings.sessionSeconds > 0 ? "sessions" : "nothing"); // restores the old link if it fails
   } catch (error) {
     if (error instanceof NginxReloadError) throw error; // both colors run; the error says how to continue
@@ -127,7 +139,8 @@ async function main(context: Context): Promise<Outcome> {
   const figures = traffic.report();
   await drainNginx(rest, active);
   if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
+  await runHook(rest, "post-rollback");
   return { ...(await describeRollback(rest, next)), ...figures };
 }
 
-await runScript({ verb: "rollback", help: HELP, keep: false, needs: "vault", main });
+await runScript({ verb: "rollback", help: HELP, keep: false, needs: "vault", main, failed: runFailureHook });

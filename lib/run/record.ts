@@ -17,6 +17,8 @@ export const RunRecord = z.object({
   updated: z.string().optional(),
   from: Color.optional(),
   to: Color.optional(),
+  /** `from` was seen to serve when the run began. */
+  serves: z.boolean().optional(),
   /** The image that `to` had before this run built another; null for none. */
   imageBefore: z.string().nullable().optional(),
   /** The container of `to` was, or was about to be, recreated. */

@@ -1,5 +1,6 @@
 import { EXIT, ToolError, VerdictError } from "../errors.ts";
-import { loadSettings, type Needs, type Settings } from "../settings.ts";
+import type { Needs } from "../places.ts";
+import { loadSettings, type Settings } from "../settings.ts";
 import type { Comparison } from "../traffic.ts";
 import { visible } from "../util/visible.ts";
 import { type Context, stepsOf } from "./context.ts";
@@ -26,8 +27,9 @@ export interface Outcome {
   traffic?: Comparison;
 }
 
-/** How a run ended, for the history and notifications. */
-interface Ended {
+/** How a run ended, for the history, notifications and hooks. */
+export interface RunEnd {
+  /** "done", "done, interrupted", or the name of the error. */
   result: string;
   exitCode: number;
   message: string;
@@ -44,6 +46,8 @@ interface Script {
   /** The folders that it cannot work without. */
   needs: Needs;
   main(context: Context): Promise<Outcome>;
+  /** Called after a failure, while the lock is still held. Must not throw. */
+  failed(context: Context, end: RunEnd): Promise<void>;
 }
 
 /** Runs a script from command line to exit code: 0 when `main` returns, the error's own code when it throws. */
@@ -61,6 +65,9 @@ export async function runScript(script: Script): Promise<void> {
     process.exitCode = exitCodeOf(error);
   }
 }
+
+/** The exit codes of a run that did not begin its work. */
+const NOTHING_FAILED: readonly number[] = [EXIT.usage, EXIT.locked];
 
 const exitCodeOf = (error: unknown): number => (error instanceof ToolError ? error.exitCode : EXIT.failed);
 
@@ -82,7 +89,7 @@ async function dryRun({ verb, main }: Script, settings: Settings, options: Optio
   log.summary("Dry run: nothing was changed");
 }
 
-async function realRun({ verb, main }: Script, settings: Settings, options: Options): Promise<void> {
+async function realRun({ verb, main, failed }: Script, settings: Settings, options: Options): Promise<void> {
   const started = performance.now();
   const secondsSoFar = (): number => Math.round((performance.now() - started) / 100) / 10;
   const stderr = createLog();
@@ -90,13 +97,15 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
   const log = createLog({ ...options, file: openLogFile(settings.logFile, stderr.warn) });
   settings.warnings.forEach(log.warn);
   const signal = onSignals(log);
+  const steps = stepsOf(options, log, signal);
+  const holding = (held: Lock): Context => ({ settings, options, log, lock: held, signal, ...steps });
   let lock: Lock | undefined;
   let outcome: Outcome | undefined;
-  let ended: Ended = { result: DONE, exitCode: EXIT.done, message: "" };
+  let ended: RunEnd = { result: DONE, exitCode: EXIT.done, message: "" };
   let leftover: Leftover = "nothing";
   try {
     lock = await takeLock(settings.lockFile, verb, log.warn);
-    outcome = await main({ settings, options, log, lock, signal, ...stepsOf(options, log, signal) });
+    outcome = await main(holding(lock));
     const cut = cutInWords(lock.recorded());
     const did = `${outcome.did}${cut}`;
     ended = { ...ended, message: did, traffic: outcome.traffic };
@@ -114,6 +123,8 @@ async function realRun({ verb, main }: Script, settings: Settings, options: Opti
     const { name, message } = error as Error;
     const traffic = error instanceof VerdictError ? error.traffic : undefined;
     ended = { result: name, exitCode: exitCodeOf(error), message, traffic };
+    if (!NOTHING_FAILED.includes(ended.exitCode))
+      await failed(holding(lock ?? noLock(verb, undefined)), ended);
     // The next run can repair what is half done, so it must find this run's record.
     const halfDone = !(error instanceof ToolError) || ended.exitCode === EXIT.manual;
     leftover = halfDone ? "its own record" : "the earlier record";
@@ -145,7 +156,7 @@ const cutInWords = ({ cut = 0 }: RunRecord): string =>
 
 const entryOf = (
   { verb, since, from, to, cut }: RunRecord,
-  { result, message, traffic }: Ended,
+  { result, message, traffic }: RunEnd,
   { image, revision }: Partial<Outcome> = {},
   seconds: number,
   log: Log,

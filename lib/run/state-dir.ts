@@ -8,20 +8,17 @@ import {
   openSync,
   readdirSync,
   type Stats,
-  statSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { StateFileError, UsageError } from "../errors.ts";
-import { ROOT, type Settings } from "../settings.ts";
+import type { Settings } from "../settings.ts";
 import { handOver } from "../util/atomic.ts";
+import { checkoutOwner, openToOthers, strangeOwner } from "./trust.ts";
 
 /** What runs create in the state folder, besides the log. */
 const OWN_NAMES = ["lock", "active-color", "history.jsonl", "vault.json", "taken-over.json"];
 
 const isRoot = (): boolean => process.getuid?.() === 0;
-
-/** The owner of the checkout decides what root runs, so they may own the state folder too. */
-const checkoutOwner = (): Stats => statSync(ROOT);
 
 const here = (path: string): Stats | undefined => lstatSync(path, { throwIfNoEntry: false });
 
@@ -47,27 +44,21 @@ export function checkStateDir(settings: Settings): void {
   if (found.isSymbolicLink())
     refuse(stateDir, "it is a symbolic link", "Set STATE_DIR to the folder that it points to");
   if (!found.isDirectory()) refuse(stateDir, "it is not a folder", "Move it away");
-  if ((found.mode & 0o022) !== 0) {
-    const mode = (found.mode & 0o777).toString(8);
+  const open = openToOthers(found);
+  if (open) refuse(stateDir, open, `Check that its files are yours, then run: chmod 700 ${stateDir}`);
+  const stranger = strangeOwner(found);
+  if (stranger) {
     refuse(
       stateDir,
-      `its mode is ${mode}, so others can write to it`,
-      `Check that its files are yours, then run: chmod 700 ${stateDir}`,
-    );
-  }
-  const owners = [0, process.getuid?.(), checkoutOwner().uid];
-  if (!owners.includes(found.uid)) {
-    refuse(
-      stateDir,
-      `it belongs to the user ${found.uid}, who is neither root, nor you, nor the owner of the checkout`,
+      stranger,
       `Check that its files are yours, then give it to the owner of the checkout: chown -R ${checkoutOwner().uid} ${stateDir}`,
     );
   }
-  const stranger = strangerIn(settings);
-  if (stranger !== undefined) {
+  const foreign = foreignFileIn(settings);
+  if (foreign !== undefined) {
     refuse(
       stateDir,
-      `it is used for something else: it contains ${stranger}`,
+      `it is used for something else: it contains ${foreign}`,
       "Choose an empty or new folder",
     );
   }
@@ -77,7 +68,7 @@ export function checkStateDir(settings: Settings): void {
  * A file that no run creates, in a folder that no run has locked: the mode and owner of a foreign folder would be changed. A
  * folder that was locked before is a state folder, whatever a NAS or an editor has put there. Throws StateFileError.
  */
-function strangerIn(settings: Settings): string | undefined {
+function foreignFileIn(settings: Settings): string | undefined {
   const { stateDir, lockFile } = settings;
   try {
     if (here(lockFile)?.isFile()) return undefined;

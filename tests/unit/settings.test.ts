@@ -5,9 +5,10 @@ import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { docker } from "../../lib/docker/cli.ts";
 import { UsageError } from "../../lib/errors.ts";
+import type { Needs } from "../../lib/places.ts";
 import { readOnlyContext } from "../../lib/run/context.ts";
 import { createLog } from "../../lib/run/log.ts";
-import { checkComposeFiles, getHostPort, loadSettings, type Needs, ROOT } from "../../lib/settings.ts";
+import { checkComposeFiles, getHostPort, loadSettings, ROOT } from "../../lib/settings.ts";
 
 const NO_FILE = "/nonexistent/.env.blue-green";
 
@@ -125,6 +126,8 @@ test("files that root runs or changes must not be there either; a rollback rejec
   await mkdir(sources);
   await writeFile(composeFile, "");
   const NGINX = "The folder of nginx's configuration";
+  for (const needs of ["vault", "vault and sources"] as const)
+    assert.equal(exposed({ VAULT_PATH: vault, HOOKS_PATH: sources }, needs), ["HOOKS_PATH"]);
   for (const mount of ["VAULT_PATH", "OAUTH_DATA_PATH"]) {
     const at = (path: string) => ({ [mount]: path });
     for (const name of ["LOOP_API_CONTEXT", "LOOP_AUTH_CONTEXT"]) {
@@ -156,6 +159,9 @@ test("all wrong values are reported at once, each with its name", () => {
     HEALTH_RETRIES: "0",
     HEALTH_INTERVAL: "0",
     HEALTH_TIMEOUT: "-1",
+    SMOKE_SECONDS: "0",
+    HOOKS_PATH: "/no/hooks",
+    HOOK_SECONDS: "-1",
     VERIFY_SECONDS: "1e3",
     DRAIN_SECONDS: "NaN",
     COMPOSE_PROJECT_NAME: "Loop!",
