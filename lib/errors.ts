@@ -127,3 +127,9 @@ export class NotBackError extends ToolError {
 export class NginxReloadError extends ToolError {
   override readonly exitCode = EXIT.manual;
 }
+
+/** An MCP server failed its smoke test. */
+export class McpError extends ToolError {}
+
+/** An MCP server asks for a bearer token, as it should, and there is none. */
+export class AuthorizationNeededError extends McpError {}
