@@ -54,7 +54,7 @@ function roleOf({ serving, kept, run, containers }: Seen, color: Color): string 
       ? "serves"
       : runs && leaves
         ? "draining"
-        : kept === color
+        : runs && kept === color
           ? "kept for its sessions"
           : runs && run?.to === color
             ? "new"

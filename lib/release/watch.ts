@@ -17,7 +17,7 @@ import { type KeptSessions, readKeptSessions } from "./sessions.ts";
 const [NGINX_SECONDS, RUN_SECONDS, CONTAINERS_SECONDS, SESSIONS_SECONDS] = [1, 1, 3, 10];
 
 /** nginx answers the probe itself. After this many seconds without an answer, it counts as gone. */
-const PROBE_SECONDS = 1;
+const PROBE_SECONDS = 3;
 
 /** Docker has this many seconds to answer before the screen says that it does not. */
 const PATIENCE_SECONDS = 10;
@@ -52,7 +52,7 @@ export interface Seen {
 export type Part = Color | "nginx" | "auth";
 
 export interface Watch {
-  /** Resolves after the first answers, or after a second without them. */
+  /** Resolves after the first answers, or after PROBE_SECONDS without them. */
   ready: Promise<unknown>;
   look(): Seen;
   /** Stops looking, and ends every command that it has started. */
@@ -151,7 +151,7 @@ export function startWatch(readOnly: Context): Watch {
   return {
     ready: Promise.race([
       Promise.all(looks.map(({ first }) => first)),
-      sleep(1000, undefined, { signal, ref: false }).catch(() => undefined),
+      sleep(PROBE_SECONDS * 1000, undefined, { signal }).catch(() => undefined),
     ]),
     look: () => {
       const nowMs = Date.now();

@@ -25,7 +25,10 @@ export function stepIn(log: string, sinceMs: number): Step | undefined {
   return { name, sinceMs: atMs - Number(seconds) * 1000 };
 }
 
-/** The step of the run that began at `sinceMs`, from the log file of all runs. Never throws. */
+/**
+ * The step of the run that began at `sinceMs`, from the log file of all runs. The run record does not have it: that is synced to
+ * the disk with each write, which would delay every step, and a failed write would end the run. Never throws.
+ */
 export async function readStep(logFile: string, sinceMs: number): Promise<Step | undefined> {
   try {
     const file = await open(logFile);
