@@ -52,7 +52,7 @@ export interface Seen {
 export type Part = Color | "nginx" | "auth";
 
 export interface Watch {
-  /** Resolves after the first answers, or after PROBE_SECONDS without them. */
+  /** Resolves after the first answers, and after PROBE_SECONDS at the latest if Docker does not answer. */
   ready: Promise<unknown>;
   look(): Seen;
   /** Stops looking, and ends every command that it has started. */
@@ -141,18 +141,14 @@ export function startWatch(readOnly: Context): Watch {
     };
     return { first, all: all() };
   };
-  const looks = [
-    repeat(NGINX_SECONDS, lookAtNginx),
-    repeat(RUN_SECONDS, lookAtRun),
-    repeat(CONTAINERS_SECONDS, lookAtContainers),
-  ];
+  const nginx = repeat(NGINX_SECONDS, lookAtNginx);
+  const run = repeat(RUN_SECONDS, lookAtRun);
+  const containers = repeat(CONTAINERS_SECONDS, lookAtContainers);
   const sessions = repeat(SESSIONS_SECONDS, lookAtSessions);
+  const patience = sleep(PROBE_SECONDS * 1000, undefined, { signal }).catch(() => undefined);
 
   return {
-    ready: Promise.race([
-      Promise.all(looks.map(({ first }) => first)),
-      sleep(PROBE_SECONDS * 1000, undefined, { signal }).catch(() => undefined),
-    ]),
+    ready: Promise.all([nginx.first, run.first, Promise.race([containers.first, patience])]),
     look: () => {
       const nowMs = Date.now();
       const late = nowMs - answeredMs > PATIENCE_SECONDS * 1000;
@@ -187,7 +183,7 @@ export function startWatch(readOnly: Context): Watch {
     stop: async () => {
       end.abort();
       follower.stop();
-      await Promise.all([...looks, sessions].map(({ all }) => all));
+      await Promise.all([nginx, run, containers, sessions].map(({ all }) => all));
     },
   };
 }

@@ -179,7 +179,7 @@ onTerminal(
       await shows(watching, /^blue serves/);
       const pid = await pidOf(watching);
       await $`stty -F ${await readlink(`/proc/${pid}/fd/1`)} cols 20 rows 5`.quiet();
-      await shows(watching, /^blue serves · .{6}\nblue .{15}\ngreen .{14}\n.*\n.*$/);
+      await shows(watching, /^blue serves · loop-t\nblue .{15}\n .*\ngreen .{14}\n .*$/);
       for (const line of lastScreen(watching).split("\n")) assert.ok(line.length <= 20, line);
       process.kill(pid, "SIGTERM");
       assert.is((await watching.ended).code, 143);
@@ -191,7 +191,7 @@ onTerminal(
 watch("it changes no file and no container", async ({ stack }) => {
   const before = await everything(stack);
   await using(startLines(stack), async (watching) => {
-    await matches(/^(\d{4}-\S+Z blue serves · .*\n){5}/, watching.output);
+    await matches(/(^\d{4}-\S+Z blue serves · .*\n){5}/m, watching.output);
     watching.child.kill("SIGINT");
     assert.is((await watching.ended).code, 0);
     assert.is(watching.errors(), "");

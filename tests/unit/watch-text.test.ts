@@ -78,6 +78,7 @@ test("a release: who serves, the step and its time, and the new, the kept and th
   assert.is(role({ ...release({ verified: true }), kept: "green" }, "green"), "draining");
   assert.is(role({ ...release(), serving: "green" }, "blue"), "new");
   assert.is(role(release({ verb: "end-sessions", to: undefined }), "green"), "draining");
+  assert.is(role({ kept: "blue" }, "blue"), "exited", "somebody has stopped it");
   const dead = { ...seen().containers, green: "exited" } as const;
   assert.is(role({ containers: dead }, "green"), "serves, exited");
   assert.match(screen(release({ step: undefined, to: undefined })), /^deploy, 34 s$/m);
