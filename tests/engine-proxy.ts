@@ -6,6 +6,7 @@ export interface EngineProxy {
   host: string;
   /** How many connections it has passed on. */
   connections(): number;
+  /** Ends all connections, as an engine that stops; nothing listens at the path any more. */
   close(): void;
 }
 
@@ -13,11 +14,14 @@ export interface EngineProxy {
 export async function proxyEngine(path: string): Promise<EngineProxy> {
   const engine = process.env.DOCKER_HOST?.replace("unix://", "") ?? "/var/run/docker.sock";
   let connections = 0;
+  const open = new Set<Socket>();
   // Half-open, because `docker exec` closes its input and still reads.
   const server = createServer({ allowHalfOpen: true }, (client) => {
     connections += 1;
     const upstream = connect({ path: engine, allowHalfOpen: true });
     const pass = (from: Socket, to: Socket): void => {
+      open.add(from);
+      from.on("close", () => open.delete(from));
       from.pipe(to);
       from.on("error", () => to.destroy());
     };
@@ -26,5 +30,9 @@ export async function proxyEngine(path: string): Promise<EngineProxy> {
   }).listen(path);
   await new Promise((resolve) => server.once("listening", resolve));
   server.unref();
-  return { host: `unix://${path}`, connections: () => connections, close: () => server.close() };
+  const close = (): void => {
+    server.close();
+    for (const socket of open) socket.destroy();
+  };
+  return { host: `unix://${path}`, connections: () => connections, close };
 }

@@ -28,12 +28,13 @@ const NO_GIT = { BUILDX_GIT_INFO: "false", BUILDX_GIT_LABELS: "false", BUILDX_GI
 
 /** Runs one docker command, for QUERY_SECONDS at most. The caller checks its exit code. Throws DeadlineError. */
 export function docker(
-  { settings, options, lock }: Context,
+  { settings, options, lock, commandSignal }: Context,
   args: string[],
   how: How = {},
 ): Promise<ProcessOutput> {
   return run(settings.dockerCmd, args, {
     deadline: QUERY_SECONDS,
+    ...(commandSignal ? { signal: commandSignal } : {}),
     ...how,
     environment: { ...settings.environment, ...NO_GIT, ...how.environment },
     verbose: options.verbose,

@@ -7,6 +7,8 @@ import type { Context } from "../run/context.ts";
 export interface Logged {
   color: Color;
   status: number;
+  /** When it ended, in ms since 1970, by the engine's clock; whole seconds. */
+  atMs: number;
   /** From the first byte of the request to the last byte of the response. */
   seconds: number;
   /** What was asked: the method and path, or the MCP method and the tool. */
@@ -15,18 +17,19 @@ export interface Logged {
 
 /** All that clients send is inside quotes. Outside, `[^"]*` keeps a long request from making the search slow. */
 const LINE =
-  /^\S+ \[[^\]]*\] "([^"]*)" (\d{3}) \d+ color=(\w+) [^"]* time=([\d.]+) upstream_time=[^"]* to=(\S+) run=(\d) mcp="([^"]*)" tool="([^"]*)"$/;
+  /^\S+ \[([^\]]*)\] "([^"]*)" (\d{3}) \d+ color=(\w+) [^"]* time=([\d.]+) upstream_time=[^"]* to=(\S+) run=(\d) mcp="([^"]*)" tool="([^"]*)"$/;
 
 /**
  * Parses a line of the access log. undefined for other lines, for requests of runs, and for those that no color got. nginx
  * escapes quotes in what clients send, so a client cannot forge a field.
  */
 export function parseAccess(line: string): Logged | undefined {
-  const [, request = "", status, color, time, to = "", run, method, tool] = line.match(LINE) ?? [];
+  const [, ended = "", request = "", status, color, time, to = "", run, method, tool] =
+    line.match(LINE) ?? [];
   if (!isColor(color) || !to.startsWith("loop_api_") || run !== "0") return undefined;
   const mcp = method && method !== "-" ? `${method}${tool && tool !== "-" ? ` ${tool}` : ""}` : undefined;
   const what = mcp ?? request.replace(/ HTTP\/[\d.]+$/, "");
-  return { color, status: Number(status), seconds: Number(time), what };
+  return { color, status: Number(status), atMs: Date.parse(ended), seconds: Number(time), what };
 }
 
 /** How far back, and how many lines, the responses before a switch are read. */
@@ -40,9 +43,15 @@ export async function recentResponses(context: Context): Promise<Logged[]> {
   return lines.flatMap((line) => parseAccess(line) ?? []);
 }
 
-/** Passes on each response that is logged from now on; returns what ends that. */
-export const followResponses = (context: Context, onResponse: (logged: Logged) => void): (() => void) =>
-  followLog(context, context.settings.nginxContainer, (line) => {
+/** Passes on each response that is logged from now on; returns what ends that. `onEnd`: the log has ended by itself. */
+export const followResponses = (
+  context: Context,
+  onResponse: (logged: Logged) => void,
+  onEnd?: () => void,
+): (() => void) => {
+  const onLine = (line: string): void => {
     const logged = parseAccess(line);
     if (logged) onResponse(logged);
-  });
+  };
+  return followLog(context, context.settings.nginxContainer, onLine, onEnd);
+};

@@ -3,6 +3,27 @@ import type { Entry } from "../run/history.ts";
 import { shortRevision } from "./revision.ts";
 import { clock, type Status } from "./status.ts";
 
+/** The responses to clients during the verification of the new color, if any were counted. */
+const trafficOf = ({ traffic }: Entry): string =>
+  traffic ? `  ${traffic.after.responses} responses, ${traffic.after.errors} with 5xx` : "";
+
+/** One run: when, what, from where to where, how it ended. */
+export function describeRun(run: Entry): string {
+  const { time, verb, from, to, result, seconds, cut } = run;
+  const took = seconds === undefined ? "" : `  ${seconds.toFixed(1)} s`;
+  const interrupted = cut ? `  ${cut} interrupted` : "";
+  return `${minute(time)}  ${verb.padEnd(8)}  ${`${from ?? "?"} → ${to ?? "?"}`.padEnd(13)}  ${result.padEnd(12)}${took}${trafficOf(run)}${interrupted}`;
+}
+
+/** The sessions that the kept color still serves. */
+export function describeSessions(
+  { color, lastUsed, openRequests, until }: NonNullable<Status["sessions"]>,
+  nowMs = Date.now(),
+): string {
+  const ago = Math.max(0, Math.round((nowMs - Date.parse(lastUsed)) / 1000));
+  return `${color} still serves its sessions: last used ${ago} s ago${openNow(openRequests)}, until ${clock(Date.parse(until))} at the latest`;
+}
+
 const openNow = (requests: number): string =>
   requests === 0 ? "" : `, ${requests} open ${requests === 1 ? "request" : "requests"}`;
 
@@ -28,24 +49,20 @@ export function describeStatus(status: Status): string {
   const working = run?.held
     ? `a ${run.verb} is in progress (pid ${run.pid}, since ${run.since})`
     : "no run in progress";
-  const line = ({ time, verb, from, to, result, seconds, cut }: Entry): string =>
-    `  ${minute(time)}  ${verb.padEnd(8)}  ${`${from ?? "?"} → ${to ?? "?"}`.padEnd(13)}  ${result.padEnd(12)}${seconds === undefined ? "" : `  ${seconds.toFixed(1)} s`}${cut ? `  ${cut} interrupted` : ""}`;
   return [
     serving ? `${project}: ${serving} serves, seen through nginx` : `${project}: neither color serves`,
     "",
     ...COLORS.map(color),
     ...(canary ? [`  ${canary.color} is a canary: it gets ${canary.percent} % of the new requests`] : []),
-    ...(sessions
-      ? [
-          `  ${sessions.color} still serves its sessions: last used ${Math.max(0, Math.round((Date.now() - Date.parse(sessions.lastUsed)) / 1000))} s ago${openNow(sessions.openRequests)}, until ${clock(Date.parse(sessions.until))} at the latest`,
-        ]
-      : []),
+    ...(sessions ? [`  ${describeSessions(sessions)}`] : []),
     `  nginx ${nginx} · auth ${auth} · ${working} · ${free}`,
     "",
     ...(drift.length > 0
       ? [...drift.map((text) => `  ! ${text}`), NEXT]
       : [run?.held ? "  not checked while a run is in progress" : "  everything agrees"]),
     "",
-    ...(runs.length > 0 ? ["last runs (UTC)", ...runs.map(line)] : ["no earlier runs"]),
+    ...(runs.length > 0
+      ? ["last runs (UTC)", ...runs.map((run) => `  ${describeRun(run)}`)]
+      : ["no earlier runs"]),
   ].join("\n");
 }

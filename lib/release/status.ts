@@ -202,21 +202,28 @@ export async function readStatus(context: Context): Promise<Status> {
     run: lock?.record
       ? { held: lock.held, verb: lock.record.verb, pid: lock.record.pid, since: lock.record.since }
       : null,
-    sessions: sessions
-      ? {
-          color: sessions.color,
-          lastUsed: new Date(sessions.usedMs).toISOString(),
-          inUse: sessions.inUse,
-          openRequests: sessions.open,
-          until: new Date(sessions.untilMs).toISOString(),
-        }
-      : null,
+    sessions: sessions ? sessionsOf(sessions) : null,
     canary,
     drift,
     freeBytes: space?.bytes ?? null,
     runs: runs.slice(-RUNS_SHOWN).reverse(),
   };
 }
+
+/** The state of a kept color's sessions, as it is reported. */
+export const sessionsOf = ({
+  color,
+  usedMs,
+  inUse,
+  open,
+  untilMs,
+}: KeptSessions): NonNullable<Status["sessions"]> => ({
+  color,
+  lastUsed: new Date(usedMs).toISOString(),
+  inUse,
+  openRequests: open,
+  until: new Date(untilMs).toISOString(),
+});
 
 /** Is the end of the sessions so late that nobody can be working on it? */
 const isOverdue = ({ settings }: Context, { untilMs }: KeptSessions): boolean =>

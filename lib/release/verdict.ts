@@ -100,14 +100,28 @@ export async function watchTraffic(context: Context, previous: Color, next: Colo
   const { settings, options, log } = context;
   const [before, after] = [newTally(), newTally()];
   let stop = (): void => undefined;
+  let isOver = false;
+  let wasCut = false; // Docker or nginx was restarted, or the log driver lets nobody read
   if (!options.dryRun) {
-    stop = followResponses(context, (logged) => {
-      if (logged.color === next) count(after, logged);
-    });
+    const end = followResponses(
+      context,
+      (logged) => {
+        if (logged.color === next) count(after, logged);
+      },
+      () => {
+        wasCut ||= !isOver;
+      },
+    );
+    stop = () => {
+      isOver = true;
+      end();
+    };
     for (const logged of await recentResponses(context)) if (logged.color === previous) count(before, logged);
   }
-  const describe = (): string =>
-    `${figures(after)}${judge(after, before, settings) === "too few" ? ": not judged" : ""}`;
+  const describe = (): string => {
+    const judged = judge(after, before, settings) === "too few" ? ": not judged" : "";
+    return `${figures(after)}${wasCut ? " before nginx's log ended" : ""}${judged}`;
+  };
   return {
     check: () => {
       if (judge(after, before, settings) === "bad") throw verdictError(next, after, previous, before);

@@ -12,6 +12,8 @@ export interface Context {
   readonly lock: Lock;
   /** Aborted with an InterruptedError when a signal asks the run to end. */
   readonly signal: AbortSignal;
+  /** Kills its docker commands when aborted: only for a context that changes nothing. */
+  readonly commandSignal?: AbortSignal;
   /** A step that changes nothing, so a dry run takes it too. Throws InterruptedError, and what `act` throws. */
   inspect<T>(name: string, act: () => Promise<T>): Promise<T>;
   /**

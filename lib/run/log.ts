@@ -109,6 +109,7 @@ export function createLog({
         if (live) draw();
         else if (performance.now() - since > 1000) say(stdout, current);
       };
+      say(undefined, `… ${name}`); // only to the file: `status --watch` reads there which step is in progress
       show();
       const timer = setInterval(show, (live ? LIVE_SECONDS : ALIVE_SECONDS) * 1000);
       const end = (mark: string): void => {

@@ -9,7 +9,8 @@ const line = (request: string, more: string): string =>
 
 test("a line of the access log is a color, a status, a duration and what was asked", () => {
   const plain = line("POST /mcp HTTP/1.1", 'to=loop_api_green run=0 mcp="-" tool="-"');
-  assert.equal(parseAccess(plain), { color: "green", status: 200, seconds: 0.012, what: "POST /mcp" });
+  const atMs = Date.UTC(2026, 10, 25, 3);
+  assert.equal(parseAccess(plain), { color: "green", status: 200, atMs, seconds: 0.012, what: "POST /mcp" });
   const mcp = line("POST /mcp HTTP/1.1", 'to=loop_api_green_kept run=0 mcp="tools/call" tool="search notes"');
   assert.is(parseAccess(mcp)?.what, "tools/call search notes");
   const retried = line("GET / HTTP/1.1", 'to=loop_api_green run=0 mcp="-" tool="-"').replace(
@@ -47,6 +48,7 @@ function tally(responses: number, errors: number): Tally {
     count(counted, {
       color: "green",
       status: i < errors ? 500 : 404,
+      atMs: 0,
       seconds: (i + 1) / 100,
       what: `GET /${i}`,
     });
@@ -79,7 +81,7 @@ test("an API that always fails 2 % of its calls is taken for worse in less than 
     const now = newTally();
     for (let i = 0; i < 300; i++) {
       const status = random() < 0.02 ? 500 : 200;
-      count(now, { color: "green", status, seconds: 0.01, what: "POST /mcp" });
+      count(now, { color: "green", status, atMs: 0, seconds: 0.01, what: "POST /mcp" });
       if (judge(now, before, LIMITS) === "bad") return true;
     }
     return false;
