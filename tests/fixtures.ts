@@ -1,6 +1,26 @@
 import { cp, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { build } from "esbuild";
+import { build, type Plugin } from "esbuild";
+
+/** How the scripts load their two large libraries would keep those out of a bundle. */
+const LIBRARIES: Record<string, string> = {
+  zod: 'export { z } from "zod";', // lib/util/zod.ts uses `require`
+  undici: 'export { Agent, request } from "undici";', // import() of CommonJS would only have the default export
+};
+
+const librariesInside: Plugin = {
+  name: "libraries inside",
+  setup: ({ onLoad, onResolve }) => {
+    onResolve({ filter: /^undici$/ }, ({ kind, path }) =>
+      kind === "dynamic-import" ? { path, namespace: "library" } : undefined,
+    );
+    onResolve({ filter: /\/zod\.ts$/ }, () => ({ path: "zod", namespace: "library" }));
+    onLoad({ filter: /./, namespace: "library" }, ({ path }) => ({
+      contents: LIBRARIES[path] ?? "",
+      resolveDir: import.meta.dirname,
+    }));
+  },
+};
 
 /**
  * Makes what all test files of a run use, below `top`. Returns it as environment variables. A test run starts hundreds of
@@ -13,7 +33,7 @@ export async function makeFixtures(checkout: string, top: string): Promise<Recor
   };
 }
 
-/** Bundles the scripts: the same code, but tsx does not load its files one by one. Returns the folder with the bundles. */
+/** Bundles the scripts with their libraries: the same code, but Node need not load hundreds of files. Returns the folder. */
 async function bundleScripts(checkout: string, top: string): Promise<string> {
   const scripts = join(checkout, "scripts");
   const names = (await readdir(scripts)).filter((name) => name.endsWith(".mts"));
@@ -32,7 +52,8 @@ export async function bundle(checkout: string, entryPoints: string[], top: strin
     entryPoints,
     outdir,
     bundle: true,
-    external: ["undici"], // CommonJS that is loaded with import()
+    splitting: true, // keeps what is loaded with import() in files of its own
+    plugins: [librariesInside],
     platform: "node",
     format: "esm",
     outExtension: { ".js": ".mjs" },

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import { type Load, type Shot, startLoad } from "../bench/testbed/load.ts";
 import { startRun, type Verb, waitForLock } from "../bench/testbed/run.ts";
-import { createScratch, type Scratch } from "../bench/testbed/scratch.ts";
+import { createReleasedScratch, type Scratch } from "../bench/testbed/scratch.ts";
 import { SIGNALS } from "../lib/errors.ts";
 
 /** The ms between the start of a step, which is the end of the previous one, and the kill. */
@@ -68,11 +68,10 @@ export async function killInEveryStep(
   verb: Verb,
   kills: (step: number, name: string) => readonly Kill[],
 ): Promise<void> {
-  const stack = await createScratch(`kill-${verb}`);
+  const stack = await createReleasedScratch(`kill-${verb}`);
   let load: Load | undefined;
   try {
     Object.assign(stack.env, { CANARY_PERCENT: "30", CANARY_SECONDS: "0.3" }); // of deploys; a rollback has none
-    for (let i = 0; i < 2; i++) await runToEnd(stack, "deploy");
     const steps = await runToEnd(stack, verb);
     load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {
       clients: { post: 5, get: 5 },

@@ -9,6 +9,7 @@ import { $, type ProcessOutput } from "zx";
 import { COLORS, type Color } from "../../lib/color.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
 import { ROOT } from "../../lib/settings.ts";
+import { release } from "./released.ts";
 import { type Script, scriptCommand } from "./script.ts";
 import { tempFolder } from "./temp.ts";
 
@@ -193,7 +194,10 @@ export async function createScratch(name: string, folderName = "stack"): Promise
       return { LOOP_API_CONTEXT: context };
     },
     remove: async () => {
-      await compose("--profile", "green", "down", "--timeout", "1", "--volumes");
+      // Not `compose down`, which takes five times the CPU time.
+      const { stdout } = await docker("ps", "-aq", "--filter", `label=com.docker.compose.project=${project}`);
+      await docker("rm", "--force", "--volumes", ...stdout.split("\n").filter(Boolean));
+      await docker("network", "rm", `${project}_default`);
       await docker("rmi", "--force", `${project}-api:blue`, `${project}-api:green`, `${project}-auth`);
       await rm(top, { recursive: true, force: true });
     },
@@ -204,14 +208,13 @@ export async function createScratch(name: string, folderName = "stack"): Promise
 export const addVaultFile = ({ folder }: Pick<Scratch, "folder">): Promise<void> =>
   writeFile(join(folder, "vault/note.md"), "a note\n");
 
-/** A scratch stack with these settings, after two releases: blue serves, green is on standby. */
-export async function createReleasedScratch(name: string, env: Record<string, string>): Promise<Scratch> {
+/** A scratch stack with these settings, as after two releases: blue serves, green is on standby. */
+export async function createReleasedScratch(
+  name: string,
+  env: Record<string, string> = {},
+): Promise<Scratch> {
   const stack = await createScratch(name);
   Object.assign(stack.env, env);
-  for (const color of ["green", "blue"]) {
-    const run = await stack.deploy();
-    assert.is(run.exitCode, 0, run.stdall);
-    assert.is((await stack.get()).color, color);
-  }
+  await release(stack);
   return stack;
 }

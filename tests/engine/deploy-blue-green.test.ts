@@ -1,9 +1,10 @@
-import { mkdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
+import { lstat, mkdir, readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { createReleasedScratch, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { readHistory } from "../../lib/run/history.ts";
 import { ROOT } from "../../lib/settings.ts";
 import { replaceLink } from "../../lib/util/atomic.ts";
 import { suite } from "../suite.ts";
@@ -49,6 +50,43 @@ releases(
     assert.equal(await startTimes(stack), before);
   },
 );
+
+/** The containers, images and files of a stack, in a form that does not differ between stacks. */
+async function tracesOf({ folder, project, docker, nginxContainer, stateDir }: Scratch): Promise<string[]> {
+  const containers = [
+    nginxContainer,
+    ...["auth", "api-blue", "api-green"].map((part) => `${project}-${part}`),
+  ];
+  const images = ["blue", "green"].map((color) => `${project}-api:${color}`);
+  const service = '{{index .Config.Labels "com.docker.compose.service"}}';
+  const state = `${service} {{.State.Running}} {{.HostConfig.RestartPolicy.Name}} {{.Config.Image}}`;
+  const inspected = await Promise.all([
+    docker("inspect", "--format", state, ...containers),
+    docker("image", "inspect", "--format", `${service} {{.RepoTags}}`, ...images),
+  ]);
+  const lines = inspected.flatMap(({ stdout }) => stdout.trim().split("\n"));
+  for (const part of ["nginx", "state", "vault", "oauth"]) {
+    for (const name of await readdir(join(folder, part), { recursive: true })) {
+      const file = join(folder, part, name);
+      const status = await lstat(file);
+      const isGenerated = /(active-color|lock|access\.conf|connections\.conf)$/.test(name);
+      const content = status.isSymbolicLink() ? readlink(file) : isGenerated ? readFile(file, "utf8") : "";
+      lines.push(`${part}/${name} ${(status.mode & 0o777).toString(8)} ${await content}`);
+    }
+  }
+  const runs = await readHistory(join(stateDir, "history.jsonl"));
+  for (const { verb, from, to, result } of runs) lines.push(`${verb} ${from} ${to} ${result}`);
+  return lines.map((line) => line.replaceAll(folder, "FOLDER").replaceAll(project, "PROJECT")).toSorted();
+}
+
+releases("createReleasedScratch, which most tests use, leaves what two releases leave", async ({ stack }) => {
+  const shortcut = await createReleasedScratch("shortcut");
+  try {
+    assert.equal(await tracesOf(shortcut), await tracesOf(stack));
+  } finally {
+    await shortcut.remove();
+  }
+});
 
 releases(
   "a stopped nginx and auth are started, and a wrong state file does not make the release replace the running color",

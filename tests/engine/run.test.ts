@@ -264,10 +264,11 @@ test("a whole run reports how each file ended, keeps the order of kinds, and cou
       for (const file of [LOOP_TEST_SCRIPTS + "/x.mjs", LOOP_TEST_API + "/fastapi/responses.py"]) assert.ok(existsSync(file), file);
     });`,
     "engine/b": meet("a", "b"),
-    "load/x": `${alone("x")} test("last", () => assert.ok(existsSync("a-done") && existsSync("b-done")));`,
-    "load/y": alone("x"),
-    "soak/m": alone("y"),
-    "soak/n": alone("y"),
+    "load/x": `${meet("y", "x")} test("last", () => assert.ok(existsSync("a-done") && existsSync("b-done")));`,
+    "load/y": meet("x", "y"),
+    "load/z": 'test("third", () => assert.ok(existsSync("x-done") || existsSync("y-done")));',
+    "soak/m": alone("m"),
+    "soak/n": alone("m"),
   });
   const [{ code, output }, soak, wrong] = await Promise.all([
     start(top, [], { TEST_JOBS: "5", CI: "true" }).ended,
@@ -283,8 +284,8 @@ test("a whole run reports how each file ended, keeps the order of kinds, and cou
     "✗ unit/skips (1 of 1 passed, 1 SKIPPED, a skip is a failure on CI",
   ]);
   assert.equal(
-    ["engine/a", "engine/b", "load/x", "load/y"].map((name) => lineOf(output, name)),
-    ["✓ engine/a (1 test", "✓ engine/b (1 test", "✓ load/x (2 tests", "✓ load/y (1 test"],
+    ["engine/a", "engine/b", "load/x", "load/y", "load/z"].map((name) => lineOf(output, name)),
+    ["✓ engine/a (1 test", "✓ engine/b (1 test", "✓ load/x (2 tests", "✓ load/y (1 test", "✓ load/z (1 test"],
     output,
   );
   assert.not.match(output, "soak");
@@ -294,7 +295,7 @@ test("a whole run reports how each file ended, keeps the order of kinds, and cou
   );
   for (const text of ["after the totals", "its last words"]) assert.match(output, text);
   assert.match(output, /^Slowest: (load|engine|unit)\/\w+ \d+\.\d s, \S+ \d+\.\d s, \S+ \d+\.\d s$/m);
-  assert.equal([code, lastLine(output)], [1, "11 passed, 4 failed, 1 skipped"]);
+  assert.equal([code, lastLine(output)], [1, "12 passed, 4 failed, 1 skipped"]);
 
   assert.equal([soak.code, lastLine(soak.output)], [0, "2 passed, 0 failed"], soak.output);
   assert.not.match(soak.output, "Left by");

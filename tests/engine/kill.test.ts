@@ -3,7 +3,7 @@ import { KILLS, killBoth } from "../kill-matrix.ts";
 
 /** These steps change nothing, so a run killed in one leaves what a run killed before it leaves. */
 const INSPECTS =
-  /^(read the color record|find the|inspect |check (the (vault|disk|memory|port)|Docker|Compose))/;
+  /^(read the color record|find the|inspect |check (the (vault|disk|memory|port|idle)|Docker|Compose))/;
 
 test("a run killed in any step that changes something loses no request, and the next run repairs the rest", () =>
   // The steps that matter most get SIGKILL, which nothing can undo. The full matrix is a soak test.
