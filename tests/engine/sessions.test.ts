@@ -2,6 +2,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
+import { release } from "../../bench/testbed/released.ts";
 import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { type Sessions, startSessions } from "../../bench/testbed/sessions.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
@@ -11,8 +12,11 @@ import { suite } from "../suite.ts";
 
 interface Bed {
   stack: Scratch;
-  /** All sessions of the current test. */
+  /** All sessions that a test has opened. */
   opened: Sessions[];
+  /** Sessions of green, from the second test on, and of blue. Several tests watch them. */
+  old: Sessions;
+  current: Sessions;
 }
 
 const url = (stack: Scratch): string => `http://127.0.0.1:${stack.env.NGINX_PORT}`;
@@ -23,6 +27,7 @@ const SETTINGS = {
   VERIFY_SECONDS: "0",
   SESSION_SECONDS: "600",
   SESSION_IDLE_SECONDS: "300",
+  HEALTH_TIMEOUT: "5", // a late answer would end sessions that the next tests need
 };
 
 /** Opens sessions and starts their calls. Without listening streams, because each would hold a drain until its limit. */
@@ -35,6 +40,15 @@ async function open({ stack, opened }: Bed, count: number): Promise<Sessions> {
 
 const statusOf = async (stack: Scratch): Promise<Status> =>
   JSON.parse((await stack.status(["--json"])).stdout);
+
+/** Waits until each session has made new calls. Fails unless all calls so far succeeded, on this color. */
+async function expectUse(sessions: Sessions, color: string): Promise<void> {
+  const before = sessions.report().sessions.map(({ calls }) => calls);
+  await waitFor("each session makes new calls", async () =>
+    sessions.report().sessions.every(({ calls }, i) => calls > (before[i] ?? 0) + 1),
+  );
+  expectIntact(sessions.report(), color);
+}
 
 async function succeed(run: ReturnType<Scratch["deploy"]>): Promise<string> {
   const { exitCode, stdall } = await run;
@@ -53,22 +67,17 @@ async function killBackground({ project }: Scratch): Promise<void> {
   }
 }
 
+/** Each test goes on from the state in which the one before it leaves the stack, because every release costs seconds. */
 const sticky = suite<Bed>("sessions");
 sticky.before(async (context) => {
   const stack = await createScratch("sessions");
   Object.assign(context, { stack, opened: [] });
   Object.assign(stack.env, SETTINGS, await stack.sessionApi());
-  for (let i = 0; i < 2; i++) await succeed(stack.deploy());
+  await release(stack);
 });
-sticky.after(({ stack }) => stack.remove());
-
-/** Each test starts without sessions and a kept color; blue serves. */
-sticky.after.each(async ({ stack, opened }) => {
-  await Promise.all(opened.splice(0).map((sessions) => sessions.stop()));
-  await stack.endSessions(["--now"]);
-  if ((await stack.get()).color === "green") await succeed(stack.rollback());
-  await stack.endSessions(["--now"]); // green may have created some too
-  assert.equal(await stack.running(), ["blue"]);
+sticky.after(async ({ stack, opened }) => {
+  await Promise.all(opened.map((sessions) => sessions.stop())); // otherwise they would run forever
+  await stack.remove();
 });
 
 sticky("without sessions, the old color is stopped as soon as its requests have ended", async ({ stack }) => {
@@ -76,39 +85,24 @@ sticky("without sessions, the old color is stopped as soon as its requests have 
   assert.not.match(output, "still serves its sessions");
   assert.equal(await stack.running(), ["green"]);
   assert.is((await statusOf(stack)).sessions, null);
-  await succeed(stack.rollback());
+});
+
+sticky("sessions stay with their color through a deploy; new ones go to the active color", async (bed) => {
+  const { stack } = bed;
+  bed.old = await open(bed, 4);
+  assert.match(await succeed(stack.deploy()), "green still serves its sessions");
+  assert.equal(await stack.running(), ["blue", "green"]);
+  const { serving, sessions, drift } = await statusOf(stack);
+  assert.equal([serving, sessions?.color, sessions?.inUse, drift], ["blue", "green", 4, []]);
+  bed.current = await open(bed, 3);
+  await expectUse(bed.old, "green");
+  await expectUse(bed.current, "blue");
 });
 
 sticky(
-  "sessions stay with their color through deploys and rollbacks; new ones go to the active color",
-  async (bed) => {
-    const { stack } = bed;
-    const sessions = await open(bed, 10);
-    for (let i = 0; i < 2; i++) {
-      assert.match(await succeed(stack.deploy()), "blue still serves its sessions");
-      assert.equal(await stack.running(), ["blue", "green"]);
-      const status = await statusOf(stack);
-      assert.equal(
-        [status.serving, status.sessions?.color, status.sessions?.inUse, status.drift],
-        ["green", "blue", 10, []],
-      );
-      const started = await open(bed, 2);
-      await sleep(300);
-      await succeed(stack.rollback());
-      expectIntact(await started.stop(), "green");
-    }
-    expectIntact(await sessions.stop(), "blue");
-  },
-);
-
-sticky(
   "X-Loop-Color and the log name the color that handles a request; an unknown tag leads to the active color",
-  async (bed) => {
-    const { stack } = bed;
-    const sessions = await open(bed, 1);
-    await succeed(stack.rollback());
-    await sleep(300);
-    const [session] = sessions.report().sessions;
+  async ({ stack, old }) => {
+    const [session] = old.report().sessions;
     const id = session?.id ?? "";
     const ping = async (sessionId: string) => {
       const { statusCode, headers, body } = await request(`${url(stack)}/mcp`, {
@@ -123,75 +117,109 @@ sticky(
       await body.dump();
       return [statusCode, headers["x-loop-color"], headers["mcp-session-id"] ?? null];
     };
-    assert.equal(await ping(id), [200, "blue", id]);
+    assert.equal(await ping(id), [200, "green", id]);
     const [own = ""] = id.split(/\.loop-[0-9a-f]{8}$/);
     assert.is.not(own, id, "the id has a tag");
     for (const wrong of [own, `${own}.loop-00000000`, "x.loop-00000000"])
-      assert.equal((await ping(wrong)).slice(0, 2), [404, "green"], wrong);
+      assert.equal((await ping(wrong)).slice(0, 2), [404, "blue"], wrong);
     const { headers } = await request(`${url(stack)}/_loop/color`, {
       headers: { ...(await keyHeaders({ nginxFolder: `${stack.folder}/nginx` })), "mcp-session-id": id },
     });
-    assert.equal([headers["x-loop-color"], headers["x-loop-kept"]], ["green", "blue"]);
-    await waitFor("the log names blue", async () =>
-      /"POST \/mcp HTTP\/1.1" 200 .* color=blue/.test(
+    assert.equal([headers["x-loop-color"], headers["x-loop-kept"]], ["blue", "green"]);
+    await waitFor("the log names green", async () =>
+      /"POST \/mcp HTTP\/1.1" 200 .* color=green/.test(
         (await stack.docker("logs", "--tail", "50", stack.nginxContainer)).stdout,
       ),
     );
-    expectIntact(await sessions.stop(), "blue");
   },
 );
 
 sticky(
-  "the old color is stopped once its sessions are idle, and its requests get 404 from the active color",
-  async (bed) => {
-    const { stack } = bed;
-    const sessions = await open(bed, 2);
-    const env = { SESSION_IDLE_SECONDS: "1.5" };
-    await succeed(stack.rollback([], env));
-    await sleep(2500);
-    assert.equal(await stack.running(), ["blue", "green"], "its sessions are in use");
-    const report = await sessions.stop();
-    expectIntact(report, "blue");
-    await waitFor("blue is stopped", async () => (await stack.containerStatus("blue")) === "exited", 20);
-    await waitFor("the run has ended", async () => (await statusOf(stack)).run === null);
-    const status = await statusOf(stack);
-    assert.equal([status.sessions, status.drift], [null, []]);
+  "a deploy that fails before it needs the old color ends no session",
+  async ({ stack, old, current }) => {
+    const run = await stack.deploy([], { LOOP_API_CONTEXT: `${stack.folder}/nginx` });
+    assert.is(run.exitCode, 1, run.stdall);
+    await expectUse(old, "green");
+    await expectUse(current, "blue");
   },
 );
 
-sticky("at the limit, sessions in use end with 404; open calls are completed", async (bed) => {
-  const { stack } = bed;
-  const sessions = await open(bed, 2);
-  await succeed(stack.rollback([], { SESSION_SECONDS: "3", STANDBY: "paused" }));
-  await waitFor("blue is paused", async () => (await stack.containerStatus("blue")) === "paused", 30);
-  await sleep(500);
-  const { failures, gaps } = await sessions.stop();
-  assert.is(gaps, 0);
-  assert.ok(Object.keys(failures).length > 0, "they go on");
-  for (const failure of Object.keys(failures)) assert.match(failure, "404");
+for (const [step, signal] of [
+  ["switch", "SIGKILL"],
+  ["switch", "SIGTERM"],
+] as const) {
+  // Each step is a soak test.
+  sticky(
+    `a rollback that gets ${signal} after "${step}", and the next one, lose no session of either color`,
+    async ({ stack, old, current }) => {
+      const before = (await stack.get()).color;
+      await killRollback(stack, step, signal);
+      assert.is.not((await stack.get()).color, before);
+      assert.equal(await stack.running(), ["blue", "green"]);
+      await expectUse(old, "green");
+      await expectUse(current, "blue");
+    },
+  );
+}
+
+sticky("a rollback goes to the old color, which keeps its sessions", async ({ stack, old, current }) => {
+  assert.match(await succeed(stack.rollback()), "blue still serves its sessions");
+  await expectUse(old, "green");
+  await expectUse(current, "blue");
 });
 
-sticky("a deploy that needs the old color builds first, and says how many sessions end", async (bed) => {
-  const { stack } = bed;
-  const sessions = await open(bed, 3);
-  await succeed(stack.rollback());
-  await sleep(500);
-  const output = await succeed(stack.deploy());
-  assert.match(output, "ending the sessions of blue: 3 used in the last 300 s");
-  assert.ok(output.indexOf("build blue") < output.indexOf("ending the sessions of blue"));
-  const { failures } = await sessions.stop();
-  for (const failure of Object.keys(failures)) assert.match(failure, "404");
-});
+sticky(
+  "a deploy that needs the old color builds first, says how many sessions end, and ends no others",
+  async (bed) => {
+    const { stack, old, current } = bed;
+    const output = await succeed(stack.deploy());
+    assert.match(output, "ending the sessions of blue: 3 used in the last 300 s");
+    assert.ok(output.indexOf("build blue") < output.indexOf("ending the sessions of blue"));
+    const { failures } = await current.stop();
+    assert.ok(Object.keys(failures).length > 0, "they go on");
+    for (const failure of Object.keys(failures)) assert.match(failure, "404");
+    const started = await open(bed, 2);
+    await expectUse(started, "blue");
+    expectIntact(await started.stop(), "blue");
+    expectIntact(await old.stop(), "green");
+    await succeed(stack.endSessions(["--now"]));
+    assert.equal(await stack.running(), ["blue"]);
+  },
+);
 
-sticky("a deploy that fails before it needs the old color ends no session", async (bed) => {
+sticky("the old color is stopped once its sessions are idle", async (bed) => {
   const { stack } = bed;
   const sessions = await open(bed, 2);
-  await succeed(stack.rollback());
-  const run = await stack.deploy([], { LOOP_API_CONTEXT: `${stack.folder}/nginx` });
-  assert.is(run.exitCode, 1, run.stdall);
-  await sleep(300);
+  await succeed(stack.rollback([], { SESSION_IDLE_SECONDS: "1.5" }));
+  await sleep(2500);
+  assert.equal(await stack.running(), ["blue", "green"], "its sessions are in use");
   expectIntact(await sessions.stop(), "blue");
+  await waitFor("blue is stopped", async () => (await stack.containerStatus("blue")) === "exited", 20);
+  await waitFor("the run has ended", async () => (await statusOf(stack)).run === null);
+  const status = await statusOf(stack);
+  assert.equal([status.sessions, status.drift], [null, []]);
 });
+
+sticky(
+  "at the limit, sessions in use end with 404; if the process that ends them was killed, end-sessions does it",
+  async (bed) => {
+    const { stack } = bed;
+    const sessions = await open(bed, 2);
+    const limit = { SESSION_SECONDS: "2", STANDBY: "paused" };
+    await succeed(stack.rollback([], limit));
+    await killBackground(stack);
+    await sleep(2000);
+    assert.equal(await stack.running(), ["blue", "green"]);
+    await expectUse(sessions, "green");
+    await succeed(stack.endSessions([], limit));
+    assert.is(await stack.containerStatus("green"), "paused");
+    await sleep(500);
+    const { failures, gaps } = await sessions.stop();
+    assert.is(gaps, 0);
+    assert.ok(Object.keys(failures).length > 0, "they go on");
+    for (const failure of Object.keys(failures)) assert.match(failure, "404");
+  },
+);
 
 sticky("if the old color crashes, only its sessions end, with 404", async (bed) => {
   const { stack } = bed;
@@ -206,38 +234,5 @@ sticky("if the old color crashes, only its sessions end, with 404", async (bed) 
   assert.ok(failed > 0);
   const gone = Object.entries(failures).filter(([text]) => text.includes("404"));
   assert.ok(gone.length > 0, JSON.stringify(failures));
-  await stack.docker("update", "--restart", "unless-stopped", `${stack.project}-api-blue`);
 });
-
-sticky(
-  "if the process that ends the sessions is killed, status reports it, and end-sessions does it",
-  async (bed) => {
-    const { stack } = bed;
-    const sessions = await open(bed, 1);
-    await succeed(stack.rollback([], { SESSION_SECONDS: "2" }));
-    await killBackground(stack);
-    expectIntact(await sessions.stop(), "blue");
-    await sleep(2000);
-    assert.equal(await stack.running(), ["blue", "green"]);
-    const run = await stack.endSessions([], { SESSION_SECONDS: "2" });
-    assert.is(run.exitCode, 0, run.stdall);
-    assert.equal(await stack.running(), ["green"]);
-  },
-);
-
-for (const [step, signal] of [
-  ["switch", "SIGKILL"],
-  ["switch", "SIGTERM"],
-] as const) {
-  // Each step is a soak test.
-  sticky(`a rollback that gets ${signal} after "${step}" loses no session of either color`, async (bed) => {
-    const { stack } = bed;
-    const old = await open(bed, 3);
-    await succeed(stack.rollback());
-    const current = await open(bed, 3);
-    await killRollback(stack, step, signal);
-    expectIntact(await old.stop(), "blue");
-    expectIntact(await current.stop(), "green");
-  });
-}
 sticky.run();
