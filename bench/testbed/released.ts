@@ -23,7 +23,7 @@ interface Stack {
   nginxContainer: string;
   docker(...args: string[]): Promise<ProcessOutput>;
   compose(...args: string[]): Promise<ProcessOutput>;
-  get(): Promise<{ status: number }>;
+  get(path: string): Promise<{ status: number }>;
 }
 
 /**
@@ -50,8 +50,9 @@ export async function release(stack: Stack): Promise<void> {
   const names = [stack.nginxContainer, `${stack.project}-auth`, `${stack.project}-api-blue`];
   const started = await stack.docker("start", ...names);
   assert.is(started.exitCode, 0, started.stdall);
+  // As a run asks: the 502s until then must not count as responses of blue to clients.
   const serves = () =>
-    stack.get().then(
+    stack.get("/_loop/blue/health").then(
       ({ status }) => status === 200,
       () => false,
     );
