@@ -79,7 +79,7 @@ export const rawSettings = (needs: Needs) => {
     HEALTH_RETRIES: count.default(30),
     HEALTH_INTERVAL: someSeconds.default(10),
     HEALTH_TIMEOUT: someSeconds.default(5),
-    SMOKE_COMMAND: z.string().optional(),
+    SMOKE_COMMAND: z.string().regex(/\S/, "must be a command").optional(),
     SMOKE_SECONDS: someSeconds.default(60),
     HOOKS_PATH: hooks.optional(),
     HOOK_SECONDS: someSeconds.default(60),

@@ -11,5 +11,10 @@ const Traffic = z.object({
 export type Traffic = Infer<typeof Traffic>;
 
 /** Those of the new color during its verification, and those of the previous one before. */
-export const Comparison = z.object({ after: Traffic, before: Traffic });
+export const Comparison = z.object({
+  after: Traffic,
+  before: Traffic,
+  /** nginx's log ended early, so responses are missing in `after`. */
+  incomplete: z.literal(true).optional(),
+});
 export type Comparison = Infer<typeof Comparison>;

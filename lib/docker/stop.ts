@@ -1,7 +1,6 @@
 import type { Color } from "../color.ts";
 import { DeadlineError, StopError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
-import { haveSharedWorkers } from "../run/lock.ts";
 import { act, docker, expectSuccess, lastLines, shellCommand } from "./cli.ts";
 import { inspectColor, NEVER } from "./container.ts";
 import { restoreTag } from "./image.ts";
@@ -25,8 +24,8 @@ export function stopContainer(context: Context, color: Color, grace?: number): P
  */
 export function putOnStandby(context: Context, color: Color): Promise<void> {
   const { settings, lock } = context;
-  const open = haveSharedWorkers(lock) && (lock.recorded().cut ?? 0) > 0;
-  return stopOrPause(context, color, settings.standby === "paused" && !open ? "pause" : "stop");
+  const isOpen = lock.recorded().openOn === color;
+  return stopOrPause(context, color, settings.standby === "paused" && !isOpen ? "pause" : "stop");
 }
 
 function stopOrPause(

@@ -83,8 +83,14 @@ export function describeTools(
   return `${count} (${names.slice(0, MOST_NAMES).join(", ")}${more > 0 ? `, and ${more} more` : ""})`;
 }
 
-/** What breaks clients of the serving color, one line each. */
-export const incompatibilities = ({ removed, changed }: Comparison, excerpt: Excerpt): string[] => [
-  ...removed.map((name) => `${excerpt(name)}: the tool was removed`),
-  ...changed.map(({ tool, argument, how }) => `${excerpt(tool)}: the argument ${excerpt(argument)} ${how}`),
-];
+/** What breaks clients of the serving color, one line each; of a very long list, only the beginning. */
+export function incompatibilities({ removed, changed }: Comparison, excerpt: Excerpt): string[] {
+  const lines = [
+    ...removed.slice(0, MOST_NAMES).map((name) => `${excerpt(name)}: the tool was removed`),
+    ...changed
+      .slice(0, MOST_NAMES)
+      .map(({ tool, argument, how }) => `${excerpt(tool)}: the argument ${excerpt(argument)} ${how}`),
+  ];
+  const more = removed.length + changed.length - lines.length;
+  return more > 0 ? [...lines, `and ${more} more`] : lines;
+}

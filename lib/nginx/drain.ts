@@ -3,8 +3,9 @@ import type { Color } from "../color.ts";
 import { inspectColor } from "../docker/container.ts";
 import { containerOf } from "../docker/names.ts";
 import { DockerError, StopError } from "../errors.ts";
-import type { Context } from "../run/context.ts";
+import { type Context, tryRecord } from "../run/context.ts";
 import { haveSharedWorkers } from "../run/lock.ts";
+import type { RunRecord } from "../run/record.ts";
 import { readKept } from "./link.ts";
 import { CONNECTIONS, connectionsTo } from "./open-requests.ts";
 import { readSessionUse } from "./sessions.ts";
@@ -44,20 +45,15 @@ async function openRequests(context: Context, color: Color): Promise<number> {
   return connectionsTo(addresses, await shellInNginx(context, `cat ${CONNECTIONS}`));
 }
 
-/** Adds to the run's count of interrupted requests. A full disk is no reason to leave the color running. */
-function recordCut({ lock, log }: Context, open: number): void {
-  try {
-    if (open > 0) lock.record({ cut: (lock.recorded().cut ?? 0) + open });
-  } catch (error) {
-    log.warn(`the lock file could not be written: ${error}`);
-  }
+/** Adds to the run's count of interrupted requests. */
+function recordCut(context: Context, open: number, more: Partial<RunRecord> = {}): void {
+  if (open > 0) tryRecord(context, { cut: (context.lock.recorded().cut ?? 0) + open, ...more });
 }
 
 /** Reports the requests that the stop of a color will interrupt. */
-function recordLeft(context: Context, color: Color, open: number): void {
-  const { log, settings } = context;
-  log.warn(`requests to ${color} still open after ${settings.drainSeconds} s: ${open}; stopping ${color}`);
-  recordCut(context, open);
+function recordLeft(context: Context, color: Color, open: number, seconds: number): void {
+  context.log.warn(`requests to ${color} still open after ${seconds} s: ${open}; stopping ${color}`);
+  recordCut(context, open, { openOn: color });
 }
 
 /** Throws StopError in place of a DockerError: the color may not be stopped while it is unknown whether something uses it. */
@@ -101,7 +97,7 @@ async function drain(context: Context, color: Color): Promise<void> {
   const open = await openRequests(context, color);
   // What keeps the workers are requests to the other color, such as a session's stream, or to auth.
   if (open === 0 && seconds > CLIENT_IDLE_SECONDS) return;
-  if (shared) return recordLeft(context, color, open);
+  if (shared) return recordLeft(context, color, open, seconds);
   log.warn(
     `requests to ${color} still open after ${settings.drainSeconds} s: ${open}; closing all connections of the old workers`,
   );
@@ -128,5 +124,5 @@ async function waitForRequests(context: Context, color: Color): Promise<void> {
   let open = left.length > 0 ? await openRequests(context, color) : 0;
   for (; open > 0 && performance.now() < deadline; open = await openRequests(context, color))
     await sleep(1000);
-  if (open > 0) recordLeft(context, color, open);
+  if (open > 0) recordLeft(context, color, open, drainSeconds);
 }

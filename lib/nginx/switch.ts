@@ -3,7 +3,7 @@ import { type Color, isColor } from "../color.ts";
 import { containerOf } from "../docker/names.ts";
 import { execInNginx } from "../docker/services.ts";
 import { NginxReloadError, NotBackError } from "../errors.ts";
-import type { Context } from "../run/context.ts";
+import { type Context, tryRecord } from "../run/context.ts";
 import { replaceLink } from "../util/atomic.ts";
 import type { Answer } from "../util/http-probe.ts";
 import { pollUntil } from "../util/poll.ts";
@@ -82,39 +82,56 @@ export async function reloadInto(
   throw new Error(`after ${RELOAD_SECONDS} s nginx still reports ${seen}`);
 }
 
-/** Restores the link, reloads nginx, and returns in words what was seen through nginx then. Never throws. */
-async function restoreLink(context: Context, before: string | undefined, rejected: string): Promise<string> {
+/** Sets the link to a target (undefined: no link), reloads nginx, and returns in words what was seen then. Never throws. */
+async function restoreLink(context: Context, target: string | undefined): Promise<string> {
   const link = activeUpstream(context.settings);
   try {
-    await (before === undefined ? rm(link, { force: true }) : replaceLink(link, before));
+    await (target === undefined ? rm(link, { force: true }) : replaceLink(link, target));
   } catch (error) {
     return `The link could not be restored: ${error}`;
   }
-  // A late reload would still load the new color, so the restored link must be loaded last.
-  const command = ["sh", "-c", before === undefined ? TEST_AND_RELOAD : RESTORE, "sh", before ?? ""];
+  // A late reload would still load the rejected target, so the restored link must be loaded last.
+  const command = ["sh", "-c", target === undefined ? TEST_AND_RELOAD : RESTORE, "sh", target ?? ""];
   await execInNginx(context, command).catch(() => undefined);
   await pollUntil(RELOAD_SECONDS, async () => {
     const loaded = await probeLoadedColor(context.settings);
-    return !isColor(loaded.color) || upstreamOf(loaded.color, loadedForOther(loaded)) !== rejected;
+    const expected = target ?? upstreamOf("blue"); // as nginx without a link
+    return !isColor(loaded.color) || upstreamOf(loaded.color, loadedForOther(loaded)) === expected;
   });
   const { healthy, color, finding } = await probeNginx(context.settings);
-  return `The link was restored. Through nginx now: ${healthy ? `${color} serves` : finding}.`;
+  return `The link points at ${target ?? "nothing"}. Through nginx now: ${healthy ? `${color} serves` : finding}.`;
 }
 
-/** Swaps the link, reloads, and restores the link if that fails. Throws NginxReloadError. */
-async function swapUpstream(context: Context, color: Color, otherGets: OtherGets = "nothing"): Promise<void> {
-  const { settings, lock } = context;
+/** The target to return to after a failed switch: the one before, without a canary, which nobody would judge any more. */
+function withoutCanary(before: string | undefined): string | undefined {
+  const route = before === undefined ? undefined : parseTarget(before);
+  return route?.otherGets === "canary" ? upstreamOf(route.active) : before;
+}
+
+/**
+ * Swaps the link and reloads. If that fails, restores the link; but `back`, to a color that has served, it leaves it: a restart
+ * of nginx must not return to the color that failed. Throws NginxReloadError.
+ */
+async function swapUpstream(
+  context: Context,
+  color: Color,
+  otherGets: OtherGets = "nothing",
+  direction: "forth" | "back" = "forth",
+): Promise<void> {
+  const { settings } = context;
   const link = activeUpstream(settings);
   const before = await readlink(link).catch(() => undefined);
   const target = upstreamOf(color, otherGets);
+  // After a way back, workers from before the way forth still serve this color, others the other one.
+  const areShared = before !== undefined && parseTarget(before)?.otherGets !== "nothing";
+  if (areShared || direction === "back") tryRecord(context, { sharedWorkers: true });
   try {
     await writeTags(context, otherGets);
     if (otherGets === "canary") await writeShare(settings);
-    if (before && parseTarget(before)?.otherGets !== "nothing") lock.record({ sharedWorkers: true });
     await replaceLink(link, target);
     await reloadInto(context, color, otherGets);
   } catch (error) {
-    const seen = await restoreLink(context, before, target);
+    const seen = await restoreLink(context, direction === "back" ? target : withoutCanary(before));
     const exec = `${settings.dockerCmd} exec ${settings.nginxContainer}`;
     throw new NginxReloadError("Nginx reload failed, manual intervention required", {
       details: `${error instanceof Error ? error.message : error}\n${seen} Both colors keep running.`,
@@ -160,7 +177,7 @@ export const switchBack = (
   otherGets: "nothing" | "sessions" = "nothing",
 ): Promise<void> => {
   const back = async (): Promise<void> => {
-    await swapUpstream(context, active, otherGets);
+    await swapUpstream(context, active, otherGets, "back");
     if (!serves || (await pollUntil(RELOAD_SECONDS, async () => (await servingColor(context)) === active)))
       return;
     const { finding } = await probeNginx(context.settings);

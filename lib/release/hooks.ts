@@ -1,5 +1,5 @@
-import { accessSync, constants, lstatSync, realpathSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { accessSync, constants, lstatSync, readlinkSync, realpathSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { HookError, UsageError } from "../errors.ts";
 import { exposureOf } from "../exposure.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
@@ -20,6 +20,9 @@ type Hook = StoppingHook | (typeof REPORTING)[number];
 /** The hooks that a rollback does not run: one of them must not block it. */
 const NOT_IN_ROLLBACK: readonly Hook[] = ["pre-build", "post-deploy"];
 
+/** Characters of LOOP_MESSAGE. */
+const LONGEST_MESSAGE = 4000;
+
 /** The file of a hook in HOOKS_PATH; undefined when there is none. */
 function fileOf({ hooksPath }: Settings, hook: Hook): string | undefined {
   if (hooksPath === undefined) return undefined;
@@ -31,13 +34,22 @@ function fileOf({ hooksPath }: Settings, hook: Hook): string | undefined {
   }
 }
 
+/** A file, and what it links to, one after the other: each of them decides what runs. */
+function hopsOf(file: string, most = 40): string[] {
+  const own = join(realpathSync(dirname(file)), basename(file));
+  if (!lstatSync(own).isSymbolicLink() || most === 0) return [own];
+  return [own, ...hopsOf(resolve(dirname(own), readlinkSync(own)), most - 1)];
+}
+
 /** Says in words who else could have written a hook, which runs with the rights of the run; undefined for nobody. Never throws. */
 function distrust(settings: Settings, file: string): string | undefined {
   try {
-    const real = realpathSync(file);
-    const exposed = exposureOf(real, settings);
-    if (exposed) return `${real}: ${exposed}`;
-    for (const path of new Set([dirname(file), dirname(real), real])) {
+    const hops = hopsOf(file);
+    for (const hop of hops) {
+      const exposed = exposureOf(hop, settings);
+      if (exposed) return `${hop}: ${exposed}`;
+    }
+    for (const path of new Set([...hops.map((hop) => dirname(hop)), realpathSync(file)])) {
       const found = statSync(path);
       const why = openToOthers(found) ?? strangeOwner(found);
       if (why) return `${path}: ${why}`;
@@ -111,7 +123,7 @@ export async function runHook(
     if (!isStopping(hook)) return log.warn(`the hook ${hook} failed: ${ended.failure}`);
     throw new HookError(`Hook ${hook} failed`, {
       details: failureDetails(ended),
-      next: "Fix what its output shows and run this again; the serving color was not touched.",
+      next: "Fix what its output shows and run this again; no traffic was moved.",
     });
   };
   await context.change(`run the hook ${hook}`, act, [quote(file)]);
@@ -121,6 +133,6 @@ export async function runHook(
 export const runFailureHook = (context: Context, { result, message, exitCode }: RunEnd): Promise<void> =>
   runHook(uninterruptible(context), "on-failure", {
     LOOP_RESULT: result,
-    LOOP_MESSAGE: visible(message), // no environment can hold the NUL that foreign text may contain
+    LOOP_MESSAGE: visible(message).slice(0, LONGEST_MESSAGE), // no environment can hold a NUL, or a huge text
     LOOP_EXIT_CODE: String(exitCode),
   });

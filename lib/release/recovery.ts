@@ -42,6 +42,7 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
     unfinished?.to !== undefined ||
     unfinished?.verb === "end-sessions" ||
     settings.standby === "paused";
+  await endCanary(uninterruptible(context), found.active); // before anything stops the canary
   if (found.bothRun && !explained) return found;
   const rescued = found.rescue.length > 0 ? await rescue(context, found) : found;
   const ofRelease = unfinished?.verb === "deploy" && unfinished.to === getInactiveColor(rescued.active);
@@ -57,7 +58,6 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
     log.warn(
       `${other} runs beside ${active}: it was probably paused, and then started by a restart of Docker`,
     );
-  if (state.serves) await endCanary(inner, active);
   if (bothRun && !leaves && !keeps) {
     // Killed between link and reload, nginx still sends the sessions of this color there.
     const isKept = (await readKept(context))?.color === other;

@@ -17,7 +17,7 @@ export async function smokeTest(context: Context): Promise<void> {
     if (!ended.failure) return;
     throw new SmokeError("Smoke test failed", {
       details: failureDetails(ended),
-      next: "Fix what its output shows and deploy again; the serving color was not touched.",
+      next: "Fix what its output shows and deploy again; no traffic was moved.",
     });
   };
   await context.change("run the smoke test", test, [shell.map(quote).join(" ")]);

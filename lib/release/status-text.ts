@@ -53,7 +53,11 @@ export function describeStatus(status: Status): string {
     serving ? `${project}: ${serving} serves, seen through nginx` : `${project}: neither color serves`,
     "",
     ...COLORS.map(color),
-    ...(canary ? [`  ${canary.color} is a canary: it gets ${canary.percent} % of the new requests`] : []),
+    ...(canary
+      ? [
+          `  ${canary.color} is a canary: it gets ${canary.percent === null ? "a share" : `${canary.percent} %`} of the new requests`,
+        ]
+      : []),
     ...(sessions ? [`  ${describeSessions(sessions)}`] : []),
     `  nginx ${nginx} · auth ${auth} · ${working} · ${free}`,
     "",

@@ -64,7 +64,7 @@ export const Status = z.object({
     })
     .nullable(),
   /** The new color that gets this percentage of the new requests before a switch; null when there is none. */
-  canary: z.object({ color: z.enum(COLORS), percent: z.number() }).nullable(),
+  canary: z.object({ color: z.enum(COLORS), percent: z.number().nullable() }).nullable(),
   /** What disagrees or is missing, in words. The next run repairs what it can. */
   drift: z.array(z.string()),
   /** Free bytes where Docker keeps its data; null when unknown. */
@@ -152,18 +152,17 @@ function disagreements(seen: Observation, published: Color | undefined, kept: bo
   ];
 }
 
-async function readCanaryStatus({ settings }: Context): Promise<Status["canary"]> {
-  const { canary } = await probeLoadedColor(settings);
-  return isColor(canary) ? { color: canary, percent: (await readShare(settings)) ?? 0 } : null;
-}
+/** What a canary that no run watches is called, in words. */
+export const leftCanary = (color: Color): string =>
+  `${color} is still a canary, and no run watches it. Run a rollback to end it, or a release`;
 
 /** Inspects everything and changes nothing. Never throws: what cannot be seen is reported as unknown. */
 export async function readStatus(context: Context): Promise<Status> {
   const { settings } = context;
   const lock = await readLock(settings.lockFile);
-  const [answer, canary, places, blue, green, front, space, runs, sessions] = await Promise.all([
+  const [answer, loaded, places, blue, green, front, space, runs, sessions] = await Promise.all([
     probeNginx(settings),
-    readCanaryStatus(context),
+    probeLoadedColor(settings),
     observePlaces(context),
     colorStatus(context, "blue"),
     colorStatus(context, "green"),
@@ -172,7 +171,10 @@ export async function readStatus(context: Context): Promise<Status> {
     readHistory(settings.historyFile),
     readKeptSessions(context).catch(() => undefined),
   ]);
-  const serving = answer.healthy && isColor(answer.color) ? answer.color : undefined;
+  const canary = isColor(loaded.canary) ? loaded.canary : undefined;
+  // Without the key, which not everybody can read, nginx sends the probe to the canary now and then.
+  const answered = canary === undefined ? answer.color : loaded.color;
+  const serving = answer.healthy && isColor(answered) ? answered : undefined;
   const { link, file, published, containers } = places;
   const drift = [
     ...places.problems,
@@ -190,6 +192,7 @@ export async function readStatus(context: Context): Promise<Status> {
     drift.push(
       `${sessions.color} still serves its sessions, although they should have ended at ${clock(sessions.untilMs)}. Run: npx tsx scripts/end-sessions.mts`,
     );
+  if (canary && !lock?.held) drift.push(leftCanary(canary));
   if (lock?.record && !lock.held) drift.push(howItEnded(lock.record));
   return {
     project: settings.project,
@@ -203,7 +206,7 @@ export async function readStatus(context: Context): Promise<Status> {
       ? { held: lock.held, verb: lock.record.verb, pid: lock.record.pid, since: lock.record.since }
       : null,
     sessions: sessions ? sessionsOf(sessions) : null,
-    canary,
+    canary: canary ? { color: canary, percent: (await readShare(settings)) ?? null } : null,
     drift,
     freeBytes: space?.bytes ?? null,
     runs: runs.slice(-RUNS_SHOWN).reverse(),

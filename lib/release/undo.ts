@@ -3,7 +3,7 @@ import { NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
 import { EXIT, NotBackError, ToolError } from "../errors.ts";
 import { drainNginx } from "../nginx/drain.ts";
 import { readCanary, readLink } from "../nginx/link.ts";
-import { servingColor } from "../nginx/probe.ts";
+import { probeLoadedColor, servingColor } from "../nginx/probe.ts";
 import { switchBack } from "../nginx/switch.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
 import type { ActiveState } from "./active.ts";
@@ -49,10 +49,11 @@ export async function undo(
   throw error;
 }
 
-/** Was any traffic moved from this color? The link changes first. */
-async function wasMoved(context: Context, from: Color): Promise<boolean> {
-  const link = await readLink(context);
-  return link !== undefined && (link !== from || (await readCanary(context)) !== undefined);
+/** May any traffic have been moved from this color? Only if nginx and the link agree that it has all, none was. */
+async function mayBeMoved(context: Context, from: Color): Promise<boolean> {
+  const { color, canary } = await probeLoadedColor(context.settings);
+  const isLoaded = color === from && !canary;
+  return !isLoaded || (await readLink(context)) !== from || (await readCanary(context)) !== undefined;
 }
 
 /**
@@ -74,7 +75,7 @@ export async function takeTrafficBack(
       },
     );
   }
-  if (!(await wasMoved(context, from.active))) return stopContainer(context, other, NEVER_SERVED_GRACE);
+  if (!(await mayBeMoved(context, from.active))) return stopContainer(context, other, NEVER_SERVED_GRACE);
   await switchBack(context, from, servedSessions ? "sessions" : "nothing");
   if (servedSessions) return;
   await drainNginx(context, other);

@@ -54,16 +54,33 @@ export type Verdict = "bad" | "good" | "too few";
 /** How rare a share of errors must be for an unchanged API. The verdict is formed again and again, so chance gets many tries. */
 const RARE = 1e-4;
 
+/** What is assumed of an API before its responses are known: as if 0.2 of 20 had failed. */
+const [ASSUMED_ERRORS, ASSUMED_RESPONSES] = [0.2, 20];
+
 /**
- * Is the share of errors larger than before, by more than chance? An API that always fails 2 % of its calls will at times fail
- * 3 of 50. Chernoff's bound: how likely so many errors are at most, if each response still fails with the probability of before.
+ * Is the error rate higher than before, by more than chance? An API that always fails 2 % of its calls will at times fail 3 of
+ * 50, and a rate that comes from a few responses is not exact. If none failed before, any error is more.
  */
 function isWorse(now: Tally, before: Tally): boolean {
-  const [share, expected] = [shareOf(now), shareOf(before)];
-  if (share <= expected) return false;
-  const term = (of: number, to: number): number => (of === 0 ? 0 : of * Math.log(of / to));
-  const divergence = term(share, expected) + term(1 - share, 1 - expected);
-  return Math.exp(-now.responses * divergence) < RARE;
+  if (before.errors === 0) return now.errors > 0;
+  const successes = ASSUMED_RESPONSES - ASSUMED_ERRORS + before.responses - before.errors;
+  return chanceOf(now.errors, now.responses, ASSUMED_ERRORS + before.errors, successes) < RARE;
+}
+
+/** How likely `errors` or more of `responses` are, given so many errors and successes so far: the beta-binomial distribution. */
+function chanceOf(errors: number, responses: number, errorsSoFar: number, successesSoFar: number): number {
+  let log = 0; // of the chance of exactly `errors`
+  for (let i = 0; i < errors; i++)
+    log +=
+      Math.log(((responses - i) / (i + 1)) * (errorsSoFar + i)) - Math.log(errorsSoFar + successesSoFar + i);
+  for (let i = 0; i < responses - errors; i++)
+    log += Math.log((successesSoFar + i) / (errorsSoFar + successesSoFar + errors + i));
+  let [term, sum] = [Math.exp(log), 0];
+  for (let i = errors; i <= responses && term > 0; i++) {
+    sum += term;
+    term *= ((responses - i) / (i + 1)) * ((errorsSoFar + i) / (successesSoFar + responses - i - 1));
+  }
+  return sum;
 }
 
 /**
@@ -71,7 +88,7 @@ function isWorse(now: Tally, before: Tally): boolean {
  *
  * | verdict | condition |
  * |---|---|
- * | bad | at least JUDGE_ERRORS responses with 5xx, at least JUDGE_PERCENT of all, and a larger share than before by more than chance |
+ * | bad | at least JUDGE_ERRORS responses with 5xx, at least JUDGE_PERCENT of all, and a higher error rate than before, by more than chance |
  * | good | at least JUDGE_RESPONSES responses, and not bad |
  * | too few | anything else |
  */
@@ -132,7 +149,7 @@ export async function watchTraffic(context: Context, previous: Color, next: Colo
       stop();
       if (!options.dryRun)
         log.info(`${next} to clients: ${describe()}; ${previous} before: ${figures(before)}`);
-      return { traffic: compare(after, before) };
+      return { traffic: { ...compare(after, before), ...(wasCut ? { incomplete: true } : {}) } };
     },
   };
 }

@@ -12,6 +12,7 @@ import { readLock } from "../run/lock.ts";
 import { howItEnded, type RunRecord } from "../run/record.ts";
 import { type Minute, newRates } from "./rates.ts";
 import { type KeptSessions, readKeptSessions } from "./sessions.ts";
+import { leftCanary } from "./status.ts";
 
 /** Seconds between two looks. The sessions take four docker commands, and are looked at only while a color is kept. */
 const [NGINX_SECONDS, RUN_SECONDS, CONTAINERS_SECONDS, SESSIONS_SECONDS] = [1, 1, 3, 10];
@@ -176,6 +177,10 @@ export function startWatch(readOnly: Context): Watch {
           ...(dockerProblem ? [dockerProblem] : []),
           ...(serving && !["running", "unknown"].includes(states[serving])
             ? [`${serving} serves, but its container is ${states[serving]}`]
+            : []),
+          ...(canary && !run ? [leftCanary(canary)] : []),
+          ...(canary && !["running", "unknown"].includes(states[canary])
+            ? [`${canary} is a canary, but its container is ${states[canary]}`]
             : []),
           ...(states.nginx === "running" && !follower.follows()
             ? ["nginx's log cannot be read: no figures"]

@@ -3,6 +3,7 @@ import type { Settings } from "../settings.ts";
 import { type Lock, noLock } from "./lock.ts";
 import type { Log } from "./log.ts";
 import type { Options } from "./options.ts";
+import type { RunRecord } from "./record.ts";
 
 /** What every step of a run works on: the settings of one deployment, and the run that holds its lock. */
 export interface Context {
@@ -61,4 +62,13 @@ export function stepsOf(
 export async function pause({ signal }: Context, ms: number): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => undefined);
   signal.throwIfAborted();
+}
+
+/** Records facts; a full disk is only a warning, because it is no reason to leave traffic or a color where it is. */
+export function tryRecord({ lock, log }: Pick<Context, "lock" | "log">, facts: Partial<RunRecord>): void {
+  try {
+    lock.record(facts);
+  } catch (error) {
+    log.warn(`the lock file could not be written: ${error}`);
+  }
 }

@@ -63,5 +63,5 @@ function detailsOf({ result, seconds, traffic, cut = 0, message }: Notice): stri
   ].join(" · ");
 }
 
-const trafficInWords = ({ after, before }: Comparison): string =>
-  `${after.responses} ${after.responses === 1 ? "response" : "responses"}, ${after.errors} with 5xx (before: ${before.responses}, ${before.errors})`;
+const trafficInWords = ({ after, before, incomplete }: Comparison): string =>
+  `${incomplete ? "at least " : ""}${after.responses} ${after.responses === 1 ? "response" : "responses"}, ${after.errors} with 5xx (before: ${before.responses}, ${before.errors})`;

@@ -112,14 +112,17 @@ const withoutSecrets = ({ environment }: Settings): Record<string, string> =>
 function readLines({ stdout }: ChildProcess, tell: (line: string) => void): void {
   let rest = "";
   stdout?.setEncoding("utf8");
+  const tellParts = (line: string): void => {
+    for (let from = 0; from === 0 || from < line.length; from += LONGEST_LINE)
+      tell(line.slice(from, from + LONGEST_LINE));
+  };
   stdout?.on("data", (chunk: string) => {
     const lines = (rest + chunk).split(/\r\n|[\r\n]/);
     rest = lines.pop() ?? "";
-    lines.forEach(tell);
-    while (rest.length > LONGEST_LINE) {
-      tell(rest.slice(0, LONGEST_LINE));
-      rest = rest.slice(LONGEST_LINE);
-    }
+    lines.forEach(tellParts);
+    if (rest.length <= LONGEST_LINE) return;
+    tellParts(rest);
+    rest = "";
   });
   stdout?.on("close", () => {
     if (rest) tell(rest);

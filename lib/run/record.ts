@@ -29,6 +29,8 @@ export const RunRecord = z.object({
   left: z.object({ verb: Verb, since: z.string(), result: z.string().optional() }).optional(),
   /** Old nginx workers may serve both colors, so a drain must not end them: there was a canary, or a kept color. */
   sharedWorkers: z.boolean().optional(),
+  /** The color that has open requests after its drain. */
+  openOn: Color.optional(),
   /** How many requests it interrupted at the drain limit. */
   cut: z.number().optional(),
   /** The error of a run that ended half done. A killed run could not write it. */

@@ -46,7 +46,7 @@ interface Script {
   /** The folders that it cannot work without. */
   needs: Needs;
   main(context: Context): Promise<Outcome>;
-  /** Called after a failure, while the lock is still held. Must not throw. */
+  /** Called after a failure, while the lock is still held, if it was taken. Must not throw. */
   failed(context: Context, end: RunEnd): Promise<void>;
 }
 
@@ -123,8 +123,6 @@ async function realRun({ verb, main, failed }: Script, settings: Settings, optio
     const { name, message } = error as Error;
     const traffic = error instanceof VerdictError ? error.traffic : undefined;
     ended = { result: name, exitCode: exitCodeOf(error), message, traffic };
-    if (!NOTHING_FAILED.includes(ended.exitCode))
-      await failed(holding(lock ?? noLock(verb, undefined)), ended);
     // The next run can repair what is half done, so it must find this run's record.
     const halfDone = !(error instanceof ToolError) || ended.exitCode === EXIT.manual;
     leftover = halfDone ? "its own record" : "the earlier record";
@@ -139,7 +137,14 @@ async function realRun({ verb, main, failed }: Script, settings: Settings, optio
     log.warn(`the history could not be written: ${error}`);
   }
   try {
-    if (leftover === "its own record") lock?.record({ result: ended.result });
+    // Before the owner's hook, which may take long: a run that is killed in it has failed as well.
+    if (!outcome) lock?.record({ result: ended.result });
+  } catch (error) {
+    log.warn(`the lock file could not be written: ${error}`);
+  }
+  if (!outcome && !NOTHING_FAILED.includes(ended.exitCode))
+    await failed(holding(lock ?? noLock(verb, undefined)), ended);
+  try {
     lock?.end(leftover);
   } catch (error) {
     log.warn(`the lock file could not be written: ${error}`);
