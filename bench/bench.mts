@@ -13,13 +13,12 @@ import { replaceLink } from "../lib/util/atomic.ts";
 import { clientsTable, manyClients } from "./clients.ts";
 import { type Outcome, type OwnTimes, quantile, type Switch } from "./figures.ts";
 import { ownTable, PAUSE_MS, partsTable, picture, saturationTable, table } from "./report.ts";
-import { CONNECTIONS, type Saturation, saturate } from "./saturation.ts";
+import { CONNECTIONS, saturate } from "./saturation.ts";
 import { type Load, type Mix, startLoad } from "./testbed/load.ts";
 import { addVaultFile, createScratch, type Scratch, waitFor } from "./testbed/scratch.ts";
 import { judgeReleases, verdictTables } from "./verdict.ts";
 
-const HELP = `Measures releases and nginx, on separate stacks, and writes docs/bench.md, docs/bench.svg and the tables in
-README.md.
+const HELP = `Measures releases and nginx, on separate stacks, and writes docs/bench.md and docs/bench.svg.
 
 Usage: npm run bench -- [--only SECTION] [--switches N] [--others N] [--steady S] [--seconds S] [--release-seconds S]
                         [--judged N]
@@ -354,13 +353,12 @@ open at any time; it ran for ${steady} s before the first switch. "During switch
 after the old container has stopped.
 Repeat with \`npm run bench -- --only releases --switches ${switches} --others ${others} --steady ${steady}\`.`;
   await writeFile(join(ROOT, "docs/bench.svg"), picture(outcomes));
-  for (const page of ["docs/bench.md", "README.md"]) await publish(page, "bench", text);
+  await publish("docs/bench.md", "bench", text);
 }
 
 async function timeOwn(): Promise<void> {
   const own = await ownTimes();
   const measured = `Measured ${await place()}, with the scripts started by \`node --import tsx\`. Repeat with \`npm run bench -- --only own\`.`;
-  await publish("README.md", "own", `${ownTable(own)}\n\n${measured}`);
   await publish("docs/bench.md", "own", `${ownTable(own)}\n\n${partsTable(own)}\n\n${measured}`);
 }
 
@@ -370,7 +368,6 @@ async function compareWays(seconds: number, releaseSeconds: number): Promise<voi
 Each proxy and method ran for ${seconds} s, and the row with ten releases for ${releaseSeconds} s (half of the connections sent GET, half POST).
 The proxies log each request, unless the row says otherwise; the API does not.
 Repeat with \`npm run bench -- --only saturation --seconds ${seconds} --release-seconds ${releaseSeconds}\`.`;
-  await publish("README.md", "saturation", `${saturationTable(tables[0] as Saturation)}\n\n${measured}`);
   const all = tables.map((one) => `In front of ${one.api}:\n\n${saturationTable(one)}`).join("\n\n");
   const lines = `Docker keeps ${reach.lines.toLocaleString("en")} lines of nginx's access log (${reach.megabytes.toFixed(0)} MB).`;
   await publish("docs/bench.md", "saturation", `${all}\n\n${lines}\n\n${measured}`);

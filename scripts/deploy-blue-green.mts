@@ -36,22 +36,23 @@ import { watchTraffic } from "../lib/release/verdict.ts";
 import { type Context, uninterruptible } from "../lib/run/context.ts";
 import { type Outcome, runScript } from "../lib/run/script.ts";
 
-const HELP = `Releases the API to the idle color: builds and starts it, checks its health and switches nginx to it.
-Then sends GET /health through nginx every second for VERIFY_SECONDS: every response must be healthy and come
-from the new color. Meanwhile it counts the responses to clients in nginx's log: when 3 or more have a 5xx
-status (JUDGE_ERRORS), and these are 5 % of all or more (JUDGE_PERCENT), and a larger share than before the
-switch by more than chance, the traffic goes back. With CANARY_PERCENT, the new color gets that share of the
-new requests for CANARY_SECONDS before the switch, and is judged in the same way; meanwhile its /health is
-checked every second. Finally drains and stops the old color, unless it still has MCP sessions.
-Until the switch or the canary, all requests go to the old color.
-Runs your own checks: SMOKE_COMMAND before any traffic, and the hooks in HOOKS_PATH; see docs/hooks.md.
+const HELP = `Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
-Usage: npx tsx scripts/deploy-blue-green.mts [options]
+Builds and starts the idle color, checks its health and its idle connections, optionally runs it as a canary
+(CANARY_PERCENT of the new requests for CANARY_SECONDS), switches nginx to it, verifies it for VERIFY_SECONDS, and
+drains and stops the previous color, unless that still has MCP sessions. Runs SMOKE_COMMAND before any traffic, and the
+hooks in HOOKS_PATH; see docs/hooks.md.
+
+During the canary and VERIFY_SECONDS, requests /health through nginx every second, and counts the responses to
+clients in nginx's log. Switches nginx back if a response to /health is unhealthy or, after the switch, comes from
+another color; or if the new color has at least JUDGE_ERRORS (3) responses with a 5xx status, an error rate of at
+least JUDGE_PERCENT (5), and a significantly higher error rate than the previous color. The error rate is the share of
+a color's responses to clients that have a 5xx status.
 
   --keep serving|blue|green|abort
                when both colors run: which one to keep (serving: the one that nginx serves; abort: stop
-               nothing and exit with 1); the release then goes to the other. Without this option you are
-               asked on a terminal
+               nothing and exit with 1); the release then goes to the other. Without this option, the run
+               asks; without a terminal it exits with 1
   --dry-run    change nothing; print the steps and their commands
   --accept-empty-vault
                continue although the vault is empty and earlier releases used it; without this option the run
@@ -62,13 +63,14 @@ Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
 Exit codes: 0 done · 1 failed, the previous color still serves · 2 wrong option or setting
             3 manual intervention needed · 4 another run holds the lock
-            129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM: before the mark the run was undone; after it
-            ("done, interrupted") the release stands, do not repeat it
+            129, 130, 143 interrupted by SIGHUP, SIGINT (Ctrl-C) or SIGTERM. If the result is "done, interrupted",
+            the release is complete: do not repeat it. Otherwise it was undone
 Settings:   environment variables override .env.blue-green, which overrides the defaults;
             see .env.blue-green.example
-Go back:    npx tsx scripts/rollback.mts
-From cron:  node --import tsx scripts/deploy-blue-green.mts --quiet --keep serving
-Another source, once: LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-green.mts`;
+To roll back:  npx tsx scripts/rollback.mts
+From cron:     node --import tsx scripts/deploy-blue-green.mts --quiet --keep serving
+To build from another folder once:
+               LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-green.mts`;
 
 async function main(context: Context): Promise<Outcome> {
   const { settings, lock } = context;

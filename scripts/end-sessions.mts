@@ -11,20 +11,21 @@ import { type Context, pause } from "../lib/run/context.ts";
 import type { RunRecord } from "../lib/run/record.ts";
 import { runTask, type When } from "../lib/run/task.ts";
 
-const HELP = `After a release or rollback, the old color keeps running for its own MCP sessions. This waits until they are
-idle (no request for SESSION_IDLE_SECONDS, and none open), or until SESSION_SECONDS after the switch. Then it
-ends them and stops that color, as soon as the serving color is healthy. A release or rollback starts this in
-the background. If no color is kept for its sessions, it does nothing.
+const HELP = `Usage: npx tsx scripts/end-sessions.mts [options]
 
-Usage: npx tsx scripts/end-sessions.mts [options]
+After a release or rollback, the previous color keeps running for its own MCP sessions. This waits until the sessions
+are idle (no request for SESSION_IDLE_SECONDS and none open) or SESSION_SECONDS after the switch. When the serving
+color is healthy, it ends the sessions and stops the previous color. A release or rollback starts this in the
+background. If no color is kept for its sessions, it does nothing.
 
-  --now       do not wait for SESSION_IDLE_SECONDS or SESSION_SECONDS
+  --now       do not wait; the serving color must still be healthy
   --if-due    end them if it is time; otherwise exit at once. For cron, in case the background process was killed
   --quiet     print errors only
   -h, --help  print this help
 
-Exit codes: 0 done, or nothing to do · 1 failed, or an interrupted run must be repaired first · 2 wrong option or setting · 3 manual intervention needed
-            129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM`;
+Exit codes: 0 done, or nothing to do · 1 failed, or an interrupted run must be repaired first
+            2 wrong option or setting · 3 manual intervention needed
+            129, 130, 143 interrupted by SIGHUP, SIGINT (Ctrl-C), SIGTERM`;
 
 /** The longest time between two looks, in seconds. */
 const LOOK_SECONDS = 10;

@@ -32,14 +32,18 @@ import { type Context, uninterruptible } from "../lib/run/context.ts";
 import type { RunRecord } from "../lib/run/record.ts";
 import { type Outcome, runScript } from "../lib/run/script.ts";
 
-const HELP = `Goes back to the previous color: starts it without building, checks its health and switches nginx to it.
-Then sends GET /health through nginx every second for VERIFY_SECONDS: every response must be healthy and come
-from that color. Meanwhile it counts the responses to clients in nginx's log: when 3 or more have a 5xx
-status, and these are 5 % of all or more, and a larger share than before the switch by more than chance, the traffic goes back
-(JUDGE_ERRORS, JUDGE_PERCENT). Finally drains and stops the color that served before, unless it still has MCP
-sessions. A second rollback returns to it. Runs the hooks in HOOKS_PATH; see docs/hooks.md.
+const HELP = `Usage: npx tsx scripts/rollback.mts [options]
 
-Usage: npx tsx scripts/rollback.mts [options]
+Starts the idle color, which has the release before, without a build; checks its health, switches nginx to it, verifies
+it for VERIFY_SECONDS, and drains and stops the previous color (the one that served until then), unless that still has
+MCP sessions. A second rollback returns to it. After a release that was interrupted as a canary or after the switch, a
+rollback sends all traffic to the active color and goes no further back. Runs the hooks in HOOKS_PATH; see docs/hooks.md.
+
+During VERIFY_SECONDS, requests /health through nginx every second, and counts the responses to clients in nginx's
+log. Switches nginx back if a response to /health is unhealthy or comes from another color; or if the new color has at
+least JUDGE_ERRORS (3) responses with a 5xx status, an error rate of at least JUDGE_PERCENT (5), and a significantly
+higher error rate than the previous color. The error rate is the share of a color's responses to clients that have a
+5xx status.
 
   --dry-run   change nothing; print the steps and their commands
   --accept-empty-vault
@@ -51,8 +55,8 @@ Usage: npx tsx scripts/rollback.mts [options]
 
 Exit codes: 0 done · 1 failed, the previous color still serves · 2 wrong option or setting
             3 manual intervention needed · 4 another run holds the lock
-            129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM: before the mark the run was undone; after it
-            ("done, interrupted") the release stands, do not repeat it
+            129, 130, 143 interrupted by SIGHUP, SIGINT (Ctrl-C) or SIGTERM. If the result is "done, interrupted",
+            the rollback is complete: do not repeat it. Otherwise it was undone
 Settings:   environment variables override .env.blue-green, which overrides the defaults;
             see .env.blue-green.example`;
 

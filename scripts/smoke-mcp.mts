@@ -9,10 +9,10 @@ import { parseSmokeOptions, type SmokeOptions } from "../lib/mcp/smoke-options.t
 import { compareTools, describeTools, incompatibilities } from "../lib/mcp/tools.ts";
 import { createLog } from "../lib/run/log.ts";
 
-const HELP = `Tests the MCP server of a new color: connects, lists its tools, calls some of them, and compares the tools with
-those of the serving color. For servers of every MCP revision, with or without sessions. Its own sessions are ended.
+const HELP = `Usage: npx tsx scripts/smoke-mcp.mts [options]
 
-Usage: npx tsx scripts/smoke-mcp.mts [options]
+Tests the MCP server of a new color: connects, lists its tools, calls some of them, and compares the tools with
+those of the serving color. For servers of every MCP revision, with or without sessions. It closes the sessions it opens.
 
   --url URL           the new color, such as http://127.0.0.1:8085. Default: LOOP_URL
   --previous-url URL  the serving color, to compare with. Default: LOOP_PREVIOUS_URL; none: nothing is compared
@@ -23,8 +23,8 @@ Usage: npx tsx scripts/smoke-mcp.mts [options]
   --seconds N         the limit of each step: connecting, listing all tools, each call. Default: 20
   -h, --help          print this help
 
-Token:      LOOP_TOKEN, sent as bearer token to the two servers only. Without it, a server that answers 401 and asks
-            for a token passes, uninspected
+Token:      LOOP_TOKEN, sent as bearer token to the two servers only. Without it, a server that requires a token to connect
+            or to list its tools passes without being tested
 Exit codes: 0 passed · 1 failed · 2 wrong option or file`;
 
 const log = createLog();

@@ -9,13 +9,13 @@ import { createLog } from "../lib/run/log.ts";
 import { loadSettings } from "../lib/settings.ts";
 import { visible, visibleJson } from "../lib/util/visible.ts";
 
-const HELP = `Shows which color serves, as seen through nginx, and what runs. Changes nothing.
+const HELP = `Usage: npx tsx scripts/status.mts [--json | --watch]
 
-Usage: npx tsx scripts/status.mts [--json | --watch]
+Shows which color serves, as seen through nginx, and what runs. Changes nothing.
 
-  --json      print JSON, for scripts; see Status in lib/release/status.ts
+  --json      print JSON, for scripts; fields: docs/reference.md#status-json
   --watch     show the colors, the responses to clients, the sessions and the current step of a run, and
-              refresh them every second until q or Ctrl-C; where stdout is no terminal, print one line per second
+              refresh them every second until q or Ctrl-C; if stdout is not a terminal, print one line per second
   -h, --help  print this help
 
 Exit codes: 0 one color serves and everything agrees · 1 something disagrees or is missing, or neither color
