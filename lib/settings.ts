@@ -86,7 +86,7 @@ export const rawSettings = (needs: Needs) => {
     BUILD_SECONDS: someSeconds.default(3600),
     VERIFY_SECONDS: seconds.default(30),
     CANARY_PERCENT: canaryPercent.default(0),
-    CANARY_SECONDS: seconds.default(60),
+    CANARY_SECONDS: someSeconds.default(60),
     JUDGE_ERRORS: count.default(3),
     JUDGE_PERCENT: percent.default(5),
     JUDGE_RESPONSES: count.default(20),

@@ -75,13 +75,15 @@ function isExecutable(file: string): boolean {
  * expects them to run. Without HOOKS_PATH, does nothing. Throws UsageError.
  */
 export async function checkHooks(context: Context): Promise<void> {
-  const { settings, lock } = context;
+  const { settings, options, log, lock } = context;
   if (settings.hooksPath === undefined) return;
   const isRollback = lock.recorded().verb === "rollback";
   const hooks = [...STOPPING, ...REPORTING].filter((hook) => !isRollback || !NOT_IN_ROLLBACK.includes(hook));
   await context.inspect("check the hooks", async () => {
     for (const hook of hooks) check(settings, hook);
   });
+  const last = fileOf(settings, "on-failure");
+  if (options.dryRun && last) log.info(`would run the hook on-failure, if the run fails\n  ${quote(last)}`);
 }
 
 function check(settings: Settings, hook: Hook): void {
@@ -117,16 +119,21 @@ export async function runHook(
     if (failure) return { failure, output: "" };
     return runOwnerCommand(context, [file], settings.hookSeconds, { ...loopVariables(context), ...more });
   };
+  let ended: Ended | undefined;
   const act = async (): Promise<void> => {
-    const ended = await run();
+    ended = await run();
     if (!ended.failure) return;
-    if (!isStopping(hook)) return log.warn(`the hook ${hook} failed: ${ended.failure}`);
     throw new HookError(`Hook ${hook} failed`, {
       details: failureDetails(ended),
       next: "Fix what its output shows and run this again; no traffic was moved.",
     });
   };
-  await context.change(`run the hook ${hook}`, act, [quote(file)]);
+  try {
+    await context.change(`run the hook ${hook}`, act, [quote(file)]);
+  } catch (error) {
+    if (isStopping(hook) || !(error instanceof HookError)) throw error;
+    log.warn(`the hook ${hook} failed: ${ended?.failure}`);
+  }
 }
 
 /** Runs the hook on-failure, with what the run failed with. Never throws. */

@@ -1,4 +1,6 @@
 import type { Color } from "../color.ts";
+import { inspectColor } from "../docker/container.ts";
+import { containerOf } from "../docker/names.ts";
 import { VerdictError } from "../errors.ts";
 import { followResponses, type Logged, recentResponses } from "../nginx/access-log.ts";
 import type { Context } from "../run/context.ts";
@@ -133,7 +135,10 @@ export async function watchTraffic(context: Context, previous: Color, next: Colo
       isOver = true;
       end();
     };
-    for (const logged of await recentResponses(context)) if (logged.color === previous) count(before, logged);
+    // Responses of an earlier release of that color, such as a failed one, say nothing about this one.
+    const since = await startedMs(context, previous);
+    for (const logged of await recentResponses(context))
+      if (logged.color === previous && logged.atMs >= since) count(before, logged);
   }
   const describe = (): string => {
     const judged = judge(after, before, settings) === "too few" ? ": not judged" : "";
@@ -141,7 +146,8 @@ export async function watchTraffic(context: Context, previous: Color, next: Colo
   };
   return {
     check: () => {
-      if (judge(after, before, settings) === "bad") throw verdictError(next, after, previous, before);
+      if (judge(after, before, settings) === "bad")
+        throw verdictError(context, next, after, previous, before);
     },
     describe,
     stop,
@@ -154,6 +160,13 @@ export async function watchTraffic(context: Context, previous: Color, next: Colo
   };
 }
 
+/** When a color was started, in ms since 1970, in whole seconds as in the log; 0 when Docker cannot tell. */
+const startedMs = (context: Context, color: Color): Promise<number> =>
+  inspectColor(context, color).then(
+    ({ startedMs }) => Math.floor(startedMs / 1000) * 1000,
+    () => 0,
+  );
+
 function figures(tally: Tally): string {
   const { responses, errors, p95 } = trafficOf(tally);
   const slow = p95 === null ? "" : `, 95 % within ${p95.toFixed(3)} s`;
@@ -162,7 +175,13 @@ function figures(tally: Tally): string {
 
 const FAILED_SHOWN = 5;
 
-function verdictError(next: Color, after: Tally, previous: Color, before: Tally): VerdictError {
+function verdictError(
+  { settings }: Context,
+  next: Color,
+  after: Tally,
+  previous: Color,
+  before: Tally,
+): VerdictError {
   const failed = [...after.failed].sort(([, a], [, b]) => b - a).slice(0, FAILED_SHOWN);
   return new VerdictError(
     `${next} fails its clients: ${after.errors} of ${after.responses} responses with 5xx (${percentOf(after)})`,
@@ -171,7 +190,7 @@ function verdictError(next: Color, after: Tally, previous: Color, before: Tally)
         `${previous} before the switch: ${before.errors} of ${before.responses} (${percentOf(before)})`,
         ...failed.map(([what, times]) => `${times} × ${what}`),
       ].join("\n"),
-      next: "Fix what the log of the new color shows and run this again.",
+      next: `See its log: ${settings.dockerCmd} logs --tail 50 ${containerOf(settings, next)}. Fix the cause and run this again.`,
       traffic: compare(after, before),
     },
   );

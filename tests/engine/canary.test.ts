@@ -68,23 +68,55 @@ canary("a canary that becomes unhealthy is taken back", async ({ stack }) => {
   assert.equal(await stack.running(), ["green"]);
 });
 
-canary("after a run was killed, the status shows its canary, and a rollback ends it", async (bed) => {
-  const { stack } = bed;
-  const load = startPosts(bed);
+/** Starts a deploy, and kills it as soon as its canary gets requests. */
+async function killCanary(stack: Scratch): Promise<void> {
   const run = startRun(stack, "deploy", { CANARY_SECONDS: "60" });
   await run.waitForStep("send ");
   run.kill("SIGKILL");
   await run.ended;
-  const { serving, canary } = await statusOf(stack);
-  assert.equal({ serving, canary }, { serving: "green", canary: { color: "blue", percent: 25 } });
-  assert.match((await stack.status()).stdout, "blue is a canary: it gets 25 % of the new requests");
-  const back = await stack.rollback();
-  assert.is(back.exitCode, 0, back.stdall);
-  assert.match(back.stdout, "Rolled back, from an interrupted release: blue → green");
-  assert.equal(await stack.running(), ["green"]);
+}
+
+async function expectNoCanary(stack: Scratch): Promise<void> {
   assert.is(await linkOf(stack), "green-upstream.conf");
-  assert.is((await statusOf(stack)).canary, null);
-  assert.equal(failures(await load.stop()), []);
+  const { serving, canary } = await statusOf(stack);
+  assert.equal({ serving, canary }, { serving: "green", canary: null });
+}
+
+canary(
+  "after a kill, green gets the share of a canary that has stopped; status shows it, and a rollback ends it",
+  async (bed) => {
+    const { stack } = bed;
+    const load = startPosts(bed);
+    await killCanary(stack);
+    const { serving, canary } = await statusOf(stack);
+    assert.equal({ serving, canary }, { serving: "green", canary: { color: "blue", percent: 25 } });
+    const { stdout, exitCode } = await stack.status();
+    assert.match(stdout, "blue is a canary: it gets 25 % of the new requests");
+    assert.match(stdout, "! blue is still a canary, and no run watches it");
+    assert.is(exitCode, 1);
+    await stack.docker("stop", `${stack.project}-api-blue`); // interrupts what it has open
+    const from = load.shots.length;
+    const back = await stack.rollback();
+    assert.is(back.exitCode, 0, back.stdall);
+    assert.match(back.stdout, "Rolled back, from an interrupted release: blue → green");
+    assert.equal(await stack.running(), ["green"]);
+    await expectNoCanary(stack);
+    const since = load.shots[from]?.at ?? 0;
+    const later = (await load.stop()).filter(({ at }) => at > since);
+    assert.equal(failures(later), []);
+    assert.equal([...new Set(later.map(({ color }) => color))], ["green"]);
+  },
+);
+
+canary("a deploy ends a canary also while neither color answers", async ({ stack }) => {
+  await killCanary(stack);
+  const containers = [`${stack.project}-api-blue`, `${stack.project}-api-green`];
+  const signal = (name: string) => stack.docker("kill", "--signal", name, ...containers);
+  await signal("STOP");
+  const deploy = await stack.deploy([], { LOOP_FAULT: "exit", HEALTH_RETRIES: "2" });
+  await signal("CONT");
+  assert.is(deploy.exitCode, 1, deploy.stdall);
+  await expectNoCanary(stack);
 });
 
 canary("sessions stay with the color that created them, the canary or not", async ({ stack }) => {

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import * as assert from "uvu/assert";
+import { startRun } from "../../bench/testbed/run.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { type Bed, createBed, startPosts, stopLoads } from "../posts.ts";
 import { suite } from "../suite.ts";
@@ -29,23 +30,26 @@ verdict("a release that fails its clients is taken back at once, although it loo
   assert.is((await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1)?.result, "VerdictError");
 });
 
-verdict("a release that is no worse than before stands, and its figures are kept", async (bed) => {
+verdict("the figures are kept, and those of a failed release are not the previous color's", async (bed) => {
   const { stack } = bed;
-  const faults = { LOOP_FAULT: "fail=10", VERIFY_SECONDS: "0" };
-  const worse = await stack.deploy([], faults);
-  assert.is(worse.exitCode, 0, worse.stdall);
-  assert.match(worse.stdout, "0 responses, 0 with 5xx: not judged");
+  const good = await stack.deploy([], { VERIFY_SECONDS: "0" });
+  assert.is(good.exitCode, 0, good.stdall);
+  assert.match(good.stdout, "0 responses, 0 with 5xx: not judged");
+  const env = { LOOP_FAULT: "fail=10", VERIFY_SECONDS: "6", JUDGE_PERCENT: "100" };
+  const run = startRun(stack, "deploy", env);
+  await run.waitForStep("switch nginx");
   const load = startPosts(bed);
-  const same = await stack.deploy([], { ...faults, VERIFY_SECONDS: "6", JUDGE_PERCENT: "100" });
+  const { exitCode, output } = await run.ended;
   await load.stop();
-  assert.is(same.exitCode, 0, same.stdall);
+  assert.is(exitCode, 0, output);
+  assert.match(output, "green before: 0 responses, 0 with 5xx");
   const { traffic } = (await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1) ?? {};
   assert.ok(
     (traffic?.after.responses ?? 0) > 100 && (traffic?.after.errors ?? 0) > 0,
     JSON.stringify(traffic),
   );
   assert.match(
-    same.stdout,
+    output,
     `blue to clients: ${traffic?.after.responses} responses, ${traffic?.after.errors} with 5xx`,
   );
 });

@@ -87,8 +87,11 @@ test("a link is refused when its target is not trusted: in the vault, in a folde
   await mkdir(shared);
   await chmod(shared, 0o777);
   for (const file of [inVault, join(shared, "hook")]) await writeFile(file, "#!/bin/sh\n", { mode: 0o755 });
+  const linkInVault = join(VAULT_PATH, "link");
+  await symlink("/bin/true", linkInVault);
   for (const [target, why] of [
     [inVault, "containers can write to it"],
+    [linkInVault, "containers can write to it"],
     [join(shared, "hook"), `${shared}: its mode is 777`],
     [join(folder, "nowhere"), "ENOENT"],
   ] as const) {

@@ -76,7 +76,7 @@ test("a failure is described with the last lines of the output", async () => {
 
 test("an endless output is cut, and neither fills the log nor the memory", async () => {
   const { ended, lines } = await runCommand(
-    "yes | head -n 50000; head -c 1000000 /dev/zero | tr '\\0' x; exit 1",
+    "yes | head -n 50000; head -c 100000 /dev/zero | tr '\\0' x; echo; head -c 1000000 /dev/zero | tr '\\0' x; exit 1",
   );
   assert.equal(lines.slice(999), ["  y", "  … the rest is not shown"]);
   assert.ok(ended.output.length <= 20 * 4001, `${ended.output.length} characters`);

@@ -35,6 +35,13 @@ test("a long list of names is cut, and names are escaped", () => {
   assert.not.match(line, "t20");
 });
 
+test("of a very long list of what breaks clients, only the beginning is said", () => {
+  const before = named(...Array.from({ length: 10_000 }, (_, i) => `tool ${i}`));
+  const lines = incompatibilities(compareTools(before, []), excerpt);
+  assert.ok(lines.length < 100, `${lines.length} lines`);
+  assert.match(lines.at(-1) ?? "", /^and 99\d\d more$/);
+});
+
 test("a newly required argument breaks clients, whether it is new or was optional", () => {
   const properties = { a: {}, b: {} };
   assert.equal(changed({ properties, required: ["a"] }, { properties, required: ["a", "b"] }), [

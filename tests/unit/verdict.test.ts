@@ -69,6 +69,12 @@ test("bad: three responses with 5xx, 5 % of all, and a larger share than before 
   assert.is(judge(tally(19, 0), before, LIMITS), "too few");
 });
 
+test("the error rate of a few responses before is not exact: 1 of 1 does not excuse everything, 2 of 20 excuses 4 of 20", () => {
+  assert.is(judge(tally(1000, 1000), tally(1, 1), LIMITS), "bad");
+  assert.is(judge(tally(20, 4), tally(20, 2), LIMITS), "good");
+  assert.is(judge(tally(20, 20), tally(20, 2), LIMITS), "bad");
+});
+
 test("an API that always fails 2 % of its calls is taken for worse in less than one of 500 releases", () => {
   // The verdict is formed after each response, so chance gets many tries. A fixed sequence, so that the test is the same each time.
   let state = 1;

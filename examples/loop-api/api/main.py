@@ -3,7 +3,7 @@
 It answers clients of every MCP revision so far. Those up to 2025-11-25 begin with `initialize`. Since 2026-07-28 there is no
 beginning: each request names its revision in `params._meta` and repeats parts of its body in headers, which are checked here.
 
-LOOP_FAULT (environment or build argument) injects faults for tests, separated by commas:
+LOOP_FAULT (in the container's environment, or as build argument) injects faults for tests, separated by commas:
   slow-start=N  starts to listen after N seconds
   unhealthy     /health returns 200 with the status "unhealthy"
   sick-after=N  the same from N seconds after the start
