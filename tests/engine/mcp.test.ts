@@ -10,7 +10,7 @@ import {
   type Progress,
 } from "../../bench/testbed/mcp-client.ts";
 import type { Verb } from "../../bench/testbed/run.ts";
-import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
+import { createReleasedScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { startSessions as startCounting } from "../../bench/testbed/sessions.ts";
 import { COLORS, type Color, isColor } from "../../lib/color.ts";
 import { suite } from "../suite.ts";
@@ -140,9 +140,9 @@ mcp.before(async (context) => {
 });
 mcp.after(({ stack }) => stack.remove());
 
-const RELEASES: readonly Verb[] = ["deploy", "rollback", "rollback", "deploy", "rollback"];
+const RELEASES: readonly Verb[] = ["deploy", "rollback", "deploy"];
 
-mcp("no call of any generation fails during five deploys and rollbacks", async ({ stack, url }) => {
+mcp("no call of any generation fails during deploys and rollbacks", async ({ stack, url }) => {
   const clients = await startClients(url);
   let problem = "";
   for (const [i, verb] of RELEASES.entries()) {
@@ -205,12 +205,15 @@ mcp("the session API gives both clients sessions of their own", async ({ stack, 
   for (const generation of ["1.x", "2.x"] as const) {
     const load = { count: 3, thinkMs: 20, slowEveryMs: 100, slowSeconds: 0.1, generation };
     const counting = await startCounting(url, load);
-    await sleep(1000);
+    const enough = async () => counting.report().sessions.every(({ calls }) => calls > 10);
+    await waitFor("each session has made calls", enough, 60).catch(async (error) => {
+      await counting.stop(); // otherwise they would keep the test process alive
+      throw error;
+    });
     const { failures, gaps, sessions } = await counting.stop();
     assert.equal(failures, {}, generation);
     assert.is(gaps, 0, generation);
     assert.is(new Set(sessions.map(({ id }) => id)).size, 3, generation);
-    for (const { calls } of sessions) assert.ok(calls > 10, `${generation}: ${calls} calls`);
     const { statusCode, body } = await request(`${url}/mcp`, {
       method: "POST",
       headers: {

@@ -308,10 +308,10 @@ test("a whole run reports how each file ended, keeps the order of kinds, and cou
 async function interrupt(signal: NodeJS.Signals, code: number, terminalClosed = false): Promise<void> {
   const top = await checkout({
     "unit/hangs": `
+      ${HANGS} // first, because the run is interrupted as soon as the files exist
       const sleeper = (detached: boolean) => spawn("sleep", ["60"], { detached, stdio: "inherit" }).pid;
       write("id", process.env.LOOP_TEST_RUN);
-      write("pids", [process.pid, sleeper(false), sleeper(true)]);
-      ${HANGS}`,
+      write("pids", [process.pid, sleeper(false), sleeper(true)]);`,
     "unit/later": ONE,
   });
   const read = (name: string) => readFile(join(top, name), "utf8").catch(() => "");

@@ -427,7 +427,7 @@ trusting(
       "only the last address comes from the proxy",
     );
     assert.equal((await sent())["x-real-ip"], "203.0.113.7");
-    const back = await stack.deploy();
+    const back = await stack.rollback();
     assert.is(back.exitCode, 0, back.stdall);
     await waitFor(
       "the proxy is no longer trusted",
@@ -458,7 +458,7 @@ trusting("a missing key is recreated and loaded without switching to a wrong lin
       await sleep(20);
     }
   })();
-  const run = await stack.deploy();
+  const run = await stack.rollback();
   polling = false;
   await watch;
   assert.is(run.exitCode, 0, run.stdall);
@@ -476,7 +476,7 @@ trusting("runs by root and by the owner of the checkout share one key", async ({
   await $({ quiet: true })`rm ${key} && chown -R ${owner}:${owner} ${stack.folder}`;
   // This checkout belongs to root, so root's runs use STATE_DIR, and the owner of the stack's folder has their own.
   await $({ quiet: true })`chown -R 0:0 ${stack.env.STATE_DIR ?? ""}`;
-  const asRoot = await stack.deploy();
+  const asRoot = await stack.rollback();
   assert.is(asRoot.exitCode, 0, asRoot.stdall);
   const { uid, mode } = await stat(key);
   assert.equal([uid, mode & 0o777], [owner, 0o600]);

@@ -51,8 +51,8 @@ connections(
     // With 1,000 ports instead of 28,232, they run out within seconds instead of a minute.
     const stack = await createReleasedWithApi("ports", "timeout_keep_alive=5", {}, localPorts("20000 20999"));
     try {
-      assert.equal(await saturate(stack, 10_000), {});
-      const bursts = await sendBursts(stack, 300, 50, 20_000);
+      assert.equal(await saturate(stack, 4000), {});
+      const bursts = await sendBursts(stack, 300, 50, 6000);
       assert.equal(bursts.lost, [], `of ${bursts.sent}, in bursts of 300`);
       await reloadConnections(stack, renderConnections({ apiIdleSeconds: 0 }));
       assert.ok(((await saturate(stack, 4000))["HTTP 502"] ?? 0) > 0, "nginx had enough ports");
@@ -71,7 +71,7 @@ connections(
       {},
     );
     try {
-      assert.equal(await saturate(stack, 5000), {});
+      assert.equal(await saturate(stack, 2000), {});
       await setApi(stack, "timeout_keep_alive=0");
       const silent = await stack.deploy();
       assert.is(silent.exitCode, 1, silent.stdall);
@@ -80,7 +80,7 @@ connections(
       stack.env.API_IDLE_SECONDS = "0";
       const run = await stack.deploy();
       assert.is(run.exitCode, 0, run.stdall);
-      assert.equal(await saturate(stack, 5000), {});
+      assert.equal(await saturate(stack, 2000), {});
     } finally {
       await stack.remove();
     }
