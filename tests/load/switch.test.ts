@@ -37,10 +37,21 @@ const call = (url: string, name: string, args: object) =>
     body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } }),
   });
 
-/** Runs a rollback. Returns its output, when an old worker was last seen and when the stop of the previous color began, in ms. */
+/** Starts a rollback. Returns it once the color that it goes to boots, so that what is sent now is still open at the switch. */
+async function startRollback(stack: Scratch, env: Record<string, string> = {}): Promise<Run> {
+  const run = startRun(stack, "rollback", env);
+  await run.waitForStep("start ");
+  return run;
+}
+
+/**
+ * Runs a rollback, and calls `beforeSwitch` during it. Returns its output, when an old worker was last seen and when the stop of
+ * the previous color began, in ms.
+ */
 async function watchRollback(
   stack: Scratch,
   previous: Color,
+  beforeSwitch: () => void,
 ): Promise<{ output: string; lastSeen: number; stopped: number }> {
   const since = Date.now() / 1000;
   let lastSeen = 0;
@@ -52,33 +63,39 @@ async function watchRollback(
       if ((await stack.docker("exec", stack.nginxContainer, ...titles)).stdout) lastSeen = at;
     }
   })();
-  const run = await stack.rollback();
+  const run = await startRollback(stack);
+  beforeSwitch();
+  const { exitCode, output } = await run.ended;
   over = true;
   await watch;
-  assert.is(run.exitCode, 0, run.stdall);
+  assert.is(exitCode, 0, output);
   const filters = ["--filter", `container=${stack.project}-api-${previous}`, "--filter", "event=kill"];
   const span = ["--since", since.toFixed(3), "--until", (Date.now() / 1000).toFixed(3)];
   const events = await stack.docker("events", ...span, ...filters, "--format", "{{.TimeNano}}");
-  return { output: run.stdall, lastSeen, stopped: Number(events.stdout.split("\n")[0]) / 1e6 };
+  return { output, lastSeen, stopped: Number(events.stdout.split("\n")[0]) / 1e6 };
 }
 
 lossless(
   "connections that idle for 9 s and slow calls survive a switch, and the old color is stopped only after them, whatever else runs in nginx's container",
   async ({ stack, url }) => {
     const load = startLoad(url, { clients: { patient: 20 }, thinkMs: 0, patientMs: [8500, 9000] });
-    const slow = call(url, "slow", { seconds: 7 });
-    // Short-lived processes, which must not end the drain early.
-    const churn =
-      "end=$(($(date +%s) + 9)); while [ $(date +%s) -lt $end ]; do sh -c : & sh -c : & wait; sleep 0.05; done";
-    const churning = stack.docker("exec", stack.nginxContainer, "sh", "-c", churn);
     await sleep(500); // each patient client has sent one request and idles
-    const { output, lastSeen, stopped } = await watchRollback(stack, "blue");
-    assert.not.match(output, "still open");
-    const { statusCode, body } = await slow;
-    assert.is(statusCode, 200);
-    assert.match(await body.text(), "blue waited 7");
-    assert.equal(losses(await load.stop()), {});
+    // Short-lived processes must not end the drain early.
+    const churn =
+      "end=$(($(date +%s) + 8)); while [ $(date +%s) -lt $end ]; do sh -c : & sh -c : & wait; done";
+    let [slow, churning]: Promise<unknown>[] = [];
+    const watched = await watchRollback(stack, "blue", () => {
+      slow = call(url, "slow", { seconds: 7 }).then(
+        async ({ statusCode, body }) => `${statusCode} ${await body.text()}`,
+        (error) => `lost: ${error}`,
+      );
+      churning = stack.docker("exec", stack.nginxContainer, "sh", "-c", churn);
+    }).finally(() => load.stop()); // otherwise it would run forever
     await churning;
+    const { output, lastSeen, stopped } = watched;
+    assert.not.match(output, "still open");
+    assert.match(String(await slow), /^200 .*blue waited 7/);
+    assert.equal(losses(load.shots), {});
     assert.ok(lastSeen > 0, "no old worker was ever seen");
     assert.ok(
       stopped > lastSeen,
@@ -86,13 +103,6 @@ lossless(
     );
   },
 );
-
-/** Starts a rollback. Returns it once the color that it goes to boots, so that what is sent now is still open at the switch. */
-async function startRollback(stack: Scratch, env: Record<string, string> = {}): Promise<Run> {
-  const run = startRun(stack, "rollback", env);
-  await run.waitForStep("start ");
-  return run;
-}
 
 lossless(
   "requests that are still open at the drain limit are counted, reported and closed",
