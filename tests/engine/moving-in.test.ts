@@ -10,7 +10,7 @@ import { ROOT } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
 /** The longest allowed outage of port 8080 in ms. The page promises less, but other tests share this machine. */
-const MAX_OUTAGE_MS = 3000;
+const MAX_OUTAGE_MS = 5000;
 
 const OLD_NGINX = `events {}
 http {
@@ -80,17 +80,23 @@ function startLongCall(port: string): () => void {
   return () => socket.destroy();
 }
 
-/** Probes a port every 10 ms during `act`. Returns the longest time between two successful responses, in ms. */
-async function measureOutage(port: string, act: () => Promise<unknown>): Promise<number> {
-  let [last, longest, done]: [number, number, boolean] = [performance.now(), 0, false];
+/**
+ * Probes a port every 10 ms during `act`. Returns the longest time between two successful responses, in ms, and how many
+ * probes failed. A busy machine makes the first long, but not the second.
+ */
+async function measureOutage(
+  port: string,
+  act: () => Promise<unknown>,
+): Promise<{ longest: number; failed: number }> {
+  let [last, longest, failed, done]: [number, number, number, boolean] = [performance.now(), 0, 0, false];
   const probe = async () => {
     const { statusCode, body } = await request(`http://127.0.0.1:${port}/health`, {
       reset: true,
-      headersTimeout: 1000,
-      bodyTimeout: 1000,
+      headersTimeout: 10_000,
+      bodyTimeout: 10_000,
     });
     await body.dump();
-    if (statusCode !== 200) return;
+    if (statusCode !== 200) throw new Error(`HTTP ${statusCode}`);
     const now = performance.now();
     longest = Math.max(longest, now - last);
     last = now;
@@ -99,7 +105,9 @@ async function measureOutage(port: string, act: () => Promise<unknown>): Promise
     const open = new Set<Promise<void>>();
     while (!done) {
       const one: Promise<void> = probe()
-        .catch(() => undefined)
+        .catch(() => {
+          failed++;
+        })
         .finally(() => open.delete(one));
       open.add(one);
       await sleep(10);
@@ -113,7 +121,7 @@ async function measureOutage(port: string, act: () => Promise<unknown>): Promise
     done = true;
     await probing;
   }
-  return Math.round(Math.max(longest, performance.now() - last));
+  return { longest: Math.round(Math.max(longest, performance.now() - last)), failed };
 }
 
 const freshPorts = async (): Promise<Installation["oldPorts"]> => {
@@ -192,7 +200,7 @@ moving("the commands of the page move in, release, go back and remove the tool",
   const building = await measureOutage(oldPorts.nginx, async () => {
     assert.match(await paste("build", installation), /X-Loop-Color: green/);
   });
-  assert.ok(building < 1000, `port 8080 was down for ${building} ms during the build`);
+  assert.is(building.failed, 0, "requests failed during the build");
   assert.equal(await observe(oldPorts.nginx), ["healthy", "none", undefined]);
 
   const endCalls = [startLongCall(oldPorts.nginx)];
@@ -221,9 +229,10 @@ moving("the commands of the page move in, release, go back and remove the tool",
   assert.equal(await observe(oldPorts.nginx), ["healthy", "none", undefined]);
 
   console.log(
-    `\nport 8080 down, in ms: ${movingIn} moving in, ${goingBack} going back; longest gap: ${building} building, ${release} release`,
+    `\nport 8080 down, in ms: ${movingIn.longest} moving in, ${goingBack.longest} going back; longest gap: ${building.longest} building, ${release.longest} release`,
   );
-  assert.ok(movingIn < MAX_OUTAGE_MS, `moving in: ${movingIn} ms`);
-  assert.ok(goingBack < MAX_OUTAGE_MS, `going back: ${goingBack} ms`);
+  assert.is(release.failed, 0, "requests failed during the release");
+  assert.ok(movingIn.longest < MAX_OUTAGE_MS, `moving in: ${movingIn.longest} ms`);
+  assert.ok(goingBack.longest < MAX_OUTAGE_MS, `going back: ${goingBack.longest} ms`);
 });
 moving.run();
