@@ -45,7 +45,8 @@ async function startKilledHolder(file: string, seconds = 1): Promise<void> {
     run("sleep", ["${seconds}"], { deadline: undefined, keepOpen: lock.descriptor });
     setTimeout(() => process.kill(process.pid, "SIGKILL"), 150);
   `;
-  await runScript(script);
+  const { signal, stdall } = await runScript(script);
+  assert.is(signal, "SIGKILL", stdall);
 }
 
 for (const mechanism of MECHANISMS) {
@@ -111,10 +112,12 @@ for (const mechanism of MECHANISMS) {
       lock.end("nothing");
     `;
     const both = await Promise.all([1, 2, 3].map(() => runScript(waiter)));
-    for (const { stdall, exitCode } of both) {
-      assert.is(exitCode, 0, stdall);
-      assert.match(stdall, "got it");
+    for (const { stdall, signal } of both) {
+      assert.is(signal, null, stdall);
+      // On a busy machine, one may give up while another, alive, holds it.
+      assert.match(stdall, /^got it$|Another run holds the lock: the rollback/m);
     }
+    assert.ok(both.some(({ exitCode }) => exitCode === 0));
   });
 
   lock("an unrecovered run record is kept until a later run recovers it", async ({ file }) => {
