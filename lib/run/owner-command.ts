@@ -8,11 +8,13 @@ import type { Context } from "./context.ts";
  * descriptor 4 ends. Only the run holds the other end, so this also happens when the run is killed with SIGKILL.
  * - The watchdog alone inherits the lock, as descriptor 3: the next run starts when the group is dead, and what has left the
  *   group cannot block it.
- * - It ignores signals, because a command may end its own group with `kill 0`.
+ * - It ignores signals from its start, because a command may end its own group with `kill 0`.
  * - It is not the command's child, because a program that waits for all its children would wait for it.
  */
 const GUARDED = `exec 2>&1
-( { trap "" HUP INT TERM; read -r line <&4; kill -s KILL 0; } >/dev/null 2>&1 & )
+trap "" HUP INT TERM
+( { read -r line <&4; kill -s KILL 0; } >/dev/null 2>&1 & )
+trap - HUP INT TERM
 exec "$@" 3<&- 4<&-`;
 
 /** The lines that are shown, and those at the end that an error has: an endless loop must not fill the disk with its output. */
