@@ -94,14 +94,19 @@ async function lastEntry({ stateDir }: Scratch) {
   return entry;
 }
 
-/** Releases a build that fails every call, while clients call it for `seconds` in all, as they would during a release of the example. */
+/** The clients of a failing release: from some seconds before it, for so many in all. */
+const [LOAD_BEFORE_SECONDS, LOAD_SECONDS] = [10, 40];
+
+/** Releases a build that fails every call, while clients call the API. */
 const releaseFailing = (name: string, releases: number, env: Record<string, string>): Promise<Failing> =>
   withStack({}, async (stack) => {
     const result: Failing = { name, releases, caught: 0, calls: 0, failed: 0, lost: 0, worst: 0 };
     for (let i = 0; i < releases; i++) {
       const load = startLoad(urlOf(stack), CLIENTS);
       const before = (await stack.get()).color;
+      await sleep(LOAD_BEFORE_SECONDS * 1000);
       const run = await stack.deploy([], { LOOP_FAULT: "fail=100", ...env });
+      await sleep(Math.max(0, LOAD_SECONDS * 1000 - load.now()));
       const shots = await load.stop();
       const isBack = (await stack.get()).color === before;
       if (run.exitCode === 1 && isBack && (await lastEntry(stack)).result === "VerdictError") result.caught++;
@@ -170,8 +175,8 @@ export async function judgeReleases(releases: number): Promise<Verdicts> {
   const some = Math.ceil(releases * 0.4);
   return {
     failing: [
-      await releaseFailing("without a canary", Math.ceil(releases / 10), {}),
-      await releaseFailing("`CANARY_PERCENT=10`", Math.ceil(releases / 10), { CANARY_PERCENT: "10" }),
+      await releaseFailing("without a canary", Math.ceil(releases / 15), {}),
+      await releaseFailing("`CANARY_PERCENT=10`", Math.ceil(releases / 15), { CANARY_PERCENT: "10" }),
     ],
     reading: await readLog(),
     healthy: [
@@ -191,7 +196,7 @@ export function verdictTables({ healthy, failing, reading }: Verdicts): string {
   const rate = ({ requests, seconds, p50, p99 }: Rate): string =>
     `${whole(requests / seconds)} | ${p50.toFixed(2)} | ${p99.toFixed(2)}`;
   return [
-    "| a build that fails every call, under load | releases | taken back | calls | answered with 5xx | without an answer | largest share of one release |",
+    `| a build that fails every call, ${LOAD_SECONDS} s of load around each release | releases | taken back | calls | answered with 5xx | without an answer | largest share of one release |`,
     "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ...failing.map(
       (one) =>
