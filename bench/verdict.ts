@@ -179,11 +179,12 @@ export async function judgeReleases(releases: number): Promise<Verdicts> {
       await releaseFailing("`CANARY_PERCENT=10`", Math.ceil(releases / 15), { CANARY_PERCENT: "10" }),
     ],
     reading: await readLog(),
-    healthy: [
-      await releaseHealthy("healthy, under load", releases, "", true),
-      await releaseHealthy("healthy, without load", releases, "", false),
-      await releaseHealthy("2 % with 5xx before and after, under load", some, "fail=2", true),
-    ],
+    // At the same time: a busy machine is a reason for false alarms, if there is one.
+    healthy: await Promise.all([
+      releaseHealthy("healthy, under load", releases, "", true),
+      releaseHealthy("healthy, without load", releases, "", false),
+      releaseHealthy("2 % with 5xx before and after, under load", some, "fail=2", true),
+    ]),
   };
 }
 
