@@ -10,7 +10,7 @@ import { ROOT } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
 /** The longest allowed outage of port 8080 in ms. The page promises less, but other tests share this machine. */
-const MAX_OUTAGE_MS = 5000;
+const MAX_OUTAGE_MS = 3000;
 
 const OLD_NGINX = `events {}
 http {
