@@ -1,3 +1,4 @@
+import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
@@ -119,6 +120,38 @@ nginx("nginx streams: each event arrives when it is sent, not at the end", async
     `arrived within ${(arrivals.at(-1) ?? 0) - (arrivals[0] ?? 0)} ms`,
   );
 });
+
+/** Sends two POSTs on one connection, each with its body 100 ms after its headers. Returns what arrives until a second after. */
+async function postTwice(url: string): Promise<string> {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  let received = "";
+  socket.on("data", (chunk) => {
+    received += chunk;
+  });
+  socket.on("error", (error) => {
+    received += error.message;
+  });
+  for (let i = 0; i < 2; i++) {
+    socket.write("POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n");
+    await sleep(100);
+    socket.write("{}");
+    await sleep(500);
+  }
+  socket.destroy();
+  return received;
+}
+
+nginx(
+  "a client whose body comes late keeps its connection, even if the API answers before",
+  async ({ stack, url }) => {
+    const run = await stack.deploy([], { LOOP_FAULT: "fail=100", VERIFY_SECONDS: "0" }); // it answers before it reads the body
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.is((await postTwice(url)).match(/HTTP\/1.1 500 /g)?.length, 2);
+    const back = await stack.rollback();
+    assert.is(back.exitCode, 0, back.stdall);
+  },
+);
 
 nginx("nginx logs color, upstream address, status and times, but no query string", async ({ stack, url }) => {
   const started = new Date().toISOString();
