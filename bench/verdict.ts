@@ -65,7 +65,7 @@ async function withStack<T>(env: Record<string, string>, act: (stack: Scratch) =
   }
 }
 
-/** Releases an API again and again that is as it was before. */
+/** Repeatedly releases an unchanged API. */
 const releaseHealthy = (name: string, releases: number, fault: string, loaded: boolean): Promise<Healthy> =>
   withStack({ LOOP_FAULT: fault }, async (stack) => {
     const result: Healthy = { name, releases, alarms: 0, failed: 0, responses: 0, errors: 0 };

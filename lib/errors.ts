@@ -95,7 +95,7 @@ export class SmokeError extends ToolError {}
 /** A hook before the build or before the switch failed, or took too long. No traffic was moved. */
 export class HookError extends ToolError {}
 
-/** After the switch, a response through nginx was unhealthy or from the wrong color. */
+/** After the switch, or as a canary, a response was unhealthy or from the wrong color. */
 export class VerifyError extends ToolError {}
 
 /** After the switch, or as a canary, a new color gave clients too many responses with a 5xx status. */
@@ -123,7 +123,7 @@ export class NotBackError extends ToolError {
   override readonly exitCode = EXIT.manual;
 }
 
-/** nginx did not load the new upstream. The old link was restored; the message says what nginx was seen to do. */
+/** nginx did not load the new upstream. The message says where the link points now, and what nginx was seen to do. */
 export class NginxReloadError extends ToolError {
   override readonly exitCode = EXIT.manual;
 }

@@ -51,7 +51,7 @@ export function placesOf(needs: Needs, trusted: Trusted): Place[] {
   const nginx = {
     name: "The folder of nginx's configuration",
     path: trusted.nginxFolder,
-    remedy: "set COMPOSE_FILE, which it lies beside, to a path outside",
+    remedy: "it is next to the first COMPOSE_FILE: move both to a folder outside",
   };
   const hooks = trusted.hooksPath === undefined ? [] : [placeOf("HOOKS_PATH", trusted.hooksPath)];
   const sources = [

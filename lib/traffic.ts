@@ -10,7 +10,7 @@ const Traffic = z.object({
 });
 export type Traffic = Infer<typeof Traffic>;
 
-/** Those of the new color during its verification, and those of the previous one before. */
+/** Those of the new color during the canary and the verification, and those of the previous color before that. */
 export const Comparison = z.object({
   after: Traffic,
   before: Traffic,

@@ -34,10 +34,10 @@ import { type Outcome, runScript } from "../lib/run/script.ts";
 
 const HELP = `Usage: npx tsx scripts/rollback.mts [options]
 
-Starts the idle color, which has the release before, without a build; checks its health, switches nginx to it, verifies
-it for VERIFY_SECONDS, and drains and stops the previous color (the one that served until then), unless that still has
-MCP sessions. A second rollback returns to it. After a release that was interrupted as a canary or after the switch, a
-rollback sends all traffic to the active color and goes no further back. Runs the hooks in HOOKS_PATH; see docs/hooks.md.
+Starts the idle color, which holds the previous release, without a build; checks its health, switches nginx to it, verifies
+it for VERIFY_SECONDS, and drains and stops the previous color (the one that served until then), unless it still has
+MCP sessions. A second rollback returns to it. If a release was interrupted during its canary or its verification, a
+rollback returns all traffic to the color that served before it, and goes no further back. Runs the hooks in HOOKS_PATH; see docs/hooks.md.
 
 During VERIFY_SECONDS, requests /health through nginx every second, and counts the responses to clients in nginx's
 log. Switches nginx back if a response to /health is unhealthy or comes from another color; or if the new color has at

@@ -19,8 +19,8 @@ export function stopContainer(context: Context, color: Color, grace?: number): P
 }
 
 /**
- * Spec `stop_container` for a color that a rollback may need: stops it, or pauses it with STANDBY=paused, unless the drain left
- * requests to it open: a paused color would never answer them. Throws StopError.
+ * Spec `stop_container` for a color that a rollback may need: stops it. With STANDBY=paused, pauses it instead, unless it still
+ * has open requests, which a paused color would never answer. Throws StopError.
  */
 export function putOnStandby(context: Context, color: Color): Promise<void> {
   const { settings, lock } = context;

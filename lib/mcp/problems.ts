@@ -5,6 +5,6 @@ export function throwProblems(problems: readonly string[]): void {
   if (problems.length === 0) return;
   throw new McpError("The MCP smoke test failed", {
     details: problems.join("\n"),
-    next: "Fix the new color. If clients can do without what was removed, use --allow-removed.",
+    next: "Fix the new color. To accept removed tools, removed arguments and newly required arguments, use --allow-removed.",
   });
 }

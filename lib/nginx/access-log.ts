@@ -1,4 +1,4 @@
-import { type Color, isColor } from "../color.ts";
+import { COLORS, type Color, isColor } from "../color.ts";
 import { docker } from "../docker/cli.ts";
 import { followLog } from "../docker/logs.ts";
 import type { Context } from "../run/context.ts";
@@ -19,9 +19,13 @@ export interface Logged {
 const LINE =
   /^\S+ \[([^\]]*)\] "([^"]*)" (\d{3}) \d+ color=(\w+) [^"]* time=([\d.]+) upstream_time=[^"]* to=(\S+) run=(\d) mcp="([^"]*)" tool="([^"]*)"$/;
 
+/** The status of a request that a canary did not accept. The client got a response of the active color. */
+const REFUSED = 502;
+
 /**
- * Parses a line of the access log. undefined for other lines, for requests of runs, and for those that no color got. nginx
- * escapes quotes in what clients send, so a client cannot forge a field.
+ * Parses a line of the access log. undefined for other lines, for requests of runs, and for those that no color got. A request
+ * that a canary left to the active color counts as an error of the canary. nginx escapes quotes in what clients send, so a
+ * client cannot forge a field.
  */
 export function parseAccess(line: string): Logged | undefined {
   const [, ended = "", request = "", status, color, time, to = "", run, method, tool] =
@@ -29,7 +33,9 @@ export function parseAccess(line: string): Logged | undefined {
   if (!isColor(color) || !to.startsWith("loop_api_") || run !== "0") return undefined;
   const mcp = method && method !== "-" ? `${method}${tool && tool !== "-" ? ` ${tool}` : ""}` : undefined;
   const what = mcp ?? request.replace(/ HTTP\/[\d.]+$/, "");
-  return { color, status: Number(status), atMs: Date.parse(ended), seconds: Number(time), what };
+  const logged = { color, status: Number(status), atMs: Date.parse(ended), seconds: Number(time), what };
+  const canary = COLORS.find((one) => to === `loop_api_${one}_canary`);
+  return canary && canary !== color ? { ...logged, color: canary, status: REFUSED } : logged;
 }
 
 /** How far back, and how many lines, the responses before a switch are read. */

@@ -5,7 +5,8 @@ import { replaceFile } from "../util/atomic.ts";
 
 type Folder = Pick<Settings, "nginxFolder">;
 
-const shareFile = ({ nginxFolder }: Folder): string => join(nginxFolder, "canary.conf");
+/** The file with the share of a canary. */
+export const shareFile = ({ nginxFolder }: Folder): string => join(nginxFolder, "canary.conf");
 
 /** The content of `nginx/canary.conf`: which requests a canary would get. */
 const renderShare = (percent: number): string =>

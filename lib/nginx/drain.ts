@@ -70,9 +70,9 @@ async function expectAnswer<T>({ settings }: Context, color: Color, act: () => P
 }
 
 /**
- * Waits until nothing uses a color: until all old nginx workers have exited, DRAIN_SECONDS at most. Then reports the requests
+ * Waits until nothing uses a color: until all old nginx workers have exited, for up to DRAIN_SECONDS. Then reports the requests
  * to it that are still open and, if there are any, ends those workers, so that nginx closes the connections before the
- * container does. A color that is kept for its sessions goes on running, so its open requests may go on too.
+ * container does. Workers that also serve the other color are not ended, and only requests to this color count. A color that is kept for its sessions goes on running, so its open requests may go on too.
  * The run records how many requests it interrupted. Throws StopError when the workers cannot be seen.
  */
 export const drainNginx = (context: Context, color: Color): Promise<void> =>
@@ -82,28 +82,33 @@ export const drainNginx = (context: Context, color: Color): Promise<void> =>
 
 async function drain(context: Context, color: Color): Promise<void> {
   const { settings, log } = context;
-  const shared = haveSharedWorkers(context.lock);
-  const seconds = shared ? Math.max(settings.drainSeconds, CLIENT_IDLE_SECONDS + 1) : settings.drainSeconds;
-  const deadline = performance.now() + seconds * 1000;
+  if (haveSharedWorkers(context.lock)) return waitForRequests(context, color);
+  const deadline = performance.now() + settings.drainSeconds * 1000;
   let left: string[];
   // Only the deadline ends this while workers are left: they may still be serving, whatever else ended the wait.
   do left = await waitForOldWorkers(context, Math.max(0, deadline - performance.now()) / 1000);
   while (left.length > 0 && performance.now() < deadline);
   if (left.length === 0) return;
-  if ((await readKept(context))?.color === color && (await readSessionUse(context, color)).created) {
-    log.info(`requests to ${color} are still open; it keeps running for its sessions, so they continue`);
-    return;
-  }
+  if (await goesOn(context, color)) return;
   const open = await openRequests(context, color);
   // What keeps the workers are requests to the other color, such as a session's stream, or to auth.
-  if (open === 0 && seconds > CLIENT_IDLE_SECONDS) return;
-  if (shared) return recordLeft(context, color, open, seconds);
+  if (open === 0 && settings.drainSeconds > CLIENT_IDLE_SECONDS) return;
   log.warn(
     `requests to ${color} still open after ${settings.drainSeconds} s: ${open}; closing all connections of the old workers`,
   );
   await shellInNginx(context, `kill -TERM ${left.join(" ")}; true`);
   recordCut(context, open);
   await waitForOldWorkers(context, WORKERS_END_SECONDS);
+}
+
+/** Does this color keep running for its sessions? Then its open requests continue. */
+async function goesOn(context: Context, color: Color): Promise<boolean> {
+  if ((await readKept(context))?.color !== color || !(await readSessionUse(context, color)).created)
+    return false;
+  context.log.info(
+    `requests to ${color} are still open; it keeps running for its sessions, so they continue`,
+  );
+  return true;
 }
 
 /**
@@ -117,12 +122,14 @@ export const drainSessions = (context: Context, color: Color): Promise<void> =>
     [`wait until the requests to ${color} have ended, ${context.settings.drainSeconds} s at most`],
   );
 
+/** Waits until no idle client connection of old workers can bring another request, then until the requests have ended. */
 async function waitForRequests(context: Context, color: Color): Promise<void> {
-  const { drainSeconds } = context.settings;
-  const deadline = performance.now() + drainSeconds * 1000;
-  const left = await waitForOldWorkers(context, Math.min(drainSeconds, CLIENT_IDLE_SECONDS + 1));
+  const seconds = Math.max(context.settings.drainSeconds, CLIENT_IDLE_SECONDS + 1);
+  const deadline = performance.now() + seconds * 1000;
+  const left = await waitForOldWorkers(context, CLIENT_IDLE_SECONDS + 1);
+  if (left.length > 0 && (await goesOn(context, color))) return;
   let open = left.length > 0 ? await openRequests(context, color) : 0;
   for (; open > 0 && performance.now() < deadline; open = await openRequests(context, color))
     await sleep(1000);
-  if (open > 0) recordLeft(context, color, open, drainSeconds);
+  if (open > 0) recordLeft(context, color, open, seconds);
 }

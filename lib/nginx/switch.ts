@@ -8,7 +8,7 @@ import { replaceLink } from "../util/atomic.ts";
 import type { Answer } from "../util/http-probe.ts";
 import { pollUntil } from "../util/poll.ts";
 import { quote } from "../util/quote.ts";
-import { writeShare } from "./canary.ts";
+import { shareFile, writeShare } from "./canary.ts";
 import { activeUpstream, type OtherGets, parseTarget, upstreamOf } from "./link.ts";
 import { loadedForOther, probeLoadedColor, probeNginx, RELOAD_SECONDS, servingColor } from "./probe.ts";
 import { writeTags } from "./sessions.ts";
@@ -102,15 +102,15 @@ async function restoreLink(context: Context, target: string | undefined): Promis
   return `The link points at ${target ?? "nothing"}. Through nginx now: ${healthy ? `${color} serves` : finding}.`;
 }
 
-/** The target to return to after a failed switch: the one before, without a canary, which nobody would judge any more. */
+/** The target to restore after a failed switch: the previous one, but without its canary, because no run watches it any longer. */
 function withoutCanary(before: string | undefined): string | undefined {
   const route = before === undefined ? undefined : parseTarget(before);
   return route?.otherGets === "canary" ? upstreamOf(route.active) : before;
 }
 
 /**
- * Swaps the link and reloads. If that fails, restores the link; but `back`, to a color that has served, it leaves it: a restart
- * of nginx must not return to the color that failed. Throws NginxReloadError.
+ * Swaps the link and reloads. If that fails, restores the old link. On the way `back`, it leaves the new link in place instead,
+ * so that a restart of nginx cannot return to the color that failed. Throws NginxReloadError.
  */
 async function swapUpstream(
   context: Context,
@@ -122,7 +122,7 @@ async function swapUpstream(
   const link = activeUpstream(settings);
   const before = await readlink(link).catch(() => undefined);
   const target = upstreamOf(color, otherGets);
-  // After a way back, workers from before the way forth still serve this color, others the other one.
+  // After a switch back, workers from before the first switch may still serve this color, and newer ones the other color.
   const areShared = before !== undefined && parseTarget(before)?.otherGets !== "nothing";
   if (areShared || direction === "back") tryRecord(context, { sharedWorkers: true });
   try {
@@ -136,8 +136,9 @@ async function swapUpstream(
     throw new NginxReloadError("Nginx reload failed, manual intervention required", {
       details: `${error instanceof Error ? error.message : error}\n${seen} Both colors keep running.`,
       next: `See what nginx reports: ${exec} nginx -t -c ${CONFIGURATION}
-Fix it and run this again; the run starts from the color that serves then.
-Or switch by hand: ${switchCommands(context, color).join(" && ")}`,
+Fix it and run this again; the run starts from the color that serves then.${
+        otherGets === "canary" ? "" : `\nOr switch by hand: ${switchCommands(context, color).join(" && ")}`
+      }`,
     });
   }
 }
@@ -163,7 +164,7 @@ export const sendToCanary = (context: Context, active: Color, canary: Color): Pr
   context.change(
     `send ${context.settings.canary.percent} % of the new requests to ${canary}`,
     () => swapUpstream(context, active, "canary"),
-    switchCommands(context, active, "canary"),
+    [`write ${shareFile(context.settings)}`, ...switchCommands(context, active, "canary")],
   );
 
 /**

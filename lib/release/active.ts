@@ -46,14 +46,14 @@ export interface ActiveState {
   wrong: readonly ("link" | "file")[];
 }
 
-function proofOf(color: Color, { file, interrupted }: Observation): Proof {
+function proofOf(color: Color, { file, link, interrupted }: Observation): Proof {
   const explained = interrupted?.to === color;
   if (color === file || (explained && interrupted.verified)) return "nothing";
   if (file === undefined || !explained) return "verify";
-  // A failed reload restores the link. If this color serves all the same, the owner switched by hand, as the error suggests.
-  return interrupted.verb === "deploy" && interrupted.result !== "NginxReloadError"
-    ? "go back"
-    : "verify or go back";
+  // After a failed reload the link names the other color. If it names this one, the owner switched by hand, as the error
+  // suggests. If not, this one may have failed its clients, and only the way back failed.
+  const isByHand = interrupted.result === "NginxReloadError" && link === color;
+  return interrupted.verb === "deploy" && !isByHand ? "go back" : "verify or go back";
 }
 
 /**
@@ -66,7 +66,7 @@ function proofOf(color: Color, { file, interrupted }: Observation): Proof {
  * | X            | ·       | running | ·    | X      | ·            | X      | resolves that both run, X keeps the traffic until then; repairs the link |
  * | X            | ·       | ·       | ·    | X      | ·            | X      | releases to Y; repairs the link |
  * | Y            | ·       | ·       | ·    | X      | deploy to Y  | Y      | gives the traffic back to X and discards Y's build; if X is unhealthy, as two rows below |
- * | Y            | ·       | ·       | ·    | X      | rollback to Y, or failed reload | Y | verifies Y in full and marks it; if that fails, gives the traffic back to X |
+ * | Y            | ·       | ·       | ·    | X      | rollback to Y, or failed reload with the link at Y | Y | verifies Y in full and marks it; if that fails, gives the traffic back to X |
  * | Y            | ·       | ·       | ·    | X or none | none, or other | Y | verifies Y in full and marks it; if that fails, exit 3, nothing changed |
  * | neither      | running | ·       | ·    | X      | ·            | X      | gives the traffic to X if healthy; else to Y if it runs and is healthy, as in the row above; then resolves that both run |
  * | neither      | not     | running | ·    | X      | ·            | X      | starts X; then the same |

@@ -35,21 +35,22 @@ function fileOf({ hooksPath }: Settings, hook: Hook): string | undefined {
 }
 
 /** A file, and what it links to, one after the other: each of them decides what runs. */
-function hopsOf(file: string, most = 40): string[] {
+function hopsOf(file: string): string[] {
   const own = join(realpathSync(dirname(file)), basename(file));
-  if (!lstatSync(own).isSymbolicLink() || most === 0) return [own];
-  return [own, ...hopsOf(resolve(dirname(own), readlinkSync(own)), most - 1)];
+  return lstatSync(own).isSymbolicLink() ? [own, ...hopsOf(resolve(dirname(own), readlinkSync(own)))] : [own];
 }
 
 /** Says in words who else could have written a hook, which runs with the rights of the run; undefined for nobody. Never throws. */
 function distrust(settings: Settings, file: string): string | undefined {
   try {
+    const real = realpathSync(file); // fails if links lead in a circle
+    if (lstatSync(dirname(file)).isSymbolicLink()) return `${dirname(file)}: it is a symbolic link`;
     const hops = hopsOf(file);
     for (const hop of hops) {
       const exposed = exposureOf(hop, settings);
       if (exposed) return `${hop}: ${exposed}`;
     }
-    for (const path of new Set([...hops.map((hop) => dirname(hop)), realpathSync(file)])) {
+    for (const path of new Set([...hops.map((hop) => dirname(hop)), real])) {
       const found = statSync(path);
       const why = openToOthers(found) ?? strangeOwner(found);
       if (why) return `${path}: ${why}`;
@@ -92,7 +93,7 @@ function check(settings: Settings, hook: Hook): void {
   const why = distrust(settings, file);
   if (why)
     throw new UsageError(`The hook ${file} cannot be trusted: ${why}`, {
-      next: `Check who wrote the hook. Then let only root or the owner of the checkout (user ${checkoutOwner().uid}) write to it and to its folder (chown, chmod go-w); nothing was changed.`,
+      next: `Check who wrote the hook. Keep it, and what it links to, outside the folders that containers can write to. Only root, you or the owner of the checkout (user ${checkoutOwner().uid}) may write to it and to its folder (chown, chmod go-w). Nothing was changed.`,
     });
   if (isStopping(hook) && !isExecutable(file))
     throw new UsageError(`The hook ${file} is not executable`, {
@@ -140,6 +141,6 @@ export async function runHook(
 export const runFailureHook = (context: Context, { result, message, exitCode }: RunEnd): Promise<void> =>
   runHook(uninterruptible(context), "on-failure", {
     LOOP_RESULT: result,
-    LOOP_MESSAGE: visible(message).slice(0, LONGEST_MESSAGE), // no environment can hold a NUL, or a huge text
+    LOOP_MESSAGE: visible(message).slice(0, LONGEST_MESSAGE), // no environment can hold a NUL
     LOOP_EXIT_CODE: String(exitCode),
   });

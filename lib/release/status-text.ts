@@ -3,7 +3,7 @@ import type { Entry } from "../run/history.ts";
 import { shortRevision } from "./revision.ts";
 import { clock, type Status } from "./status.ts";
 
-/** The responses to clients during the verification of the new color, if any were counted. */
+/** The responses to clients during the canary and verification of the new color, if any were counted. */
 const trafficOf = ({ traffic }: Entry): string =>
   traffic ? `  ${traffic.after.responses} responses, ${traffic.after.errors} with 5xx` : "";
 

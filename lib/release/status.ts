@@ -152,9 +152,9 @@ function disagreements(seen: Observation, published: Color | undefined, kept: bo
   ];
 }
 
-/** What a canary that no run watches is called, in words. */
+/** The message for a canary that no run watches. */
 export const leftCanary = (color: Color): string =>
-  `${color} is still a canary, and no run watches it. Run a rollback to end it, or a release`;
+  `${color} is still a canary, but no run is watching it. To end the canary, run a rollback or a release`;
 
 /** Inspects everything and changes nothing. Never throws: what cannot be seen is reported as unknown. */
 export async function readStatus(context: Context): Promise<Status> {

@@ -49,7 +49,7 @@ export async function undo(
   throw error;
 }
 
-/** May any traffic have been moved from this color? Only if nginx and the link agree that it has all, none was. */
+/** Returns false only if nginx and the link agree that this color gets all traffic. */
 async function mayBeMoved(context: Context, from: Color): Promise<boolean> {
   const { color, canary } = await probeLoadedColor(context.settings);
   const isLoaded = color === from && !canary;

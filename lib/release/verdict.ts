@@ -41,9 +41,10 @@ export function trafficOf({ responses, errors, seconds }: Tally): Traffic {
   return { responses, errors, p95: sorted[Math.ceil(sorted.length * 0.95) - 1] ?? null };
 }
 
-const compare = (after: Tally, before: Tally): Comparison => ({
+const compare = (after: Tally, before: Tally, wasCut: boolean): Comparison => ({
   after: trafficOf(after),
   before: trafficOf(before),
+  ...(wasCut ? { incomplete: true } : {}),
 });
 
 const shareOf = ({ responses, errors }: Pick<Tally, "responses" | "errors">): number =>
@@ -51,7 +52,7 @@ const shareOf = ({ responses, errors }: Pick<Tally, "responses" | "errors">): nu
 
 type Limits = Pick<Settings, "judge">;
 
-export type Verdict = "bad" | "good" | "too few";
+type Verdict = "bad" | "good" | "too few";
 
 /** How rare a share of errors must be for an unchanged API. The verdict is formed again and again, so chance gets many tries. */
 const RARE = 1e-4;
@@ -65,8 +66,9 @@ const [ASSUMED_ERRORS, ASSUMED_RESPONSES] = [0.2, 20];
  */
 function isWorse(now: Tally, before: Tally): boolean {
   if (before.errors === 0) return now.errors > 0;
-  const successes = ASSUMED_RESPONSES - ASSUMED_ERRORS + before.responses - before.errors;
-  return chanceOf(now.errors, now.responses, ASSUMED_ERRORS + before.errors, successes) < RARE;
+  const [errors, responses] = [ASSUMED_ERRORS + before.errors, ASSUMED_RESPONSES + before.responses];
+  if (shareOf(now) <= errors / responses) return false;
+  return chanceOf(now.errors, now.responses, errors, responses - errors) < RARE;
 }
 
 /** How likely `errors` or more of `responses` are, given so many errors and successes so far: the beta-binomial distribution. */
@@ -86,7 +88,7 @@ function chanceOf(errors: number, responses: number, errorsSoFar: number, succes
 }
 
 /**
- * Judges the responses of a new color against those of the previous one before the switch.
+ * Compares the responses of a new color with those that the previous one sent before the new one got any traffic.
  *
  * | verdict | condition |
  * |---|---|
@@ -142,12 +144,12 @@ export async function watchTraffic(context: Context, previous: Color, next: Colo
   }
   const describe = (): string => {
     const judged = judge(after, before, settings) === "too few" ? ": not judged" : "";
-    return `${figures(after)}${wasCut ? " before nginx's log ended" : ""}${judged}`;
+    return `${figures(after)}${wasCut ? " (incomplete: nginx's log ended early)" : ""}${judged}`;
   };
   return {
     check: () => {
       if (judge(after, before, settings) === "bad")
-        throw verdictError(context, next, after, previous, before);
+        throw verdictError(context, { next, previous }, [after, before], wasCut);
     },
     describe,
     stop,
@@ -155,7 +157,7 @@ export async function watchTraffic(context: Context, previous: Color, next: Colo
       stop();
       if (!options.dryRun)
         log.info(`${next} to clients: ${describe()}; ${previous} before: ${figures(before)}`);
-      return { traffic: { ...compare(after, before), ...(wasCut ? { incomplete: true } : {}) } };
+      return { traffic: compare(after, before, wasCut) };
     },
   };
 }
@@ -177,21 +179,20 @@ const FAILED_SHOWN = 5;
 
 function verdictError(
   { settings }: Context,
-  next: Color,
-  after: Tally,
-  previous: Color,
-  before: Tally,
+  { next, previous }: { next: Color; previous: Color },
+  [after, before]: readonly [Tally, Tally],
+  wasCut: boolean,
 ): VerdictError {
   const failed = [...after.failed].sort(([, a], [, b]) => b - a).slice(0, FAILED_SHOWN);
   return new VerdictError(
     `${next} fails its clients: ${after.errors} of ${after.responses} responses with 5xx (${percentOf(after)})`,
     {
       details: [
-        `${previous} before the switch: ${before.errors} of ${before.responses} (${percentOf(before)})`,
+        `${previous} before: ${before.errors} of ${before.responses} (${percentOf(before)})`,
         ...failed.map(([what, times]) => `${times} × ${what}`),
       ].join("\n"),
       next: `See its log: ${settings.dockerCmd} logs --tail 50 ${containerOf(settings, next)}. Fix the cause and run this again.`,
-      traffic: compare(after, before),
+      traffic: compare(after, before, wasCut),
     },
   );
 }

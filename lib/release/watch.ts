@@ -3,13 +3,13 @@ import { type Color, isColor } from "../color.ts";
 import { type Container, inspectAll } from "../docker/container.ts";
 import { authOf, containerOf } from "../docker/names.ts";
 import { ToolError } from "../errors.ts";
-import { followResponses } from "../nginx/access-log.ts";
 import { probeLoadedColor } from "../nginx/probe.ts";
 import type { Context } from "../run/context.ts";
 import { readStep, type Step } from "../run/current-step.ts";
 import { type Entry, readHistory } from "../run/history.ts";
 import { readLock } from "../run/lock.ts";
 import { howItEnded, type RunRecord } from "../run/record.ts";
+import { followLogOf } from "./log-follower.ts";
 import { type Minute, newRates } from "./rates.ts";
 import { type KeptSessions, readKeptSessions } from "./sessions.ts";
 import { leftCanary } from "./status.ts";
@@ -212,42 +212,4 @@ async function runNow(
 function statesOf(containers: Readonly<Record<Part, Container>> | undefined): Seen["containers"] {
   const stateOf = (part: Part): Seen["containers"][Part] => containers?.[part].status ?? "unknown";
   return { blue: stateOf("blue"), green: stateOf("green"), nginx: stateOf("nginx"), auth: stateOf("auth") };
-}
-
-/** Follows nginx's log with one process at a time, and counts its responses. */
-function followLogOf(context: Context, rates: ReturnType<typeof newRates>) {
-  let following: { start: string; end: () => void } | undefined;
-  const stop = (): void => {
-    if (!following) return;
-    const { end } = following;
-    following = undefined;
-    rates.end(Date.now());
-    end();
-  };
-  process.once("exit", stop); // after an unexpected error, docker logs would stay until nginx's next line
-  return {
-    follows: () => following !== undefined,
-    stop: () => {
-      process.off("exit", stop);
-      stop();
-    },
-    /** Starts again when the process has ended, or nginx was started or recreated since. */
-    follow: ({ status, id, startedMs }: Container): void => {
-      const start = `${id} ${startedMs}`;
-      if (following && (status !== "running" || following.start !== start)) stop();
-      if (following || status !== "running") return;
-      const one = {
-        start,
-        end: followResponses(
-          context,
-          (logged) => rates.add(logged, Date.now()),
-          () => {
-            if (following === one) stop();
-          },
-        ),
-      };
-      following = one;
-      rates.begin(Date.now());
-    },
-  };
 }

@@ -64,7 +64,7 @@ export async function pause({ signal }: Context, ms: number): Promise<void> {
   signal.throwIfAborted();
 }
 
-/** Records facts; a full disk is only a warning, because it is no reason to leave traffic or a color where it is. */
+/** Records facts. If that fails, as on a full disk, only warns: a switch or a drain must go on. */
 export function tryRecord({ lock, log }: Pick<Context, "lock" | "log">, facts: Partial<RunRecord>): void {
   try {
     lock.record(facts);

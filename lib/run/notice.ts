@@ -53,7 +53,7 @@ function resultInWords({ result, exitCode, verb, project, from, to }: Notice, go
 const reasonOf = (result: string): string =>
   result === DONE_INTERRUPTED ? "interrupted" : result.replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase();
 
-/** The figures. The message stands last, so that a limit cuts it and no figure. */
+/** The figures. The message comes last, so that a limit never cuts a figure. */
 function detailsOf({ result, seconds, traffic, cut = 0, message }: Notice): string {
   return [
     `${seconds.toFixed(1)} s`,

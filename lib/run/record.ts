@@ -27,9 +27,9 @@ export const RunRecord = z.object({
   verified: z.boolean().optional(),
   /** Set while the other facts are still those of an earlier, unrecovered run: that run. `verb`, `pid` and `since` are this run's. */
   left: z.object({ verb: Verb, since: z.string(), result: z.string().optional() }).optional(),
-  /** Old nginx workers may serve both colors, so a drain must not end them: there was a canary, or a kept color. */
+  /** Old nginx workers may serve both colors, so a drain must not end them: there was a canary, a kept color, or a switch back. */
   sharedWorkers: z.boolean().optional(),
-  /** The color that has open requests after its drain. */
+  /** The color that has open requests after its drain; for the end of the same run. */
   openOn: Color.optional(),
   /** How many requests it interrupted at the drain limit. */
   cut: z.number().optional(),

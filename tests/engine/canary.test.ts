@@ -92,7 +92,7 @@ canary(
     assert.equal({ serving, canary }, { serving: "green", canary: { color: "blue", percent: 25 } });
     const { stdout, exitCode } = await stack.status();
     assert.match(stdout, "blue is a canary: it gets 25 % of the new requests");
-    assert.match(stdout, "! blue is still a canary, and no run watches it");
+    assert.match(stdout, "! blue is still a canary, but no run is watching it");
     assert.is(exitCode, 1);
     await stack.docker("stop", `${stack.project}-api-blue`); // interrupts what it has open
     await sleep(1500); // until nginx has looked its name up again, some connect to the old address

@@ -19,7 +19,7 @@ verdict("a release that fails its clients is taken back at once, although it loo
   const shots = await load.stop();
   assert.is(run.exitCode, 1, run.stdall);
   assert.match(run.stderr, /green fails its clients: (\d+) of \1 responses with 5xx \(100.0 %\)/);
-  assert.match(run.stderr, /blue before the switch: 0 of \d+ \(0.0 %\)\n.*\d+ × POST \/mcp/);
+  assert.match(run.stderr, /blue before: 0 of \d+ \(0.0 %\)\n.*\d+ × POST \/mcp/);
   assert.is((await stack.get()).color, "blue");
   assert.equal(await stack.running(), ["blue"]);
   const failed = shots.filter(({ failure }) => failure);

@@ -67,11 +67,11 @@ const ROWS: Row[] = [
       s.file === x &&
       s.interrupted?.verb === "deploy" &&
       s.interrupted.to === y &&
-      !s.interrupted.result,
+      (!s.interrupted.result || s.link !== y),
     (s, _, y) => serves("go back")(s, y),
   ],
   [
-    "Y serves after an interrupted rollback or a failed reload",
+    "Y serves after an interrupted rollback, or a failed reload with the link at Y",
     (s, x, y) => s.nginx === y && s.file === x && s.interrupted?.to === y,
     (s, _, y) => serves("verify or go back")(s, y),
   ],

@@ -1,4 +1,4 @@
-import { chmod, chown, mkdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -110,6 +110,16 @@ test("a link is refused when its target is not trusted: in the vault, in a folde
     `${HOOKS_PATH}: its mode is 777`,
     "others can replace the link",
   );
+});
+
+test("a folder of hooks that is a link is refused: whoever can replace the link decides what runs", async () => {
+  const run = await runWith({ "pre-switch": "exit 0" });
+  const elsewhere = join(folder, "elsewhere");
+  await rename(HOOKS_PATH, elsewhere);
+  await symlink(elsewhere, HOOKS_PATH);
+  assert.match((await refusalOf(run)).message, `${HOOKS_PATH}: it is a symbolic link`);
+  await rm(HOOKS_PATH);
+  await rm(elsewhere, { recursive: true });
 });
 
 test("a hook that can stop the run must be executable; a rollback does not look at the hooks of a release", async () => {

@@ -20,6 +20,16 @@ test("a line of the access log is a color, a status, a duration and what was ask
   assert.is(parseAccess(retried)?.what, "GET /");
 });
 
+test("a request that a canary left to the active color is an error of the canary", () => {
+  const refused = line("POST /mcp HTTP/1.1", 'to=loop_api_green_canary run=0 mcp="-" tool="-"')
+    .replace("color=green", "color=blue")
+    .replace("upstream=172.18.0.4:8081", "upstream=172.18.0.4:8081, 127.0.0.1:8405");
+  const { color, status } = parseAccess(refused) ?? {};
+  assert.equal([color, status], ["green", 502]);
+  const own = parseAccess(line("POST /mcp HTTP/1.1", 'to=loop_api_green_canary run=0 mcp="-" tool="-"'));
+  assert.equal([own?.color, own?.status], ["green", 200]);
+});
+
 test("requests of runs, of auth and to nginx itself, and other lines, do not count", () => {
   for (const wrong of [
     line("GET /health HTTP/1.1", 'to=loop_api_green run=1 mcp="-" tool="-"'),
@@ -67,6 +77,11 @@ test("bad: three responses with 5xx, 5 % of all, and a larger share than before 
   assert.is(judge(tally(100, 50), tally(100, 50), LIMITS), "good", "no worse than before");
   assert.is(judge(tally(20, 0), before, LIMITS), "good");
   assert.is(judge(tally(19, 0), before, LIMITS), "too few");
+});
+
+test("a release that repairs most of what failed before is good", () => {
+  assert.is(judge(tally(2000, 120), tally(20_000, 10_000), LIMITS), "good");
+  assert.is(judge(tally(1000, 60), tally(3000, 2700), LIMITS), "good");
 });
 
 test("the error rate of a few responses before is not exact: 1 of 1 does not excuse everything, 2 of 20 excuses 4 of 20", () => {
