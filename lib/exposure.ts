@@ -12,17 +12,24 @@ function realPath(path: string): string {
   }
 }
 
-/** The folders that containers can write to. */
+/**
+ * The folders that containers can write to. With AUTH=off, OAUTH_DATA_PATH still is one: a container of before may mount it.
+ */
 export interface Mounts {
-  vaultPath: string;
+  vaultPath: string | undefined;
   oauthDataPath: string;
 }
+
+/** The same as a list. */
+export const exposedFolders = ({ vaultPath, oauthDataPath }: Mounts): string[] =>
+  vaultPath === undefined ? [oauthDataPath] : [vaultPath, oauthDataPath];
 
 /** Says in words which of these folders contains a path, links resolved; undefined when none does. */
 export function exposureOf(path: string, { vaultPath, oauthDataPath }: Mounts): string | undefined {
   const mounts = Object.entries({ VAULT_PATH: vaultPath, OAUTH_DATA_PATH: oauthDataPath });
   const found = mounts.find(
-    ([, folder]) => isInside(path, folder) || isInside(realPath(path), realPath(folder)),
+    ([, folder]) =>
+      folder !== undefined && (isInside(path, folder) || isInside(realPath(path), realPath(folder))),
   );
   return found && `containers can write to it, because it is inside ${found[0]} (${found[1]})`;
 }

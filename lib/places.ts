@@ -40,7 +40,8 @@ export interface Trusted extends Mounts {
   hooksPath: string | undefined;
   composeFiles: readonly string[];
   apiContext: string;
-  authContext: string;
+  /** undefined without auth. */
+  authContext: string | undefined;
 }
 
 /** The places that no container may be able to write to. A rollback needs compose files later, if at all, and no sources. */
@@ -57,7 +58,7 @@ export function placesOf(needs: Needs, trusted: Trusted): Place[] {
   const sources = [
     ...composePlaces(trusted.composeFiles),
     placeOf("LOOP_API_CONTEXT", trusted.apiContext),
-    placeOf("LOOP_AUTH_CONTEXT", trusted.authContext),
+    ...(trusted.authContext === undefined ? [] : [placeOf("LOOP_AUTH_CONTEXT", trusted.authContext)]),
   ];
   const all = [state, nginx, ...hooks, ...(needs === "vault and sources" ? sources : [])];
   // If the whole checkout is exposed, one line says it all.

@@ -3,15 +3,19 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseEnv } from "node:util";
 import { which } from "zx/core";
+import { type Api, apiSettings, isAuthPath } from "./api.ts";
 import type { Color } from "./color.ts";
 import { UsageError } from "./errors.ts";
 import { exposureOf } from "./exposure.ts";
 import { composePlaces, exposedPlaces, type Needs, placesOf } from "./places.ts";
+import { parseExpectation } from "./util/expectation.ts";
 import {
   bodySize,
   bytesIn,
   canaryPercent,
   count,
+  expectation,
+  healthPath,
   idleSeconds,
   ipv4,
   memoryLimit,
@@ -29,6 +33,8 @@ import { z } from "./util/zod.ts";
 /** The checkout. Relative paths in settings start here, so that cron's working directory does not matter. */
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const SETTINGS_FILE = ".env.blue-green";
+/** The VAULT_PATH of an API without a vault. */
+const NO_VAULT = "none";
 const NAS_VAULT = "/volume1/LOOP_CORE/vault/LOOP";
 const NAS_DOCKER = ["/var/packages/ContainerManager/target/usr/bin/docker", "/usr/local/bin/docker"];
 
@@ -43,14 +49,20 @@ export function isFolder(path: string): boolean {
   }
 }
 const path = z.string().transform((text) => resolve(ROOT, text));
-const existingFolder = path.refine(isFolder, "must be an existing folder; is the volume mounted?");
+const MUST_EXIST = "must be an existing folder; is the volume mounted?";
+const existingFolder = path.refine(isFolder, MUST_EXIST);
+/** VAULT_PATH: a folder, or null for the word none; zod would replace undefined by the default. */
+const vaultFolder = z
+  .string()
+  .transform((text): string | null => (text === NO_VAULT ? null : resolve(ROOT, text)));
+const existingVault = vaultFolder.refine((folder) => folder === null || isFolder(folder), MUST_EXIST);
 
 const findDocker = (): string =>
   which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
 
 /** Every setting and its default, under its external name. Add a setting here and in `Settings`. */
 export const rawSettings = (needs: Needs) => {
-  const [vault, hooks] = needs === "nothing" ? [path, path] : [existingFolder, existingFolder];
+  const [vault, hooks] = needs === "nothing" ? [vaultFolder, path] : [existingVault, existingFolder];
   const source = needs === "vault and sources" ? existingFolder : path;
   return z.object({
     DOCKER_CMD: z.string().default(findDocker),
@@ -74,7 +86,11 @@ export const rawSettings = (needs: Needs) => {
     STATE_DIR: path.optional(),
     OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
     LOOP_API_CONTEXT: source.default(join(ROOT, "examples/loop-api")),
-    LOOP_AUTH_CONTEXT: source.default(join(ROOT, "examples/loop-auth")),
+    AUTH: z.enum(["on", "off"], "must be on or off").default("on"),
+    LOOP_AUTH_CONTEXT: path.default(join(ROOT, "examples/loop-auth")),
+    API_PORT: port.default(8081),
+    HEALTH_PATH: healthPath.default("/health"),
+    HEALTH_EXPECT: expectation.default('{"status":"healthy","vault_exists":true}'),
     API_IDLE_SECONDS: idleSeconds.default(2),
     HEALTH_RETRIES: count.default(30),
     HEALTH_INTERVAL: someSeconds.default(10),
@@ -134,7 +150,12 @@ export interface Settings {
   /** Addresses and networks of the proxies whose forwarded headers nginx trusts. */
   trustedProxies: readonly string[];
   ports: Readonly<Record<Color, number>>;
-  vaultPath: string;
+  /** The data folder of the API; undefined for an API without one. */
+  vaultPath: string | undefined;
+  /** How the next release is reached, and when it is healthy; see lib/docker/apis.ts for the colors that exist. */
+  api: Api;
+  /** off: there is no auth, and nginx sends its paths to the API. */
+  auth: "on" | "off";
   /** The build context of both colors. */
   apiContext: string;
   /** Seconds that the API keeps an idle connection open; 0: it closes each one after its response. */
@@ -142,8 +163,8 @@ export interface Settings {
   /** The memory limit of a color: as set, and in bytes; 0 for no limit. */
   apiMemory: { set: string; bytes: number };
   activeColorFile: string;
-  /** The state file of versions before STATE_DIR, which kept lock, history and log beside it. */
-  oldStateFile: string;
+  /** The state file of versions before STATE_DIR, which kept lock, history and log beside it; undefined without a vault. */
+  oldStateFile: string | undefined;
   oauthDataPath: string;
   health: { retries: number; interval: number; timeout: number };
   /** The owner's test of a new color before the switch, for `/bin/sh -c`; undefined for none. */
@@ -187,9 +208,17 @@ export interface Settings {
 export const reachedAt = (bind: string | undefined): string =>
   bind === undefined || bind === "0.0.0.0" ? "127.0.0.1" : bind;
 
-/** An empty variable counts as not set, as in Compose. */
+/** Settings for which an empty value means something. */
+const MAY_BE_EMPTY = ["HEALTH_EXPECT"];
+
+/** Any other empty variable counts as not set, as in Compose. */
 const withoutEmpty = (environment: Environment): Record<string, string> =>
-  Object.fromEntries(Object.entries(environment).filter((entry): entry is [string, string] => !!entry[1]));
+  Object.fromEntries(
+    Object.entries(environment).filter(
+      (entry): entry is [string, string] =>
+        !!entry[1] || (entry[1] === "" && MAY_BE_EMPTY.includes(entry[0])),
+    ),
+  );
 
 const refuse = (problems: string[]): never => {
   throw new UsageError("Wrong settings", {
@@ -197,6 +226,13 @@ const refuse = (problems: string[]): never => {
     next: `Correct them in the environment or in ${join(ROOT, SETTINGS_FILE)}; nothing was changed.`,
   });
 };
+
+/** What makes Compose mount an empty, read-only tmpfs in place of a folder: it cannot leave out a mount. */
+const emptyMount = (name: string): Record<string, string> => ({
+  [`LOOP_${name}_MOUNT`]: "tmpfs",
+  [`LOOP_${name}_SOURCE`]: "",
+  [`LOOP_${name}_READ_ONLY`]: "true", // a writable one would be memory without a limit of its own
+});
 
 function readSettingsFile(file: string): Environment {
   if (!existsSync(file)) return {};
@@ -245,8 +281,17 @@ export function loadSettings(
   }
   const raw = parsed.data;
   const { NGINX_PORT, BLUE_PORT, GREEN_PORT, AUTH_PORT } = raw;
-  const clashes = equalPorts({ NGINX_PORT, BLUE_PORT, GREEN_PORT, AUTH_PORT });
+  const auth = raw.AUTH === "on";
+  const clashes = equalPorts({ NGINX_PORT, BLUE_PORT, GREEN_PORT, ...(auth ? { AUTH_PORT } : {}) });
   if (clashes.length > 0) return refuse(clashes);
+  if (auth && needs === "vault and sources" && !isFolder(raw.LOOP_AUTH_CONTEXT))
+    return refuse([
+      `LOOP_AUTH_CONTEXT is ${JSON.stringify(raw.LOOP_AUTH_CONTEXT)}: it ${MUST_EXIST} Without auth, set AUTH=off`,
+    ]);
+  if (auth && isAuthPath(raw.HEALTH_PATH))
+    return refuse([
+      `HEALTH_PATH is ${JSON.stringify(raw.HEALTH_PATH)}: nginx sends this path to auth; set another path, or AUTH=off`,
+    ]);
 
   const composeFiles = raw.COMPOSE_FILE.split(":").map((file) => resolve(ROOT, file));
   // A rollback starts existing containers. If it needs Compose after all, Compose reports a missing file itself.
@@ -257,10 +302,12 @@ export function loadSettings(
   const project = raw.COMPOSE_PROJECT_NAME;
   // Two projects may share a vault, but each has its own active color.
   const colorFile = project === "loop" ? ".active-color" : `.active-color.${project}`;
-  const activeColorFile = raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build", colorFile);
   const stateDir = raw.STATE_DIR ?? join(ROOT, ".state", project);
+  const vaultPath = raw.VAULT_PATH ?? undefined;
+  const inVault = (file: string): string | undefined => vaultPath && join(vaultPath, "_build", file);
+  const activeColorFile = raw.ACTIVE_COLOR_FILE ?? inVault(colorFile) ?? join(stateDir, ".active-color");
   const ownLog = join(stateDir, "blue-green.log");
-  const mounts = { vaultPath: raw.VAULT_PATH, oauthDataPath: raw.OAUTH_DATA_PATH };
+  const mounts = { vaultPath, oauthDataPath: raw.OAUTH_DATA_PATH };
   // An old example file put the log there; that must not stop a nightly release.
   const whyNotLog = raw.LOG_FILE && exposureOf(raw.LOG_FILE, mounts);
   const warnings = whyNotLog
@@ -269,7 +316,12 @@ export function loadSettings(
       ]
     : [];
   const nginxContainer = raw.NGINX_CONTAINER ?? `${raw.COMPOSE_PROJECT_NAME}-nginx`;
-  const resolved = { ...raw, NGINX_CONTAINER: nginxContainer };
+  const api: Api = {
+    port: raw.API_PORT,
+    healthPath: raw.HEALTH_PATH,
+    expect: parseExpectation(raw.HEALTH_EXPECT),
+  };
+  const resolved = { ...raw, NGINX_CONTAINER: nginxContainer, VAULT_PATH: vaultPath ?? NO_VAULT };
   const settings: Settings = {
     dockerCmd: raw.DOCKER_CMD,
     composeFiles,
@@ -283,12 +335,14 @@ export function loadSettings(
     bodyMax: raw.BODY_MAX,
     trustedProxies: raw.TRUSTED_PROXIES ?? [],
     ports: { blue: BLUE_PORT, green: GREEN_PORT },
-    vaultPath: raw.VAULT_PATH,
+    vaultPath,
+    api,
+    auth: raw.AUTH,
     apiContext: raw.LOOP_API_CONTEXT,
     apiIdleSeconds: raw.API_IDLE_SECONDS,
     apiMemory: { set: raw.API_MEMORY, bytes: bytesIn(raw.API_MEMORY) },
     activeColorFile,
-    oldStateFile: raw.ACTIVE_COLOR_FILE ?? join(raw.VAULT_PATH, "_build/.active-color"),
+    oldStateFile: raw.ACTIVE_COLOR_FILE ?? inVault(".active-color"),
     oauthDataPath: raw.OAUTH_DATA_PATH,
     health: { retries: raw.HEALTH_RETRIES, interval: raw.HEALTH_INTERVAL, timeout: raw.HEALTH_TIMEOUT },
     smoke: { command: raw.SMOKE_COMMAND, seconds: raw.SMOKE_SECONDS },
@@ -313,10 +367,14 @@ export function loadSettings(
     environment: {
       ...merged,
       ...Object.fromEntries(Object.entries(resolved).map(([name, value]) => [name, String(value ?? "")])),
+      ...apiSettings(api),
+      ...(vaultPath === undefined ? emptyMount("VAULT") : {}),
+      ...(auth ? {} : emptyMount("OAUTH")),
     },
     warnings,
   };
-  const trusted = { ...settings, checkout: resolve(ROOT), authContext: raw.LOOP_AUTH_CONTEXT };
+  const authContext = auth ? raw.LOOP_AUTH_CONTEXT : undefined;
+  const trusted = { ...settings, checkout: resolve(ROOT), authContext };
   const exposed = exposedPlaces(placesOf(needs, trusted), settings);
   return exposed.length > 0 ? refuse(exposed) : settings;
 }

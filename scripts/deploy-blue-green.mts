@@ -6,7 +6,7 @@ import { startContainer } from "../lib/docker/start.ts";
 import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
-import { loadKey } from "../lib/nginx/load-key.ts";
+import { loadKey } from "../lib/nginx/load.ts";
 import { switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/verify.ts";
 import { buildContainer } from "../lib/release/build.ts";

@@ -5,7 +5,7 @@ import { findRestart, restartContainer } from "../lib/docker/start.ts";
 import { NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
-import { loadKey } from "../lib/nginx/load-key.ts";
+import { loadKey } from "../lib/nginx/load.ts";
 import { newestLoaded } from "../lib/nginx/probe.ts";
 import { switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/verify.ts";

@@ -1,3 +1,4 @@
+import { type Api, apiOf } from "../api.ts";
 import { COLORS, type Color } from "../color.ts";
 import { DockerError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
@@ -54,6 +55,8 @@ export interface Container {
   ports: number[];
   /** The host addresses that its ports are published on; an empty one means all. */
   binds: string[];
+  /** For the container of a color: how its API is reached, and when it is healthy. */
+  api: Api;
   /** Its bind mounts: container path to host path. */
   folders: Readonly<Record<string, string>>;
 }
@@ -70,6 +73,7 @@ const ABSENT: Container = {
   addresses: [],
   ports: [],
   binds: [],
+  api: apiOf({}),
   folders: {},
 };
 
@@ -122,6 +126,7 @@ function ownContainer({ settings }: Context, name: string, seen: Infer<typeof In
     addresses: Object.values(seen.networks).map(({ IPAddress }) => IPAddress),
     ports: published.map(({ HostPort }) => Number(HostPort)),
     binds: published.map(({ HostIp }) => HostIp),
+    api: apiOf(seen.labels ?? {}),
     folders: Object.fromEntries(
       (seen.mounts ?? []).flatMap(({ Source, Destination }) => (Source ? [[Destination, Source]] : [])),
     ),

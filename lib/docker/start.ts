@@ -1,9 +1,11 @@
 import type { ProcessOutput } from "zx/core";
+import { type Api, apiSettings } from "../api.ts";
 import type { Color } from "../color.ts";
 import { NothingToRollBackToError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { checkComposeFiles, getHostPort } from "../settings.ts";
-import { act, compose, expectSuccess, shellCommand } from "./cli.ts";
+import { apiOfImage, recordApi } from "./apis.ts";
+import { ACT_SECONDS, act, compose, docker, expectSuccess, shellCommand } from "./cli.ts";
 import { inspectColor } from "./container.ts";
 import { taggedImage } from "./image.ts";
 import { containerOf, imageOf, serviceOf } from "./names.ts";
@@ -17,22 +19,28 @@ const upArgs = (context: Context, color: Color): string[] =>
     serviceOf(color),
   );
 
-async function recreateContainer(context: Context, color: Color): Promise<ProcessOutput> {
+/** Recreates the container of a color for this API, and records that. */
+async function recreateContainer(context: Context, color: Color, api: Api): Promise<ProcessOutput> {
   checkComposeFiles(context.settings);
   // A paused container cannot react to SIGTERM: replacing it would take its whole grace period.
   if ((await inspectColor(context, color)).status === "paused")
     await act(context, ["unpause", containerOf(context.settings, color)]);
-  return act(context, upArgs(context, color));
+  const output = await docker(context, upArgs(context, color), {
+    deadline: ACT_SECONDS,
+    environment: apiSettings(api),
+  });
+  if (output.exitCode === 0) await recordApi(context, color, api);
+  return output;
 }
 
 /**
  * Spec `start_container`: starts one color from the image that was just built, and nothing else.
- * Throws DockerError, UsageError, DeadlineError.
+ * Throws DockerError, UsageError, DeadlineError, StateFileError.
  */
 export const startContainer = (context: Context, color: Color): Promise<void> =>
   context.change(
     `start ${color}`,
-    async () => expectStarted(color, await recreateContainer(context, color)),
+    async () => expectStarted(color, await recreateContainer(context, color, context.settings.api)),
     [shellCommand(context, upArgs(context, color))],
   );
 
@@ -54,6 +62,8 @@ export interface Restart {
   runs: boolean;
   /** The container runs or is paused, so it still holds its port. */
   holdsPort: boolean;
+  /** For a container that is recreated: the API of its image, which may be older than the settings. */
+  api: Api;
   args: string[];
 }
 
@@ -77,25 +87,27 @@ export const findRestart = (context: Context, color: Color): Promise<Restart> =>
     const [runs, paused] = [existing && status === "running", status === "paused"];
     const start = [paused ? "unpause" : "start", containerOf(context.settings, color)];
     const holdsPort = runs || (existing && paused);
-    return { existing, runs, holdsPort, args: existing ? start : upArgs(context, color) };
+    const api = apiOfImage(context.settings, tagged.id);
+    return { existing, runs, holdsPort, api, args: existing ? start : upArgs(context, color) };
   });
 
 /**
  * Spec `start_container`, as a rollback needs it: starts the existing container, or recreates it from its image. It is also
- * recreated when its network is gone, as after `docker network prune`. Throws DockerError, UsageError, DeadlineError.
+ * recreated when its network is gone, as after `docker network prune`. Throws DockerError, UsageError, DeadlineError,
+ * StateFileError.
  */
 export const restartContainer = (
   context: Context,
   color: Color,
-  { existing, args }: Restart,
+  { existing, args, api }: Restart,
 ): Promise<void> => {
   const restart = async (): Promise<void> => {
-    let output = existing ? await act(context, args) : await recreateContainer(context, color);
+    let output = existing ? await act(context, args) : await recreateContainer(context, color, api);
     if (existing && output.exitCode !== 0 && /network \S+ not found/i.test(output.stderr)) {
       context.log.warn(
         `the network of ${containerOf(context.settings, color)} is gone: recreating the container`,
       );
-      output = await recreateContainer(context, color);
+      output = await recreateContainer(context, color, api);
     }
     expectStarted(color, output);
   };

@@ -4,19 +4,24 @@ import { ConfigurationError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { replaceFile } from "../util/atomic.ts";
 import { accessFile } from "./access.ts";
+import { authFile } from "./auth.ts";
 import { connectionsFile } from "./connections.ts";
 import { newKeyFile } from "./key.ts";
+import { upstreamsFile } from "./upstreams.ts";
 import { CONFIGURATION } from "./workers.ts";
 
 /**
- * Writes the configuration files that depend on settings, and a probe key when there is none. nginx reads them at its next
+ * Writes the configuration files that depend on settings or on the colors, and a probe key when there is none. nginx reads them at its next
  * start or reload. A running nginx tests them first; if it rejects them, the old files are restored, because nginx may be
  * restarted at any time. Throws ConfigurationError, DeadlineError, and what the file system throws.
  */
 export async function writeConfiguration(context: Context, nginxRuns: boolean): Promise<void> {
   const { settings } = context;
   const key = await newKeyFile(settings);
-  const wanted = [accessFile(settings), connectionsFile(settings), ...(key ? [key] : [])];
+  const wanted = [
+    ...[accessFile(settings), authFile(settings), connectionsFile(settings), upstreamsFile(settings)],
+    ...(key ? [key] : []),
+  ];
   const before = await Promise.all(wanted.map(({ file }) => readFile(file, "utf8").catch(() => undefined)));
   const changes = wanted.flatMap((generated, i) =>
     generated.content === before[i] ? [] : [{ ...generated, before: before[i] }],

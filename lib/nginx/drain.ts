@@ -41,8 +41,8 @@ async function waitForOldWorkers(context: Context, limit: number): Promise<strin
  * in graceful shutdown closes its idle connections, and new workers have none to that color.
  */
 async function openRequests(context: Context, color: Color): Promise<number> {
-  const { addresses } = await inspectColor(context, color);
-  return connectionsTo(addresses, await shellInNginx(context, `cat ${CONNECTIONS}`));
+  const { addresses, api } = await inspectColor(context, color);
+  return connectionsTo(addresses, api.port, await shellInNginx(context, `cat ${CONNECTIONS}`));
 }
 
 /** Adds to the run's count of interrupted requests. */

@@ -1,4 +1,6 @@
+import { healthPaths } from "../api.ts";
 import { type Color, isColor } from "../color.ts";
+import { readApis } from "../docker/apis.ts";
 import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import { type Answer, probeHealth } from "../util/http-probe.ts";
@@ -9,11 +11,23 @@ import type { OtherGets } from "./link.ts";
 export const RELOAD_SECONDS = 10;
 
 /**
- * Asks /health through nginx, as a client would. nginx removes the key, which marks the request as a run's in the log. Never
- * throws.
+ * Asks the health path through nginx, as a client would, and judges the response by the color that answered. When the colors
+ * have different paths, asks each one until a color answers on its own. nginx removes the key, which marks the request as a
+ * run's in the log. Never throws.
  */
-export const probeNginx = async (settings: Settings): Promise<Answer> =>
-  probeHealth(`${settings.nginxUrl}/health`, settings.health.timeout, await keyHeaders(settings));
+export async function probeNginx(settings: Settings): Promise<Answer> {
+  const apis = readApis(settings);
+  const headers = await keyHeaders(settings);
+  let answer: Answer = { healthy: false, finding: "not asked" };
+  for (const path of healthPaths(apis)) {
+    const ofColor = (color: string | undefined) =>
+      isColor(color) && apis[color].healthPath === path ? apis[color] : undefined;
+    const expectedOf = (color: string | undefined) => ofColor(color)?.expect;
+    answer = await probeHealth(`${settings.nginxUrl}${path}`, expectedOf, settings.health.timeout, headers);
+    if (ofColor(answer.color)) return answer;
+  }
+  return answer;
+}
 
 /** The serving color, proven by a healthy response through nginx; undefined when there is none. Never throws. */
 export async function servingColor({ settings }: Context): Promise<Color | undefined> {
@@ -31,6 +45,7 @@ export const probeLoadedColor = async (
 ): Promise<Answer> =>
   probeHealth(
     `${settings.nginxUrl}/_loop/color`,
+    () => ({}),
     settings.health.timeout,
     headers ?? (await keyHeaders(settings)),
   );
@@ -48,13 +63,18 @@ export async function newestLoaded(settings: Settings): Promise<string | undefin
   return canary ?? color;
 }
 
+/** The URL of a color's health path through nginx, whichever color is active. */
+export const urlThroughNginx = (settings: Settings, color: Color): string =>
+  `${settings.nginxUrl}/_loop/${color}${readApis(settings)[color].healthPath}`;
+
 /**
- * Asks a color's /health through nginx, whichever color is active. nginx may not have resolved a new container's address yet,
+ * Asks a color's health path through nginx, whichever color is active. nginx may not have resolved a new container's address yet,
  * and a switch before that would answer 502. Never throws.
  */
 export const probeThroughNginx = async ({ settings }: Context, color: Color): Promise<Answer> =>
   probeHealth(
-    `${settings.nginxUrl}/_loop/${color}/health`,
+    urlThroughNginx(settings, color),
+    () => readApis(settings)[color].expect,
     settings.health.timeout,
     await keyHeaders(settings),
   );

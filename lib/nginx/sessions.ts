@@ -148,7 +148,7 @@ function parseLine(line: string, nowMs: number): { ms: number; label: string } |
  * DockerError.
  */
 export async function readSessionUse(context: Context, color: Color, keptMs = 0): Promise<SessionUse> {
-  const [{ startedMs, addresses }, nginx] = await Promise.all([
+  const [{ startedMs, addresses, api }, nginx] = await Promise.all([
     inspectColor(context, color),
     inspectNginx(context),
   ]);
@@ -156,5 +156,5 @@ export async function readSessionUse(context: Context, color: Color, keptMs = 0)
   const nowMs = Date.now();
   const recentMs = Math.max(keptMs, nowMs - context.settings.sessionIdleSeconds * 1000);
   const times = { startedMs, nginxStartedMs: nginx.startedMs, recentMs, nowMs };
-  return { ...parseLogs(logs, times), open: connectionsTo(addresses, table) };
+  return { ...parseLogs(logs, times), open: connectionsTo(addresses, api.port, table) };
 }

@@ -1,9 +1,10 @@
 import type { Color } from "../color.ts";
+import { readApis } from "../docker/apis.ts";
 import { containerOf } from "../docker/names.ts";
 import { VerifyError } from "../errors.ts";
 import { type Context, pause } from "../run/context.ts";
 import type { Answer } from "../util/http-probe.ts";
-import { probeNginx, probeThroughNginx } from "./probe.ts";
+import { probeNginx, probeThroughNginx, urlThroughNginx } from "./probe.ts";
 
 /** Called often; throws when the traffic must go back at once. */
 type Check = () => void;
@@ -12,7 +13,7 @@ type Check = () => void;
 const [PROBE_SECONDS, CHECK_SECONDS] = [1, 0.1];
 
 /**
- * Spec `verify_nginx_traffic`: asks /health through nginx every second for VERIFY_SECONDS, at least once.
+ * Spec `verify_nginx_traffic`: asks the health path through nginx every second for VERIFY_SECONDS, at least once.
  * Throws VerifyError at the first response that is unhealthy or from another color, InterruptedError, and what `check` throws.
  */
 export const verifyNginxTraffic = (
@@ -30,7 +31,7 @@ export const verifyNginxTraffic = (
     `verify ${color} through nginx`,
     () => watch(context, color, verifySeconds, probe, check),
     [
-      `GET ${nginxUrl}/health every second for ${verifySeconds} s: every response must be healthy and from ${color}`,
+      `GET ${nginxUrl}${readApis(settings)[color].healthPath} every second for ${verifySeconds} s: every response must be healthy and from ${color}`,
     ],
   );
 };
@@ -40,7 +41,7 @@ export const verifyNginxTraffic = (
  * as `verifyNginxTraffic` does.
  */
 export const verifyCanary = (context: Context, color: Color, check: Check): Promise<void> => {
-  const { nginxUrl, canary } = context.settings;
+  const { canary } = context.settings;
   const probe = async (): Promise<Answer> => {
     const { healthy, finding } = await probeThroughNginx(context, color);
     return { healthy, finding }; // the color in this response is the active one
@@ -49,7 +50,7 @@ export const verifyCanary = (context: Context, color: Color, check: Check): Prom
     `verify ${color} as a canary`,
     () => watch(context, color, canary.seconds, probe, check),
     [
-      `GET ${nginxUrl}/_loop/${color}/health every second for ${canary.seconds} s: every response must be healthy`,
+      `GET ${urlThroughNginx(context.settings, color)} every second for ${canary.seconds} s: every response must be healthy`,
     ],
   );
 };

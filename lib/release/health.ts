@@ -1,7 +1,9 @@
 import type { Color } from "../color.ts";
+import { readApis } from "../docker/apis.ts";
 import { inspectColor, recentLogs } from "../docker/container.ts";
 import { HealthError } from "../errors.ts";
-import { probeThroughNginx } from "../nginx/probe.ts";
+import { loadPorts } from "../nginx/load.ts";
+import { probeThroughNginx, urlThroughNginx } from "../nginx/probe.ts";
 import { type Context, pause } from "../run/context.ts";
 import { getHostPort, type Settings } from "../settings.ts";
 import { probeHealth } from "../util/http-probe.ts";
@@ -29,28 +31,39 @@ async function failure(context: Context, color: Color, finding: string): Promise
   });
 }
 
-const nextStep = ({ vaultPath }: Settings, finding: string): string =>
-  finding.includes("vault not accessible")
-    ? `Check that ${vaultPath} (VAULT_PATH) is mounted and readable, then run this again.`
-    : "Fix what the log shows and run this again; the serving color was not touched.";
+function nextStep({ vaultPath }: Settings, finding: string): string {
+  if (vaultPath !== undefined && finding.includes("vault not accessible"))
+    return `Check that ${vaultPath} (VAULT_PATH) is mounted and readable, then run this again.`;
+  const isOtherApi = / (is missing|is .*), expected |not JSON; HTTP 2/.test(finding);
+  const hint = isOtherApi
+    ? "If this is how your API reports that it is healthy, set HEALTH_EXPECT to it (empty: any 2xx status). "
+    : "";
+  return `${hint}Fix what the log shows and run this again; the serving color was not touched.`;
+}
+
+/** The URL of a color's health path on its own port. */
+export const ownHealthUrl = (settings: Settings, color: Color): string =>
+  `http://127.0.0.1:${getHostPort(settings, color)}${readApis(settings)[color].healthPath}`;
 
 /**
- * Spec `health_check`: waits until a color's /health is healthy on its host port and through nginx, for HEALTH_RETRIES ×
+ * Spec `health_check`: waits until a color is healthy on its host port and through nginx, which first learns its port, for HEALTH_RETRIES ×
  * HEALTH_INTERVAL seconds at most. Fails at once when the container exited or keeps restarting.
- * Throws HealthError with the last finding and the last 50 log lines, InterruptedError.
+ * Throws HealthError with the last finding and the last 50 log lines, InterruptedError, and what `loadPorts` throws.
  */
-export const healthCheck = (context: Context, color: Color): Promise<void> => {
-  const { nginxUrl, health } = context.settings;
-  const port = getHostPort(context.settings, color);
-  return context.change(`check the health of ${color}`, () => waitUntilHealthy(context, color), [
-    `GET http://127.0.0.1:${port}/health and ${nginxUrl}/_loop/${color}/health until both are healthy, ${health.retries * health.interval} s at most`,
+export async function healthCheck(context: Context, color: Color): Promise<void> {
+  const { settings } = context;
+  const { retries, interval } = settings.health;
+  await loadPorts(context);
+  await context.change(`check the health of ${color}`, () => waitUntilHealthy(context, color), [
+    `GET ${ownHealthUrl(settings, color)} and ${urlThroughNginx(settings, color)} until both are healthy, ${retries * interval} s at most`,
   ]);
-};
+}
 
 async function waitUntilHealthy(context: Context, color: Color): Promise<void> {
   const { settings } = context;
   const { retries, interval, timeout } = settings.health;
-  const own = `http://127.0.0.1:${getHostPort(settings, color)}/health`;
+  const own = ownHealthUrl(settings, color);
+  const { expect } = readApis(settings)[color];
   const deadline = performance.now() + retries * interval * 1000;
 
   let looked = Number.NEGATIVE_INFINITY;
@@ -58,7 +71,7 @@ async function waitUntilHealthy(context: Context, color: Color): Promise<void> {
   let endedInARow = 0;
   let restartsBefore: number | undefined; // an existing container may have restarted long ago
   for (const seconds of ramp(interval)) {
-    const direct = await probeHealth(own, timeout);
+    const direct = await probeHealth(own, () => expect, timeout);
     const answer = direct.healthy ? await probeThroughNginx(context, color) : direct;
     if (answer.healthy) return;
 

@@ -1,6 +1,7 @@
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Color } from "../color.ts";
+import { readApis } from "../docker/apis.ts";
 import { HealthError } from "../errors.ts";
 import { reusedIdleSeconds } from "../nginx/connections.ts";
 import type { Context } from "../run/context.ts";
@@ -56,7 +57,7 @@ export const checkIdleConnections = (context: Context, color: Color): Promise<vo
   const watched = reusedIdleSeconds(settings) * MARGIN;
   const check = async (): Promise<void> => {
     if (watched === 0) return; // nginx does not reuse connections
-    const seconds = await closedAfter(port, "/health", watched);
+    const seconds = await closedAfter(port, readApis(settings)[color].healthPath, watched);
     if (seconds === undefined) return;
     throw new HealthError(
       `The API closes idle connections sooner than API_IDLE_SECONDS=${settings.apiIdleSeconds} says`,

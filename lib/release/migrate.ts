@@ -7,6 +7,7 @@ import { expectEngine } from "../docker/engine.ts";
 import { inspectImage, taggedImage } from "../docker/image.ts";
 import { serviceOf } from "../docker/names.ts";
 import { LockedError, StateFileError, ToolError } from "../errors.ts";
+import { exposedFolders } from "../exposure.ts";
 import type { Context } from "../run/context.ts";
 import { type Entry, parseHistory, readHistory } from "../run/history.ts";
 import { isOfThisHost } from "../run/process.ts";
@@ -36,7 +37,9 @@ interface Old {
   shared: boolean;
 }
 
-function oldPlace({ oldStateFile, activeColorFile }: Settings): Old {
+/** undefined without a vault: those versions needed one. */
+function oldPlace({ oldStateFile, activeColorFile }: Settings): Old | undefined {
+  if (oldStateFile === undefined) return undefined;
   const color = basename(oldStateFile);
   const names = { color, lock: `${color}.lock`, history: "history.jsonl", log: "blue-green.log" };
   return { folder: dirname(oldStateFile), names, shared: oldStateFile !== activeColorFile };
@@ -55,12 +58,12 @@ export async function migrateState(context: Context): Promise<void> {
   const old = oldPlace(settings);
   const write = (done: Infer<typeof Done>) => replaceFile(marker, `${JSON.stringify(done)}\n`);
   try {
-    let done = await readDone(marker);
-    if (!done && (await migrate(context, old))) {
+    let done = old && (await readDone(marker));
+    if (old && !done && (await migrate(context, old))) {
       done = { time: new Date().toISOString(), from: old.folder, removed: old.shared };
       await write(done);
     }
-    if (done && !done.removed) {
+    if (old && done && !done.removed) {
       removeOld(context, old);
       await write({ ...done, removed: true });
     }
@@ -84,7 +87,7 @@ async function readDone(marker: string): Promise<Infer<typeof Done> | undefined>
 
 /** Works in the folder of the old files. Throws what `confined` throws. */
 const inOldFolder = <T>({ settings }: Context, { folder }: Old, act: (here: ConfinedFolder) => T): T =>
-  confined(folder, [settings.vaultPath, settings.oauthDataPath], false, act);
+  confined(folder, exposedFolders(settings), false, act);
 
 const isMissing = (error: unknown): boolean =>
   error instanceof Error && "code" in error && error.code === "ENOENT";

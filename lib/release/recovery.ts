@@ -3,6 +3,7 @@ import { restoreImage } from "../docker/image.ts";
 import { discardRelease, NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
 import { InterruptedError, ToolError } from "../errors.ts";
 import { readCanary, readKept } from "../nginx/link.ts";
+import { loadPorts } from "../nginx/load.ts";
 import { nginxReaches, probeLoadedColor, servingColor } from "../nginx/probe.ts";
 import { switchNginx } from "../nginx/switch.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
@@ -125,7 +126,9 @@ async function rescue(context: Context, state: ActiveState): Promise<ActiveState
 /** Starts a color that does not run. Throws InterruptedError, and unexpected errors. */
 async function startForRescue(context: Context, color: Color): Promise<"runs" | "started" | "impossible"> {
   try {
-    return (await startIfStopped(context, color)) ? "started" : "runs";
+    if (!(await startIfStopped(context, color))) return "runs";
+    await loadPorts(context);
+    return "started";
   } catch (error) {
     if (!(error instanceof ToolError) || error instanceof InterruptedError) throw error;
     context.log.warn(`${color} cannot be started: ${error.message}`);

@@ -1,10 +1,12 @@
 import { statSync } from "node:fs";
+import { recordApis } from "../docker/apis.ts";
 import { ACT_SECONDS } from "../docker/cli.ts";
 import { type Container, runningColors } from "../docker/container.ts";
+import { authOf } from "../docker/names.ts";
 import {
   inspectAuth,
-  inspectNginx,
   inspectServices,
+  inspectStack,
   type StoppedService,
   startService,
   stoppedAuth,
@@ -23,13 +25,17 @@ const FIRST_LOOKUP_SECONDS = 5;
 
 /**
  * Starts nginx and auth if they do not run, and waits until nginx answers and, if a color runs, serves it. Asked any sooner,
- * nginx would seem to serve neither color. Throws DockerError, UsageError, PortConflictError, ConfigurationError.
+ * nginx would seem to serve neither color. Before anything asks a color, records how its API is reached. Throws DockerError,
+ * UsageError, PortConflictError, ConfigurationError, StateFileError.
  */
 export async function startServices(context: Context): Promise<void> {
-  const { nginx, auth } = await inspectServices(context);
+  const { nginx, auth, ...colors } = await inspectServices(context);
   expectOwnPort(context, nginx);
   expectOwnFolder(context, nginx);
-  const stopped = [stoppedNginx(context, nginx), stoppedAuth(context, auth)].filter(
+  await recordApis(context, colors);
+  const needsAuth = context.settings.auth === "on";
+  if (!needsAuth) reportUnusedAuth(context, auth);
+  const stopped = [stoppedNginx(context, nginx), needsAuth ? stoppedAuth(context, auth) : undefined].filter(
     (service) => service !== undefined,
   );
   for (const service of stopped) await checkServicePort(context, service);
@@ -40,13 +46,15 @@ export async function startServices(context: Context): Promise<void> {
 
 /**
  * The same for a rollback, which needs only nginx: if auth does not start, that is a warning, and auth is never built.
- * Throws DockerError, UsageError, PortConflictError, ConfigurationError for nginx.
+ * Throws DockerError, UsageError, PortConflictError, ConfigurationError for nginx, StateFileError.
  */
 export async function startServicesForRollback(context: Context): Promise<void> {
-  const both = await inspectServices(context).catch(() => undefined); // auth may be the problem
-  const nginx = both?.nginx ?? (await inspectNginx(context));
+  const all = await inspectServices(context).catch(() => undefined); // auth may be the problem
+  const stack = all ?? (await inspectStack(context));
+  const { nginx } = stack;
   expectOwnPort(context, nginx);
   expectOwnFolder(context, nginx);
+  await recordApis(context, stack);
   const stopped = stoppedNginx(context, nginx);
   if (stopped) await checkServicePort(context, stopped);
   await writeConfiguration(context, nginx.status === "running");
@@ -54,8 +62,9 @@ export async function startServicesForRollback(context: Context): Promise<void> 
     await start(context, stopped);
     await context.change("wait until nginx serves", () => waitUntilServing(context));
   }
+  if (context.settings.auth === "off") return;
   try {
-    const seen = (stopped ? undefined : both?.auth) ?? (await inspectAuth(context));
+    const seen = (stopped ? undefined : all?.auth) ?? (await inspectAuth(context));
     const auth = stoppedAuth(context, seen, ["--no-build", "--pull", "never"]);
     if (auth) await checkServicePort(context, auth);
     if (auth) await start(context, auth, ACT_SECONDS);
@@ -66,6 +75,14 @@ export async function startServicesForRollback(context: Context): Promise<void> 
       [`auth could not be started; the rollback continues without it: ${message}`, details].join("\n").trim(),
     );
   }
+}
+
+/** With AUTH=off, an auth container of before is left alone. */
+function reportUnusedAuth(context: Context, { status }: Container): void {
+  if (status === "absent") return;
+  const { dockerCmd } = context.settings;
+  const name = authOf(context);
+  context.log.info(`AUTH is off, but ${name} still exists. To remove it: ${dockerCmd} rm --force ${name}`);
 }
 
 async function start(context: Context, service: StoppedService, deadline?: number): Promise<void> {

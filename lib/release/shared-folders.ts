@@ -25,9 +25,13 @@ async function isLocalEngine(context: Context): Promise<boolean> {
  * change, because it starts a short-lived container. Throws UsageError, DeadlineError, InterruptedError.
  */
 export async function checkSharedFolders(context: Context): Promise<void> {
-  const { nginxFolder, vaultPath, oauthDataPath } = context.settings;
+  const { nginxFolder, vaultPath, oauthDataPath, auth } = context.settings;
   if (await isLocalEngine(context)) return;
-  const folders = [nginxFolder, vaultPath, oauthDataPath];
+  const folders = [
+    nginxFolder,
+    ...(vaultPath === undefined ? [] : [vaultPath]),
+    ...(auth === "on" ? [oauthDataPath] : []),
+  ];
   const check = async (): Promise<void> => {
     const problem = await mountProblem(context, folders, FILE);
     if (problem === undefined) return;

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import { type Color, isColor } from "../color.ts";
 import { StateFileError } from "../errors.ts";
+import { exposedFolders } from "../exposure.ts";
 import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import { replaceFile } from "../util/atomic.ts";
@@ -15,12 +16,12 @@ const LONGEST_BYTES = 80;
 
 /** Works in the folder of the state file, where containers can change every name at any instant. */
 const besideStateFile = <T>(
-  { activeColorFile, vaultPath, oauthDataPath }: StateFiles,
+  files: StateFiles,
   make: boolean,
   act: (folder: ConfinedFolder, name: string) => T,
 ): T =>
-  confined(dirname(activeColorFile), [vaultPath, oauthDataPath], make, (folder) =>
-    act(folder, basename(activeColorFile)),
+  confined(dirname(files.activeColorFile), exposedFolders(files), make, (folder) =>
+    act(folder, basename(files.activeColorFile)),
   );
 
 const isMissing = (error: unknown): boolean =>

@@ -1,4 +1,5 @@
 import { COLORS, type Color, isColor } from "../color.ts";
+import { readApis } from "../docker/apis.ts";
 import { colorStates, inspectColor } from "../docker/container.ts";
 import { inspectImage, taggedImage } from "../docker/image.ts";
 import { inspectServices } from "../docker/services.ts";
@@ -14,6 +15,7 @@ import { probeHealth } from "../util/http-probe.ts";
 import { type Infer, z } from "../util/zod.ts";
 import { type Observation, resolveActive } from "./active.ts";
 import { freeSpace } from "./disk.ts";
+import { ownHealthUrl } from "./health.ts";
 import { type KeptSessions, readKeptSessions } from "./sessions.ts";
 import { readMarked, readStateFile } from "./state-file.ts";
 import { vaultLoss } from "./vault.ts";
@@ -78,7 +80,8 @@ const messageOf = (error: unknown): string => (error instanceof Error ? error.me
 
 async function colorStatus(context: Context, color: Color): Promise<Infer<typeof ColorStatus>> {
   const port = getHostPort(context.settings, color);
-  const asked = probeHealth(`http://127.0.0.1:${port}/health`, 1);
+  const { expect } = readApis(context.settings)[color];
+  const asked = probeHealth(ownHealthUrl(context.settings, color), () => expect, 1);
   try {
     const { status, image: id, discarded } = await inspectColor(context, color);
     const image = await (id ? inspectImage(context, id) : taggedImage(context, color));
@@ -114,9 +117,10 @@ async function observePlaces(
 > {
   const { settings } = context;
   const { vaultPath } = settings;
-  const lost = isFolder(vaultPath)
-    ? (await vaultLoss(settings))?.finding
-    : `the vault ${vaultPath} does not exist`;
+  const lost =
+    vaultPath === undefined || isFolder(vaultPath)
+      ? (await vaultLoss(settings))?.finding
+      : `the vault ${vaultPath} does not exist`;
   const problems = lost ? [lost] : [];
   const attempt = async <T>(look: Promise<T>): Promise<T | undefined> => {
     try {
@@ -186,8 +190,10 @@ export async function readStatus(context: Context): Promise<Status> {
   const { container, health } = serving ? { blue, green }[serving] : {};
   if (container === "running" && health !== "healthy")
     drift.push(`${serving} serves, but is not healthy on its own port: ${health}`);
-  for (const [name, container] of Object.entries(front ?? {}))
-    if (container.status !== "running") drift.push(`${name} is ${container.status}`);
+  const nginx = front?.nginx.status ?? "unknown";
+  const auth = front?.auth.status ?? "unknown";
+  if (front && nginx !== "running") drift.push(`nginx is ${nginx}`);
+  if (front && auth !== "running" && settings.auth === "on") drift.push(`auth is ${auth}`);
   if (sessions && isOverdue(context, sessions))
     drift.push(
       `${sessions.color} still serves its sessions, although they should have ended at ${clock(sessions.untilMs)}. Run: npx tsx scripts/end-sessions.mts`,
@@ -198,8 +204,8 @@ export async function readStatus(context: Context): Promise<Status> {
     project: settings.project,
     serving: serving ?? null,
     colors: { blue, green },
-    nginx: front?.nginx.status ?? "unknown",
-    auth: front?.auth.status ?? "unknown",
+    nginx,
+    auth: settings.auth === "off" && auth === "absent" ? "off" : auth,
     link: link ?? null,
     stateFile: published ?? null,
     run: lock?.record

@@ -16,18 +16,23 @@ const Place = z.object({ dev: z.string(), ino: z.string() });
 
 const VaultRecord = z.object({ vault: Content, place: Place.optional() });
 
+type WithVault = Settings & { vaultPath: string };
+
+/** With VAULT_PATH=none there is nothing to check or to record. */
+const hasVault = (settings: Settings): settings is WithVault => settings.vaultPath !== undefined;
+
 /** The record of what the vault contained at the last mark. It lies outside the vault, which may be unmounted. */
 const recordFile = ({ stateDir }: Settings): string => join(stateDir, "vault.json");
 
 /** The folder in the vault that this tool creates for the state file. */
-function ownFolder({ vaultPath, activeColorFile }: Settings): string {
+function ownFolder({ vaultPath, activeColorFile }: WithVault): string {
   const path = relative(vaultPath, activeColorFile);
   const [first = "", ...rest] = path.split(sep);
   return rest.length > 0 && first !== ".." && !isAbsolute(path) ? first : "_build";
 }
 
 /** What the vault contains; undefined when this user cannot read it. Throws what the file system throws. */
-async function contentOf(settings: Settings): Promise<Content | undefined> {
+async function contentOf(settings: WithVault): Promise<Content | undefined> {
   let names: string[];
   try {
     names = await readdir(settings.vaultPath);
@@ -40,7 +45,7 @@ async function contentOf(settings: Settings): Promise<Content | undefined> {
   return names.length > 0 ? "our folder" : "nothing";
 }
 
-async function placeOf({ vaultPath }: Settings): Promise<Infer<typeof Place>> {
+async function placeOf({ vaultPath }: WithVault): Promise<Infer<typeof Place>> {
   const { dev, ino } = await stat(vaultPath, { bigint: true });
   return { dev: String(dev), ino: String(ino) };
 }
@@ -74,6 +79,7 @@ export interface Loss {
 
 /** What is wrong when the vault is empty although releases used it, or cannot be read; undefined otherwise. Never throws. */
 export async function vaultLoss(settings: Settings): Promise<Loss | undefined> {
+  if (!hasVault(settings)) return undefined;
   try {
     const has = await contentOf(settings);
     const note = await readRecord(settings);
@@ -117,6 +123,7 @@ export const checkVault = (context: Context): Promise<void> =>
  * recorded only with --accept-empty-vault. Never throws: the release stands.
  */
 export async function recordVault({ settings, options, log }: Context): Promise<void> {
+  if (!hasVault(settings)) return;
   try {
     const vault = await contentOf(settings);
     const had = await readRecord(settings);

@@ -16,7 +16,15 @@ import { handOver } from "../util/atomic.ts";
 import { checkoutOwner, openToOthers, strangeOwner } from "./trust.ts";
 
 /** What runs create in the state folder, besides the log. */
-const OWN_NAMES = ["lock", "active-color", "history.jsonl", "vault.json", "taken-over.json"];
+const OWN_NAMES = [
+  "lock",
+  "active-color",
+  ".active-color",
+  "apis.json",
+  "history.jsonl",
+  "vault.json",
+  "taken-over.json",
+];
 
 const isRoot = (): boolean => process.getuid?.() === 0;
 

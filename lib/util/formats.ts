@@ -8,6 +8,37 @@ const A_PORT = "must be a port from 1 to 65535";
 /** A TCP port. */
 export const port = number(/^\d+$/, A_PORT).refine((value) => value >= 1 && value <= 65535, A_PORT);
 
+const A_PATH =
+  "must be a path such as /health: letters, digits, -, _, ., ~ and /, without .. and not below /_loop/";
+/** The path of a health check. Strict, because it becomes part of a URL, and of messages. */
+export const healthPath = z
+  .string()
+  .refine(
+    (text) =>
+      text.startsWith("/") &&
+      /^(\/[A-Za-z0-9._~-]+)*\/?$/.test(text) &&
+      !/\/\.+(\/|$)/.test(text) &&
+      !/^\/_loop(\/|$)/.test(text),
+    A_PATH,
+  );
+
+/** Is it the text of a JSON object? */
+function isJsonObject(text: string): boolean {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null && !Array.isArray(value);
+  } catch {
+    return false;
+  }
+}
+/** What a health response must contain, as text; empty for any 2xx status. */
+export const expectation = z
+  .string()
+  .refine(
+    (text) => text === "" || isJsonObject(text),
+    'must be a JSON object such as {"status":"ok"}, or empty for any 2xx status',
+  );
+
 const A_COUNT = "must be a whole number, 1 or more";
 /** A whole number from 1. */
 export const count = number(/^\d+$/, A_COUNT).refine((value) => value >= 1, A_COUNT);

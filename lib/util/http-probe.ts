@@ -1,9 +1,7 @@
-import { z } from "./zod.ts";
+import { type Expectation, mismatch } from "./expectation.ts";
 
 /** Loaded at the start, in parallel with taking the lock: it takes 0.1 s, and a rollback is urgent. */
 const undici = import("undici");
-
-const Health = z.object({ status: z.literal("healthy"), vault_exists: z.literal(true) });
 
 /** The result of one health probe. */
 export interface Answer {
@@ -16,30 +14,46 @@ export interface Answer {
   color?: string;
   /** The color that nginx keeps for its sessions; only nginx's own response carries it. */
   kept?: string;
+  /** The ports of blue and green that nginx has loaded, such as "8081 3000"; only nginx's own response carries them. */
+  ports?: string;
   /** The color that is nginx's canary; only nginx's own response carries it. */
   canary?: string;
 }
 
 const excerpt = (body: string): string => JSON.stringify(body.length > 200 ? `${body.slice(0, 200)}…` : body);
 
-function judge(status: number, body: string): Pick<Answer, "healthy" | "finding"> {
+/** Is this the health response that is expected? Without an expectation, nothing is healthy. */
+function judge(
+  status: number,
+  body: string,
+  expected: Expectation | undefined,
+): Pick<Answer, "healthy" | "finding"> {
   const seen = `HTTP ${status}: ${excerpt(body)}`;
+  const isSuccess = status >= 200 && status <= 299;
+  if (expected === undefined || Object.keys(expected).length === 0)
+    return { healthy: isSuccess && expected !== undefined, finding: seen };
+  let health: unknown;
   try {
-    const health: unknown = JSON.parse(body);
-    const vault = z.object({ vault_exists: z.literal(false) }).safeParse(health).success;
-    const healthy = status === 200 && Health.safeParse(health).success;
-    return { healthy, finding: vault ? `vault not accessible; ${seen}` : seen };
+    health = JSON.parse(body);
   } catch {
     return { healthy: false, finding: `not JSON; ${seen}` };
   }
+  const differs = mismatch(health, expected);
+  const vault = mismatch(health, { vault_exists: false }) === undefined && "vault_exists" in expected;
+  const finding = [vault ? "vault not accessible" : "", (!vault && differs) || "", seen]
+    .filter(Boolean)
+    .join("; ");
+  return { healthy: isSuccess && differs === undefined, finding };
 }
 
 /**
- * Sends GET to a /health URL over a new connection; a kept-alive one would reach an old nginx worker.
- * Healthy is 200, JSON, `status` "healthy" and `vault_exists` true, within `timeout` seconds and 64 KiB. Never throws.
+ * Sends GET to a health URL over a new connection; a kept-alive one would reach an old nginx worker. Healthy is a 2xx status
+ * and, unless the expectation is `{}`, JSON that contains it, within `timeout` seconds and 64 KiB. `expectedOf` gets the color
+ * that answered; undefined means that this response proves nothing. Never throws.
  */
 export async function probeHealth(
   url: string,
+  expectedOf: (color: string | undefined) => Expectation | undefined,
   timeout: number,
   headers: Record<string, string> = {},
 ): Promise<Answer> {
@@ -55,13 +69,21 @@ export async function probeHealth(
       headers,
       signal: AbortSignal.timeout(timeout * 1000),
     });
-    const { "x-loop-color": color, "x-loop-kept": kept, "x-loop-canary": canary } = answered;
+    const text = await body.text();
+    const headerOf = (name: string): string | undefined => {
+      const value = answered[name];
+      return typeof value === "string" ? value : undefined;
+    };
+    const [color, kept, canary, ports] = ["color", "kept", "canary", "ports"].map((name) =>
+      headerOf(`x-loop-${name}`),
+    );
     return {
-      ...judge(statusCode, await body.text()),
+      ...judge(statusCode, text, expectedOf(color)),
       status: statusCode,
-      ...(typeof color === "string" ? { color } : {}),
-      ...(typeof kept === "string" ? { kept } : {}),
-      ...(typeof canary === "string" ? { canary } : {}),
+      ...(color === undefined ? {} : { color }),
+      ...(kept === undefined ? {} : { kept }),
+      ...(canary === undefined ? {} : { canary }),
+      ...(ports === undefined ? {} : { ports }),
     };
   } catch (error) {
     const late = error instanceof Error && error.name === "TimeoutError";

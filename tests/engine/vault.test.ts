@@ -18,7 +18,7 @@ rules("a vault is lost if it lacks what it had before: files, or everything", ()
 const finding = async (settings: Settings): Promise<string> => (await vaultLoss(settings))?.finding ?? "none";
 
 /** Creates a vault and a state folder without a stack. Returns their settings. */
-async function createSettings(): Promise<Settings> {
+async function createSettings(): Promise<Settings & { vaultPath: string }> {
   const folder = await tempFolder("vault");
   const [vaultPath, stateDir] = [join(folder, "vault"), join(folder, "state")];
   for (const path of [vaultPath, stateDir]) await mkdir(path);
@@ -28,7 +28,7 @@ async function createSettings(): Promise<Settings> {
     stateDir,
     historyFile,
     activeColorFile: join(vaultPath, "_build/.active-color"),
-  } as Settings;
+  } as Settings & { vaultPath: string };
 }
 
 rules(

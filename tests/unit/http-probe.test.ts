@@ -3,13 +3,20 @@ import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { FIRST_API } from "../../lib/api.ts";
+import type { Expectation } from "../../lib/util/expectation.ts";
 import { type Answer, probeHealth } from "../../lib/util/http-probe.ts";
 
-async function probe(listener: RequestListener, timeout = 2): Promise<Answer> {
+async function probe(
+  listener: RequestListener,
+  timeout = 2,
+  expected: Expectation | undefined = FIRST_API.expect,
+): Promise<Answer> {
   const server = createServer(listener).listen(0, "127.0.0.1");
   await once(server, "listening");
   try {
-    return await probeHealth(`http://127.0.0.1:${(server.address() as AddressInfo).port}/health`, timeout);
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/health`;
+    return await probeHealth(url, (color) => (color === "blue" ? undefined : expected), timeout);
   } finally {
     server.closeAllConnections();
     server.close();
@@ -22,10 +29,11 @@ const respondWith =
       .writeHead(status, { "x-loop-color": "green" })
       .end(typeof body === "string" ? body : JSON.stringify(body));
 
-test("healthy means HTTP 200 and JSON with status healthy and vault_exists true; other fields are ignored", async () => {
+test("healthy means a 2xx status and JSON that contains what is expected; other fields are ignored", async () => {
   const answer = await probe(respondWith({ status: "healthy", vault_exists: true, version: "9" }));
   assert.is(answer.healthy, true);
   assert.is(answer.color, "green");
+  assert.is((await probe(respondWith({ status: "healthy", vault_exists: true }, 201))).healthy, true);
 });
 
 const UNHEALTHY: [string, unknown, number?][] = [
@@ -37,7 +45,7 @@ const UNHEALTHY: [string, unknown, number?][] = [
   ["an empty body", ""],
   ["a list", [{ status: "healthy", vault_exists: true }]],
   ["503 with a healthy body", { status: "healthy", vault_exists: true }, 503],
-  ["201", { status: "healthy", vault_exists: true }, 201],
+  ["302 with a healthy body", { status: "healthy", vault_exists: true }, 302],
 ];
 for (const [name, body, status] of UNHEALTHY) {
   test(`not healthy: ${name}`, async () => {
@@ -50,6 +58,36 @@ for (const [name, body, status] of UNHEALTHY) {
 test("a missing vault is reported as such", async () => {
   const answer = await probe(respondWith({ status: "unhealthy", vault_exists: false }, 503));
   assert.match(answer.finding, "vault not accessible");
+});
+
+test("the finding says what differs from the expectation", async () => {
+  const starting = await probe(respondWith({ status: "starting", vault_exists: true }));
+  assert.match(starting.finding, /^status is "starting", expected "healthy"; HTTP 200: /);
+  const long = await probe(respondWith({ status: "x".repeat(1000) }));
+  assert.ok(long.finding.length < 350, long.finding);
+});
+
+test("a vault that is not accessible is named only if the expectation asks for it", async () => {
+  const body = { ok: false, vault_exists: false };
+  assert.match((await probe(respondWith(body), 2, { ok: true })).finding, /^ok is false, expected true; /);
+});
+
+test("without an expectation, any 2xx status is healthy, JSON or not, and no other status is", async () => {
+  for (const [body, status, healthy] of [
+    ["fine", 200, true],
+    ["", 204, true],
+    [[], 200, true],
+    ["fine", 302, false],
+    ["fine", 404, false],
+    ["fine", 503, false],
+  ] as const)
+    assert.is((await probe(respondWith(body, status), 2, {})).healthy, healthy, `${status} ${body}`);
+});
+
+test("a response of a color that should not have answered is not healthy, whatever it says", async () => {
+  const listener: RequestListener = (_, response) =>
+    response.writeHead(200, { "x-loop-color": "blue" }).end(JSON.stringify(FIRST_API.expect));
+  assert.is((await probe(listener)).healthy, false);
 });
 
 test("a redirect is not followed", async () => {
@@ -80,7 +118,7 @@ test("the probe stops an endless body at the size limit and a hanging response a
 });
 
 test("a refused connection is a finding, not an exception", async () => {
-  const answer = await probeHealth("http://127.0.0.1:1/health", 1);
+  const answer = await probeHealth("http://127.0.0.1:1/health", () => ({}), 1);
   assert.is(answer.healthy, false);
   assert.match(answer.finding, "ECONNREFUSED");
 });

@@ -65,8 +65,14 @@ test("connections to a color are counted in the kernel's table", () => {
     "   2: 040012AC:D0AE 030012AC:1F91 06 00000000:00000000 00:00000000 00000000   101        0 3",
     "   3: 040012AC:D0B0 050012AC:1F91 01 00000000:00000000 00:00000000 00000000   101        0 4",
   ].join("\n");
-  assert.is(connectionsTo(["172.18.0.3"], table), 1);
-  assert.is(connectionsTo(["172.18.0.3", "172.18.0.5"], table), 2);
-  assert.is(connectionsTo([], table), 0);
+  assert.is(connectionsTo(["172.18.0.3"], 8081, table), 1);
+  assert.is(connectionsTo(["172.18.0.3", "172.18.0.5"], 8081, table), 2);
+  assert.is(connectionsTo([], 8081, table), 0);
+  assert.is(connectionsTo(["172.18.0.3"], 80, table), 0, "another port");
+  assert.is(
+    connectionsTo(["172.18.0.3"], 80, table.replaceAll(":1F91", ":0050")),
+    1,
+    "a port with leading zeros",
+  );
 });
 test.run();

@@ -30,7 +30,7 @@ test("without a settings file and with an empty environment, the documented defa
   assert.equal([getHostPort(settings, "blue"), getHostPort(settings, "green")], [8082, 8085]);
   assert.equal(settings.health, { retries: 30, interval: 10, timeout: 5 });
   assert.equal([settings.verifySeconds, settings.drainSeconds], [30, 30]);
-  assert.is(settings.activeColorFile, join(settings.vaultPath, "_build/.active-color"));
+  assert.is(settings.activeColorFile, join(settings.vaultPath ?? "", "_build/.active-color"));
   assert.is(settings.environment.NGINX_IMAGE, "nginx:1.30");
 });
 
@@ -243,5 +243,52 @@ test("the example file is valid and contains every setting that Compose and the 
   assert.equal(settings.ports, { blue: 8082, green: 8085 });
   const text = await readFile(example, "utf8");
   for (const name of Object.keys(settings.environment)) assert.match(text, new RegExp(`^#?${name}=`, "m"));
+});
+
+test("an empty HEALTH_EXPECT means any 2xx status, in the file and in the environment", async () => {
+  const file = join(await tempFolder("settings"), ".env.blue-green");
+  await writeFile(file, "HEALTH_EXPECT=\n");
+  assert.equal(loadSettings({}, file).api.expect, {});
+  assert.equal(loadSettings({ HEALTH_EXPECT: '{"ok":true}' }, file).api.expect, { ok: true });
+  await writeFile(file, 'HEALTH_EXPECT={"ok":true,"db":{"up":1}}\n');
+  assert.equal(loadSettings({}, file).api.expect, { ok: true, db: { up: 1 } });
+  const { api, environment } = loadSettings({ HEALTH_EXPECT: "" }, file);
+  assert.equal([api.expect, environment.HEALTH_EXPECT], [{}, "{}"], "Compose cannot tell empty from not set");
+});
+
+test("a wrong API_PORT, HEALTH_PATH, HEALTH_EXPECT or AUTH is rejected", () => {
+  for (const HEALTH_EXPECT of ["healthy", "[1]", "null", "1", "{ok:true}", " "])
+    assert.match(errorsOf({ HEALTH_EXPECT }), "it must be a JSON object", HEALTH_EXPECT);
+  for (const HEALTH_PATH of ["up", "/a b", "/a?b", '/"', "/../x", "/a/..", "/a//b", "/_loop/color", "/_loop"])
+    assert.match(errorsOf({ HEALTH_PATH }), "it must be a path such as /health", HEALTH_PATH);
+  for (const API_PORT of ["0", "65536", "http"]) assert.match(errorsOf({ API_PORT }), "it must be a port");
+  assert.match(errorsOf({ AUTH: "none" }), "it must be on or off");
+  assert.match(errorsOf({ HEALTH_PATH: "/token" }), "nginx sends this path to auth");
+  assert.is(loadSettings({ HEALTH_PATH: "/token", AUTH: "off" }, NO_FILE).api.healthPath, "/token");
+});
+
+test("VAULT_PATH=none means no vault: the state file is in STATE_DIR, and Compose mounts an empty tmpfs", () => {
+  const { vaultPath, activeColorFile, stateDir, oldStateFile, environment } = loadSettings(
+    { VAULT_PATH: "none" },
+    NO_FILE,
+  );
+  assert.equal([vaultPath, oldStateFile], [undefined, undefined]);
+  assert.is(activeColorFile, join(stateDir, ".active-color"));
+  const { VAULT_PATH, LOOP_VAULT_MOUNT, LOOP_VAULT_SOURCE, LOOP_OAUTH_MOUNT } = environment;
+  assert.equal([VAULT_PATH, LOOP_VAULT_MOUNT, LOOP_VAULT_SOURCE], ["none", "tmpfs", ""]);
+  assert.is(LOOP_OAUTH_MOUNT, undefined, "auth is still on");
+});
+
+test("only the word none is special: ./none is a folder", () => {
+  for (const VAULT_PATH of ["./none", "None"])
+    assert.match(errorsOf({ VAULT_PATH }), "must be an existing folder", VAULT_PATH);
+});
+
+test("AUTH=off needs no sources of auth and no port, and its data folder still is one that containers can write to", async () => {
+  const off = { AUTH: "off", LOOP_AUTH_CONTEXT: "/nonexistent", AUTH_PORT: "8080" };
+  assert.is(loadSettings(off, NO_FILE).environment.LOOP_OAUTH_MOUNT, "tmpfs");
+  assert.match(errorsOf({ LOOP_AUTH_CONTEXT: "/nonexistent" }), "Without auth, set AUTH=off");
+  const OAUTH_DATA_PATH = await tempFolder("settings");
+  assert.match(errorsOf({ ...off, OAUTH_DATA_PATH, STATE_DIR: join(OAUTH_DATA_PATH, "x") }), /^STATE_DIR is/);
 });
 test.run();

@@ -17,7 +17,7 @@ import type { Settings } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
 interface TestContext {
-  files: StateFiles;
+  files: StateFiles & { vaultPath: string };
   warnings: string[];
   mark(color: "blue" | "green"): Promise<void>;
   initialize(fallback?: "blue" | "green"): Promise<void>;
@@ -27,7 +27,7 @@ const colors = suite<TestContext>("color");
 colors.before.each(async (testContext) => {
   const folder = await tempFolder("color");
   for (const name of ["vault", "state"]) await mkdir(join(folder, name));
-  const files: StateFiles = {
+  const files = {
     recordFile: join(folder, "state/active-color"),
     activeColorFile: join(folder, "vault/_build/.active-color"),
     vaultPath: join(folder, "vault"),

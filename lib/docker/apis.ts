@@ -1,0 +1,86 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { type Api, ApiSchema, type Apis } from "../api.ts";
+import { COLORS, type Color } from "../color.ts";
+import { StateFileError } from "../errors.ts";
+import type { Context } from "../run/context.ts";
+import type { Settings } from "../settings.ts";
+import { replaceFile } from "../util/atomic.ts";
+import { type Infer, z } from "../util/zod.ts";
+import type { Container } from "./container.ts";
+
+/** How many images' APIs are remembered: those of both colors' last good builds, and some that are gone. */
+const IMAGES = 6;
+
+/**
+ * The APIs of the colors' containers, according to their labels, and those of the images that they ran, by image id: without
+ * its container, a color is recreated from its image, which may be older than the settings.
+ */
+const Recorded = z.object({
+  colors: z.object({ blue: ApiSchema.optional(), green: ApiSchema.optional() }),
+  images: z.array(z.object({ id: z.string(), api: ApiSchema })),
+});
+type Recorded = Infer<typeof Recorded>;
+
+type Place = Pick<Settings, "stateDir" | "api">;
+
+const fileOf = ({ stateDir }: Place): string => join(stateDir, "apis.json");
+
+/** Nothing when the file is missing or damaged: each run writes it again. */
+function readRecorded(settings: Place): Recorded {
+  try {
+    return Recorded.parse(JSON.parse(readFileSync(fileOf(settings), "utf8")));
+  } catch {
+    return { colors: {}, images: [] };
+  }
+}
+
+/** How each color's API is reached, and when it is healthy; for a color without a record, as the settings say. Never throws. */
+export function readApis(settings: Place): Apis {
+  const { blue = settings.api, green = settings.api } = readRecorded(settings).colors;
+  return { blue, green };
+}
+
+/** The API of an image that a color ran before; else, as the settings say. Never throws. */
+export const apiOfImage = (settings: Place, image: string): Api =>
+  readRecorded(settings).images.find(({ id }) => id === image)?.api ?? settings.api;
+
+async function write({ settings, options }: Context, before: Recorded, after: Recorded): Promise<void> {
+  const content = `${JSON.stringify(after)}\n`;
+  if (options.dryRun || content === `${JSON.stringify(before)}\n`) return;
+  try {
+    await replaceFile(fileOf(settings), content);
+  } catch (error) {
+    throw new StateFileError(`Cannot record the APIs of the colors in ${fileOf(settings)}`, {
+      details: String(error),
+      next: "Free some space on its disk, or point STATE_DIR elsewhere, and run this again; the serving color was not touched.",
+    });
+  }
+}
+
+/**
+ * Makes the record agree with the colors' containers: a run may have been killed between the two. A color without a container
+ * keeps its record. Does nothing in a dry run. Throws StateFileError.
+ */
+export async function recordApis(
+  context: Context,
+  containers: Readonly<Record<Color, Container>>,
+): Promise<void> {
+  const before = readRecorded(context.settings);
+  const present = COLORS.filter((color) => containers[color].status !== "absent");
+  const colors = Object.fromEntries(present.map((color) => [color, containers[color].api]));
+  const ran = present
+    .filter((color) => !containers[color].discarded)
+    .map((color) => ({ id: containers[color].image, api: containers[color].api }));
+  const others = before.images.filter(({ id }) => !ran.some((image) => image.id === id));
+  await write(context, before, {
+    colors: { ...before.colors, ...colors },
+    images: [...ran, ...others].slice(0, IMAGES),
+  });
+}
+
+/** Records the API that the container of a color was just created with. Does nothing in a dry run. Throws StateFileError. */
+export async function recordApi(context: Context, color: Color, api: Api): Promise<void> {
+  const before = readRecorded(context.settings);
+  await write(context, before, { ...before, colors: { ...before.colors, [color]: api } });
+}

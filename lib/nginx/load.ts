@@ -1,0 +1,68 @@
+import { type Color, isColor } from "../color.ts";
+import { readApis } from "../docker/apis.ts";
+import type { Context } from "../run/context.ts";
+import type { Settings } from "../settings.ts";
+import type { Answer } from "../util/http-probe.ts";
+import { pollUntil } from "../util/poll.ts";
+import { configurationError, writeConfiguration } from "./configuration.ts";
+import { readLink, repairLink } from "./link.ts";
+import { loadedForOther, probeLoadedColor } from "./probe.ts";
+import { reloadInto, switchCommands } from "./switch.ts";
+import { knowsApis } from "./upstreams.ts";
+
+/** Seconds that nginx may take to answer. A busy one may miss the timeout of a single probe. */
+const ANSWER_SECONDS = 5;
+
+const LOAD_PORTS = "load the ports of the APIs into nginx";
+
+/** What nginx has loaded, without the key unless `headers` says otherwise. It may take a moment to answer. Never throws. */
+async function askLoaded(settings: Settings, headers?: Record<string, string>): Promise<Answer | undefined> {
+  let answer: Answer | undefined;
+  await pollUntil(ANSWER_SECONDS, async () => {
+    answer = await probeLoadedColor(settings, headers);
+    return answer.color !== undefined;
+  });
+  return answer;
+}
+
+/** Reloads nginx with the colors that it has loaded. Throws ConfigurationError, LinkError, and what the file system throws. */
+async function reloadAsLoaded(context: Context, name: string, loaded: Answer, color: Color): Promise<void> {
+  const otherGets = loadedForOther(loaded);
+  await readLink(context); // fails when the owner put something else in its place
+  const reload = async (): Promise<void> => {
+    // A run killed between swap and reload leaves a link to a color that was never verified.
+    await repairLink(context, color, otherGets);
+    await reloadInto(context, color, otherGets).catch((error) => {
+      throw configurationError(context, error instanceof Error ? error.message : String(error));
+    });
+  };
+  await context.change(name, reload, switchCommands(context, color, otherGets));
+}
+
+/**
+ * Reloads nginx when it does not know the probe key yet, or has other ports loaded than the colors' containers have. Before a
+ * switch the run asks nginx whether it reaches the new color; an nginx without keys would pass this one on to the API. The
+ * serving color stays. Throws ConfigurationError, LinkError, and what the file system throws.
+ */
+export async function loadKey(context: Context): Promise<void> {
+  const { settings } = context;
+  const keyless = await askLoaded(settings, {});
+  if (!keyless || !isColor(keyless.color)) return; // nginx does not answer: no reason to reload it
+  const keyed = keyless.status === 404 ? await probeLoadedColor(settings) : keyless;
+  if (keyless.status !== 404 || keyed.status === 404)
+    return reloadAsLoaded(context, "load the probe key into nginx", keyless, keyless.color);
+  if (!knowsApis(keyed, readApis(settings)))
+    await reloadAsLoaded(context, LOAD_PORTS, keyless, keyless.color);
+}
+
+/**
+ * Lets nginx reach a color whose container was just created: writes its port, and reloads nginx if that has another one loaded.
+ * The serving color stays. Throws ConfigurationError, LinkError, and what the file system throws.
+ */
+export async function loadPorts(context: Context): Promise<void> {
+  const { settings } = context;
+  await writeConfiguration(context, true);
+  const loaded = await askLoaded(settings);
+  if (!loaded || !isColor(loaded.color) || knowsApis(loaded, readApis(settings))) return;
+  await reloadAsLoaded(context, LOAD_PORTS, loaded, loaded.color);
+}
