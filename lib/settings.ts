@@ -17,6 +17,7 @@ import {
   expectation,
   healthPath,
   idleSeconds,
+  imageReference,
   ipv4,
   memoryLimit,
   networks,
@@ -85,6 +86,7 @@ export const rawSettings = (needs: Needs) => {
     ACTIVE_COLOR_FILE: path.optional(),
     STATE_DIR: path.optional(),
     OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
+    LOOP_API_IMAGE: imageReference.optional(),
     LOOP_API_CONTEXT: source.default(join(ROOT, "examples/loop-api")),
     AUTH: z.enum(["on", "off"], "must be on or off").default("on"),
     LOOP_AUTH_CONTEXT: path.default(join(ROOT, "examples/loop-auth")),
@@ -100,6 +102,7 @@ export const rawSettings = (needs: Needs) => {
     HOOKS_PATH: hooks.optional(),
     HOOK_SECONDS: someSeconds.default(60),
     BUILD_SECONDS: someSeconds.default(3600),
+    KEEP_RELEASES: count.default(5),
     VERIFY_SECONDS: seconds.default(30),
     CANARY_PERCENT: canaryPercent.default(0),
     CANARY_SECONDS: someSeconds.default(60),
@@ -156,6 +159,8 @@ export interface Settings {
   api: Api;
   /** off: there is no auth, and nginx sends its paths to the API. */
   auth: "on" | "off";
+  /** The image that a release pulls instead of building one; undefined to build. */
+  apiImage: string | undefined;
   /** The build context of both colors. */
   apiContext: string;
   /** Seconds that the API keeps an idle connection open; 0: it closes each one after its response. */
@@ -172,8 +177,10 @@ export interface Settings {
   /** The folder of hooks; undefined for none. */
   hooksPath: string | undefined;
   hookSeconds: number;
-  /** The time limit of a build: a hung build would hold the lock forever. */
+  /** The time limit of a build or pull: a hung one would hold the lock forever. */
   buildSeconds: number;
+  /** How many releases keep their image. */
+  keepReleases: number;
   verifySeconds: number;
   drainSeconds: number;
   /** The share of the new requests that a new color gets before the switch, and for how many seconds; 0 percent: none. */
@@ -338,6 +345,7 @@ export function loadSettings(
     vaultPath,
     api,
     auth: raw.AUTH,
+    apiImage: raw.LOOP_API_IMAGE,
     apiContext: raw.LOOP_API_CONTEXT,
     apiIdleSeconds: raw.API_IDLE_SECONDS,
     apiMemory: { set: raw.API_MEMORY, bytes: bytesIn(raw.API_MEMORY) },
@@ -349,6 +357,7 @@ export function loadSettings(
     hooksPath: raw.HOOKS_PATH,
     hookSeconds: raw.HOOK_SECONDS,
     buildSeconds: raw.BUILD_SECONDS,
+    keepReleases: raw.KEEP_RELEASES,
     verifySeconds: raw.VERIFY_SECONDS,
     drainSeconds: raw.DRAIN_SECONDS,
     canary: { percent: raw.CANARY_PERCENT, seconds: raw.CANARY_SECONDS },

@@ -9,8 +9,8 @@ import { replaceFile } from "../util/atomic.ts";
 import { type Infer, z } from "../util/zod.ts";
 import type { Container } from "./container.ts";
 
-/** How many images' APIs are remembered: those of both colors' last good builds, and some that are gone. */
-const IMAGES = 6;
+/** How many images' APIs are remembered, besides those of the releases that are kept: failed releases have images too. */
+const MORE_IMAGES = 10;
 
 /**
  * The APIs of the colors' containers, according to their labels, and those of the images that they ran, by image id: without
@@ -75,7 +75,7 @@ export async function recordApis(
   const others = before.images.filter(({ id }) => !ran.some((image) => image.id === id));
   await write(context, before, {
     colors: { ...before.colors, ...colors },
-    images: [...ran, ...others].slice(0, IMAGES),
+    images: [...ran, ...others].slice(0, context.settings.keepReleases + MORE_IMAGES),
   });
 }
 
