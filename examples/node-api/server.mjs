@@ -26,8 +26,8 @@ const server = createServer((request, response) => {
 /** A text message of less than 126 bytes as a WebSocket frame. */
 const frame = (text) => Buffer.concat([Buffer.from([0x81, text.length]), Buffer.from(text)]);
 
-/** A close frame, with the status "going away". */
-const GOING_AWAY = Buffer.from([0x88, 2, 0x03, 0xe9]);
+/** A close frame with a status: 1000 is a normal closure, 1001 means that the server is going away. */
+const close = (status) => Buffer.from([0x88, 2, status >> 8, status & 0xff]);
 const isClose = (data) => (data[0] & 0x0f) === 8;
 
 server.on("upgrade", ({ url, headers }, socket) => {
@@ -43,7 +43,7 @@ server.on("upgrade", ({ url, headers }, socket) => {
   tell();
   clocks.add(socket);
   socket
-    .on("data", (data) => isClose(data) && socket.end(GOING_AWAY))
+    .on("data", (data) => isClose(data) && socket.end(close(1000)))
     .on("error", () => socket.destroy())
     .on("close", () => {
       clearInterval(timer);
@@ -57,5 +57,5 @@ server.listen(PORT);
 
 process.once("SIGTERM", () => {
   server.close();
-  for (const socket of clocks) socket.end(GOING_AWAY);
+  for (const socket of clocks) socket.end(close(1001));
 });

@@ -1,0 +1,297 @@
+import { cp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { get } from "node:http";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Agent, WebSocket } from "undici";
+import * as assert from "uvu/assert";
+import { startRun } from "../../bench/testbed/run.ts";
+import { createReleasedScratch, createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
+import { FIRST_API } from "../../lib/api.ts";
+import { getInactiveColor, isColor } from "../../lib/color.ts";
+import { renderUpstreams } from "../../lib/nginx/upstreams.ts";
+import type { Status } from "../../lib/release/status.ts";
+import { ROOT } from "../../lib/settings.ts";
+import { suite } from "../suite.ts";
+
+/** The settings of examples/node-api. */
+const NODE = {
+  LOOP_API_CONTEXT: join(ROOT, "examples/node-api"),
+  API_PORT: "3000",
+  HEALTH_PATH: "/up",
+  HEALTH_EXPECT: '{"ok":true}',
+};
+
+const LOAD_PORTS = "load the ports of the APIs into nginx";
+
+const statusOf = async (stack: Scratch, env: Record<string, string> = {}): Promise<Status> =>
+  JSON.parse((await stack.status(["--json"], env)).stdout);
+
+/** Copies the Node example with another version number. Returns its settings. */
+async function nodeVersion({ folder }: Scratch, version: string): Promise<typeof NODE> {
+  const context = join(folder, `node-api-${version}`);
+  await cp(NODE.LOOP_API_CONTEXT, context, { recursive: true });
+  const server = join(context, "server.mjs");
+  const text = await readFile(server, "utf8");
+  await writeFile(server, text.replace('VERSION = "1.0.0"', `VERSION = "${version}"`));
+  return { ...NODE, LOOP_API_CONTEXT: context };
+}
+
+/** Clients that repeat GET / on kept-alive connections, a path that both APIs answer, if only with 404. `stop` returns what was lost. */
+function startGets({ env }: Scratch): { count(): number; stop(): Promise<string[]> } {
+  const lost: string[] = [];
+  let [count, stopped] = [0, false];
+  const client = async (): Promise<void> => {
+    const agent = new Agent({ connections: 1, headersTimeout: 10_000 });
+    for (; !stopped; await sleep(5)) {
+      try {
+        const origin = `http://127.0.0.1:${env.NGINX_PORT}`;
+        const { statusCode, body } = await agent.request({ origin, path: "/", method: "GET" });
+        await body.text();
+        if (![200, 404].includes(statusCode)) lost.push(`HTTP ${statusCode}`);
+      } catch (error) {
+        lost.push(String(error));
+      }
+      count++;
+    }
+    await agent.close();
+  };
+  const running = Array.from({ length: 4 }, client);
+  return {
+    count: () => count,
+    stop: async () => {
+      stopped = true;
+      await Promise.all(running);
+      return lost;
+    },
+  };
+}
+
+/** A WebSocket to the clock of the Node example. */
+interface Clock {
+  /** The versions that its messages named. */
+  versions: string[];
+  close(): void;
+  /** The status of its close; 1006 for a connection that was cut. */
+  closed: Promise<number>;
+}
+
+async function openClock({ env }: Scratch): Promise<Clock> {
+  const socket = new WebSocket(`ws://127.0.0.1:${env.NGINX_PORT}/clock`);
+  const versions: string[] = [];
+  const closed = new Promise<number>((resolve) =>
+    socket.addEventListener("close", ({ code }) => resolve(code)),
+  );
+  await new Promise<void>((resolve, reject) => {
+    socket.addEventListener("error", () => reject(new Error("the WebSocket was not opened")));
+    socket.addEventListener("message", ({ data }) => {
+      versions.push(String(data).split(" ")[0] ?? "");
+      resolve();
+    });
+  });
+  return { versions, close: () => socket.close(1000), closed };
+}
+
+const anyApi = suite<{ stack: Scratch }>("any API");
+anyApi.before(async (context) => {
+  context.stack = await createReleasedScratch("any-api");
+});
+anyApi.after(({ stack }) => stack.remove());
+
+anyApi(
+  "another API is released over the example by settings alone, without a lost request",
+  async ({ stack }) => {
+    const load = startGets(stack);
+    const run = await stack.deploy([], NODE);
+    await sleep(300);
+    const lost = await load.stop();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.equal(lost, []);
+    assert.ok(load.count() > 100, `${load.count()} requests`);
+    assert.match(run.stdout, LOAD_PORTS);
+    const { status, color, body } = await stack.get("/up");
+    assert.equal([status, color, body], [200, "green", '{"ok":true,"version":"1.0.0"}']);
+    const { serving, colors, drift } = await statusOf(stack, NODE);
+    assert.equal([serving, colors.green.health, drift], ["green", "healthy", []]);
+  },
+);
+
+anyApi("runs may ask nginx for any path of a color; without the key there is none", async ({ stack }) => {
+  assert.is((await stack.get("/_loop/green/up")).status, 200);
+  assert.match((await stack.get("/_loop/green/")).body, '"version":"1.0.0"');
+  assert.is((await stack.get("/_loop/green/no/such/path")).status, 404);
+  for (const path of ["/_loop/green/up", "/_loop/green/", "/_loop/blue/health"]) {
+    const response = await fetch(`http://127.0.0.1:${stack.env.NGINX_PORT}${path}`);
+    assert.is(response.status, 404, path);
+    assert.not.match(await response.text(), "version", path);
+  }
+});
+
+anyApi(
+  "a rollback returns to the earlier API, whatever the settings say now, and so does the next",
+  async ({ stack }) => {
+    const back = await stack.rollback([], NODE);
+    assert.is(back.exitCode, 0, back.stdall);
+    assert.not.match(back.stdout, LOAD_PORTS, "nginx knows both ports already");
+    const { status, color } = await stack.get("/health");
+    assert.equal([status, color], [200, "blue"]);
+    assert.equal((await statusOf(stack, NODE)).drift, []);
+    const forth = await stack.rollback();
+    assert.is(forth.exitCode, 0, forth.stdall);
+    assert.is((await stack.get("/up")).color, "green");
+  },
+);
+
+anyApi("a color without its container is recreated for the API of its image", async ({ stack }) => {
+  await stack.docker("rm", `${stack.project}-api-blue`);
+  const back = await stack.rollback([], NODE);
+  assert.is(back.exitCode, 0, back.stdall);
+  assert.is((await stack.get("/health")).color, "blue");
+});
+
+anyApi(
+  "a failed health check says what differs, and the failed settings do not harm a rollback",
+  async ({ stack }) => {
+    const wrong = { ...NODE, HEALTH_EXPECT: '{"ok":true,"version":"9"}', HEALTH_RETRIES: "3" };
+    const failed = await stack.deploy([], wrong);
+    assert.is(failed.exitCode, 1, failed.stdall);
+    assert.match(failed.stderr, 'version is "1.0.0", expected "9"');
+    assert.match(failed.stderr, "set HEALTH_EXPECT to it");
+    const rollback = await stack.rollback([], wrong);
+    assert.is(rollback.exitCode, 0, rollback.stdall);
+    assert.is((await stack.get("/up")).color, "green");
+  },
+);
+
+anyApi(
+  "a run repairs a wrong record and wrong ports in nginx before it relies on them",
+  async ({ stack }) => {
+    const first = { blue: FIRST_API, green: FIRST_API };
+    await writeFile(join(stack.stateDir, "apis.json"), JSON.stringify({ colors: first, images: [] }));
+    await writeFile(join(stack.folder, "nginx/api-upstreams.conf"), renderUpstreams(first));
+    await stack.docker("exec", stack.nginxContainer, "sh", "-c", "kill -HUP 1");
+    for (let attempt = 0; (await stack.get("/up")).status !== 502 && attempt < 50; attempt++)
+      await sleep(100);
+    assert.is((await stack.get("/up")).status, 502, "nginx has the wrong port");
+    const run = await stack.rollback(["--dry-run"]);
+    assert.is((await stack.get("/up")).status, 502, `a dry run changes nothing: ${run.stdall}`);
+    const deploy = await stack.deploy([], await nodeVersion(stack, "2.0.0"));
+    assert.is(deploy.exitCode, 0, deploy.stdall);
+    assert.match((await stack.get("/up")).body, '"version":"2.0.0"');
+  },
+);
+
+anyApi("a run killed before it recorded the API of a new container does no harm", async ({ stack }) => {
+  const { color } = await stack.get("/up");
+  assert.ok(isColor(color));
+  const next = getInactiveColor(color);
+  const before = await readFile(join(stack.stateDir, "apis.json"), "utf8");
+  // The example goes to the color that had the Node API: another port again.
+  const run = startRun(stack, "deploy");
+  await run.waitForStep(`start ${next}`);
+  run.kill("SIGKILL");
+  await run.ended;
+  await writeFile(join(stack.stateDir, "apis.json"), before);
+  const again = await stack.deploy();
+  assert.is(again.exitCode, 0, again.stdall);
+  const answer = await stack.get("/health");
+  assert.equal([answer.status, answer.color], [200, next]);
+  assert.equal((await statusOf(stack)).drift, []);
+});
+
+anyApi(
+  "a WebSocket passes through nginx, and a switch does not cut one that ends within the drain limit",
+  async ({ stack }) => {
+    const [two, three] = [await nodeVersion(stack, "2.1.0"), await nodeVersion(stack, "3.0.0")];
+    const first = await stack.deploy([], two);
+    assert.is(first.exitCode, 0, first.stdall);
+    const [short, long] = [await openClock(stack), await openClock(stack)];
+    const { color } = await stack.get("/up");
+    assert.ok(isColor(color));
+    const run = startRun(stack, "deploy", { ...three, DRAIN_SECONDS: "4" });
+    await run.waitForStep("verify");
+    await sleep(1500);
+    const next = await openClock(stack);
+    assert.equal(next.versions, ["3.0.0"], "a new WebSocket reaches the new color");
+    next.close();
+    assert.is(await next.closed, 1000);
+    short.close();
+    assert.is(await short.closed, 1000, "the switch has not cut it");
+    assert.ok(short.versions.length >= 2 && short.versions.every((version) => version === "2.1.0"));
+    const { exitCode, output } = await run.ended;
+    assert.is(exitCode, 0, output);
+    assert.match(output, "1 request was interrupted at the drain limit");
+    assert.is(await long.closed, 1006, "it was cut at the drain limit");
+    assert.ok(long.versions.every((version) => version === "2.1.0"));
+  },
+);
+
+anyApi(
+  "only a WebSocket is upgraded: nginx would not see the requests of any other protocol",
+  async ({ stack }) => {
+    const statusFor = (upgrade: string): Promise<number | undefined> =>
+      new Promise((resolve, reject) => {
+        const headers = {
+          Connection: "Upgrade",
+          Upgrade: upgrade,
+          "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        };
+        const port = Number(stack.env.NGINX_PORT);
+        get({ host: "127.0.0.1", port, path: "/clock", headers })
+          .on("response", (response) => resolve(response.resume().statusCode))
+          .on("upgrade", ({ statusCode }, socket) => {
+            socket.destroy();
+            resolve(statusCode);
+          })
+          .on("error", reject);
+      });
+    assert.is(await statusFor("WebSocket"), 101);
+    assert.is(await statusFor("h2c"), 404);
+  },
+);
+anyApi.run();
+
+const bare = suite<{ stack: Scratch }>("an API without vault and auth");
+bare.before(async (context) => {
+  context.stack = await createScratch("bare-api");
+  const { stack } = context;
+  for (const name of ["ACTIVE_COLOR_FILE", "LOOP_AUTH_CONTEXT"]) delete stack.env[name];
+  Object.assign(stack.env, NODE, { VAULT_PATH: "none", AUTH: "off", LOOP_AUTH_CONTEXT: "/nonexistent" });
+});
+bare.after(({ stack }) => stack.remove());
+
+bare("the first release creates neither auth nor a folder, and mounts none", async ({ stack }) => {
+  await rm(join(stack.folder, "vault"), { recursive: true });
+  const run = await stack.deploy();
+  assert.is(run.exitCode, 0, run.stdall);
+  assert.not.match(run.stdall, LOAD_PORTS, "nginx started with the port");
+  const containers = await stack.docker(
+    "ps",
+    "-a",
+    "--format",
+    "{{.Names}}",
+    "--filter",
+    `name=${stack.project}`,
+  );
+  assert.equal(containers.stdout.trim().split("\n").sort(), [
+    `${stack.project}-api-green`,
+    stack.nginxContainer,
+  ]);
+  const mounts = await stack.field(
+    `${stack.project}-api-green`,
+    "{{range .Mounts}}{{.Type}}:{{.Source}} {{end}}",
+  );
+  assert.is(mounts.trim(), "tmpfs: tmpfs:");
+  for (const path of ["vault", "oauth"])
+    assert.not.ok(await stat(join(stack.folder, path)).catch(() => undefined), path);
+  assert.is(await readFile(join(stack.stateDir, ".active-color"), "utf8"), "green\n");
+  const { auth, drift } = await statusOf(stack);
+  assert.equal([auth, drift], ["off", []]);
+});
+
+bare("the paths of auth go to the API", async ({ stack }) => {
+  for (const path of ["/authorize", "/token", "/register", "/.well-known/x"]) {
+    const { status, body } = await stack.get(path);
+    assert.equal([status, body], [404, `{"error":"There is no ${path}","version":"1.0.0"}`]);
+  }
+});
+bare.run();
