@@ -49,9 +49,9 @@ export const ApiSchema = z.object({
   expect: z.record(z.string(), z.unknown()),
 });
 
-/** The distinct health paths of the colors: usually one. */
-export const healthPaths = (apis: Apis): string[] => [
-  ...new Set(COLORS.map((color) => apis[color].healthPath)),
+/** The distinct health paths of the colors, usually one; that of `first` comes first. */
+export const healthPaths = (apis: Apis, first: Color): string[] => [
+  ...new Set([first, ...COLORS].map((color) => apis[color].healthPath)),
 ];
 
 /** Does nginx send this path to auth? Only with AUTH=on. */

@@ -46,8 +46,8 @@ Builds, or pulls, and starts the idle color, checks its health and its idle conn
 drains and stops the previous color, unless that still has MCP sessions. Runs SMOKE_COMMAND before any traffic, and the
 hooks in HOOKS_PATH; see docs/hooks.md.
 
-During the canary and VERIFY_SECONDS, requests /health through nginx every second, and counts the responses to
-clients in nginx's log. Switches nginx back if a response to /health is unhealthy or, after the switch, comes from
+During the canary and VERIFY_SECONDS, requests HEALTH_PATH through nginx every second, and counts the responses to
+clients in nginx's log. Switches nginx back if a response to it is unhealthy or, after the switch, comes from
 another color; or if the new color has at least JUDGE_ERRORS (3) responses with a 5xx status, an error rate of at
 least JUDGE_PERCENT (5), and a significantly higher error rate than the previous color. The error rate is the share of
 a color's responses to clients that have a 5xx status.

@@ -12,14 +12,14 @@ export const RELOAD_SECONDS = 10;
 
 /**
  * Asks the health path through nginx, as a client would, and judges the response by the color that answered. When the colors
- * have different paths, asks each one until a color answers on its own. nginx removes the key, which marks the request as a
- * run's in the log. Never throws.
+ * have different paths, asks each one until a color answers on its own, beginning with that of `expected`. nginx removes the
+ * key, which marks the request as a run's in the log. Never throws.
  */
-export async function probeNginx(settings: Settings): Promise<Answer> {
+export async function probeNginx(settings: Settings, expected: Color = "blue"): Promise<Answer> {
   const apis = readApis(settings);
   const headers = await keyHeaders(settings);
   let answer: Answer = { healthy: false, finding: "not asked" };
-  for (const path of healthPaths(apis)) {
+  for (const path of healthPaths(apis, expected)) {
     const ofColor = (color: string | undefined) =>
       isColor(color) && apis[color].healthPath === path ? apis[color] : undefined;
     const expectedOf = (color: string | undefined) => ofColor(color)?.expect;

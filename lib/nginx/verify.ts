@@ -24,7 +24,7 @@ export const verifyNginxTraffic = (
   const { settings } = context;
   const { nginxUrl, verifySeconds } = settings;
   const probe = async (): Promise<Answer> => {
-    const answer = await probeNginx(settings);
+    const answer = await probeNginx(settings, color);
     return { ...answer, healthy: answer.healthy && answer.color === color };
   };
   return context.change(

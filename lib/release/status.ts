@@ -10,7 +10,7 @@ import type { Context } from "../run/context.ts";
 import { Entry, readHistory } from "../run/history.ts";
 import { readLock } from "../run/lock.ts";
 import { howItEnded } from "../run/record.ts";
-import { getHostPort, isFolder } from "../settings.ts";
+import { getHostPort, isFolder, type Settings } from "../settings.ts";
 import { probeHealth } from "../util/http-probe.ts";
 import { type Infer, z } from "../util/zod.ts";
 import { type Observation, resolveActive } from "./active.ts";
@@ -156,6 +156,10 @@ function disagreements(seen: Observation, published: Color | undefined, kept: bo
   ];
 }
 
+/** The state of auth as it is reported: off, if it is not needed and does not exist. */
+export const authState = <T extends string>({ auth }: Settings, status: T): T | "off" =>
+  auth === "off" && status === "absent" ? "off" : status;
+
 /** The message for a canary that no run watches. */
 export const leftCanary = (color: Color): string =>
   `${color} is still a canary, but no run is watching it. To end the canary, run a rollback or a release`;
@@ -205,7 +209,7 @@ export async function readStatus(context: Context): Promise<Status> {
     serving: serving ?? null,
     colors: { blue, green },
     nginx,
-    auth: settings.auth === "off" && auth === "absent" ? "off" : auth,
+    auth: authState(settings, auth),
     link: link ?? null,
     stateFile: published ?? null,
     run: lock?.record

@@ -9,10 +9,11 @@ import { readStep, type Step } from "../run/current-step.ts";
 import { type Entry, readHistory } from "../run/history.ts";
 import { readLock } from "../run/lock.ts";
 import { howItEnded, type RunRecord } from "../run/record.ts";
+import type { Settings } from "../settings.ts";
 import { followLogOf } from "./log-follower.ts";
 import { type Minute, newRates } from "./rates.ts";
 import { type KeptSessions, readKeptSessions } from "./sessions.ts";
-import { leftCanary } from "./status.ts";
+import { authState, leftCanary } from "./status.ts";
 
 /** Seconds between two looks. The sessions take four docker commands, and are looked at only while a color is kept. */
 const [NGINX_SECONDS, RUN_SECONDS, CONTAINERS_SECONDS, SESSIONS_SECONDS] = [1, 1, 3, 10];
@@ -40,8 +41,8 @@ export interface Seen {
   kept: Color | undefined;
   /** The color that gets a share of the new requests before the switch. */
   canary: Color | undefined;
-  /** Docker's states; "unknown" when Docker does not answer. */
-  containers: Readonly<Record<Part, Container["status"] | "unknown">>;
+  /** Docker's states; "unknown" when Docker does not answer, and "off" for auth that is not needed and does not exist. */
+  containers: Readonly<Record<Part, Container["status"] | "unknown" | "off">>;
   traffic: Readonly<Record<Color, Minute>>;
   run: RunNow | undefined;
   sessions: KeptSessions | undefined;
@@ -161,7 +162,7 @@ export function startWatch(readOnly: Context): Watch {
         ? `Docker has not answered for ${Math.round((nowMs - answeredMs) / 1000)} s`
         : found.dockerProblem;
       const { containers, serving, kept, canary, run, last } = found;
-      const states = statesOf(dockerProblem ? undefined : containers);
+      const states = statesOf(dockerProblem ? undefined : containers, settings);
       return {
         project: settings.project,
         nowMs,
@@ -209,7 +210,11 @@ async function runNow(
   return { verb, sinceMs, step, ...colors };
 }
 
-function statesOf(containers: Readonly<Record<Part, Container>> | undefined): Seen["containers"] {
+function statesOf(
+  containers: Readonly<Record<Part, Container>> | undefined,
+  settings: Settings,
+): Seen["containers"] {
   const stateOf = (part: Part): Seen["containers"][Part] => containers?.[part].status ?? "unknown";
-  return { blue: stateOf("blue"), green: stateOf("green"), nginx: stateOf("nginx"), auth: stateOf("auth") };
+  const auth = authState(settings, stateOf("auth"));
+  return { blue: stateOf("blue"), green: stateOf("green"), nginx: stateOf("nginx"), auth };
 }
