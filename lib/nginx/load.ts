@@ -57,10 +57,11 @@ export async function loadKey(context: Context): Promise<void> {
 
 /**
  * Lets nginx reach a color whose container was just created: writes its port, and reloads nginx if that has another one loaded.
- * The serving color stays. Throws ConfigurationError, LinkError, and what the file system throws.
+ * The serving color stays. Does nothing in a dry run. Throws ConfigurationError, LinkError, and what the file system throws.
  */
 export async function loadPorts(context: Context): Promise<void> {
-  const { settings } = context;
+  const { settings, options } = context;
+  if (options.dryRun) return; // no container was created, and what the start of the run would have written is not there
   await writeConfiguration(context, true);
   const loaded = await askLoaded(settings);
   if (!loaded || !isColor(loaded.color) || knowsApis(loaded, readApis(settings))) return;

@@ -1,0 +1,78 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { tempFolder } from "../../bench/testbed/temp.ts";
+import { type Api, FIRST_API } from "../../lib/api.ts";
+import { apiOfImage, readApis, recordApi, recordApis } from "../../lib/docker/apis.ts";
+import type { Container } from "../../lib/docker/container.ts";
+import type { Context } from "../../lib/run/context.ts";
+
+const NODE: Api = { port: 3000, healthPath: "/up", expect: { ok: true } };
+const NEXT: Api = { port: 4000, healthPath: "/", expect: {} };
+
+/** A run whose settings say NEXT. */
+async function createRun(dryRun = false) {
+  const settings = { stateDir: await tempFolder("apis"), api: NEXT, keepReleases: 1 };
+  const context = { settings, options: { dryRun } } as unknown as Context;
+  return { settings, context, file: join(settings.stateDir, "apis.json") };
+}
+
+const container = (image: string, api: Api, more: Partial<Container> = {}): Container =>
+  ({ status: "running", discarded: false, image, api, ...more }) as Container;
+const ABSENT = container("", FIRST_API, { status: "absent" });
+
+test("a color has the API of its container; without a record, that of the settings", async () => {
+  const { settings, context } = await createRun();
+  assert.equal(readApis(settings), { blue: NEXT, green: NEXT });
+  await recordApis(context, { blue: container("1", NODE), green: ABSENT });
+  assert.equal(readApis(settings), { blue: NODE, green: NEXT });
+});
+
+test("a color whose container is gone keeps its record, and a container that exists corrects it", async () => {
+  const { settings, context } = await createRun();
+  await recordApis(context, { blue: container("1", NODE), green: container("2", FIRST_API) });
+  await recordApis(context, { blue: ABSENT, green: container("2", NODE, { status: "exited" }) });
+  assert.equal(readApis(settings), { blue: NODE, green: NODE });
+});
+
+test("a container that was just created changes only the record of its color", async () => {
+  const { settings, context } = await createRun();
+  await recordApis(context, { blue: container("1", NODE), green: container("2", FIRST_API) });
+  await recordApi(context, "green", NEXT);
+  assert.equal(readApis(settings), { blue: NODE, green: NEXT });
+  assert.equal(apiOfImage(settings, "2"), FIRST_API);
+});
+
+test("an image keeps the API that it ran with, unless it is that of a failed release", async () => {
+  const { settings, context } = await createRun();
+  await recordApis(context, { blue: container("1", NODE), green: container("2", FIRST_API) });
+  await recordApis(context, { blue: container("3", FIRST_API, { discarded: true }), green: ABSENT });
+  assert.equal(apiOfImage(settings, "1"), NODE);
+  assert.equal(apiOfImage(settings, "3"), NEXT, "not known, so as the settings say");
+});
+
+test("the images of many releases do not fill the record", async () => {
+  const { settings, context, file } = await createRun();
+  for (let i = 0; i < 30; i++) await recordApis(context, { blue: container(`${i}`, NODE), green: ABSENT });
+  assert.is(JSON.parse(await readFile(file, "utf8")).images.length, 11);
+  assert.equal(apiOfImage(settings, "29"), NODE);
+});
+
+test("a damaged record counts as none, and is written again", async () => {
+  const { settings, context, file } = await createRun();
+  for (const text of ["", "{", '{"colors":{"blue":{"port":0,"healthPath":"/","expect":{}}},"images":[]}']) {
+    await writeFile(file, text);
+    assert.equal(readApis(settings), { blue: NEXT, green: NEXT }, text);
+  }
+  await recordApis(context, { blue: container("1", NODE), green: ABSENT });
+  assert.equal(readApis(settings).blue, NODE);
+});
+
+test("a dry run records nothing", async () => {
+  const { settings, context } = await createRun(true);
+  await recordApis(context, { blue: container("1", NODE), green: ABSENT });
+  await recordApi(context, "green", NODE);
+  assert.equal(readApis(settings), { blue: NEXT, green: NEXT });
+});
+test.run();
