@@ -1,6 +1,7 @@
 import * as assert from "uvu/assert";
 import type { ProcessOutput } from "zx";
-import { getInactiveColor } from "../../lib/color.ts";
+import { COLORS, getInactiveColor } from "../../lib/color.ts";
+import { recordApi } from "../../lib/docker/apis.ts";
 import { writeConfiguration } from "../../lib/nginx/configuration.ts";
 import { repairLink } from "../../lib/nginx/link.ts";
 import { writeTags } from "../../lib/nginx/sessions.ts";
@@ -45,6 +46,7 @@ export async function release(stack: Stack): Promise<void> {
   await writeConfiguration(context, false);
   const created = await stack.compose("--profile", "green", "up", "--no-start", "--build");
   assert.is(created.exitCode, 0, created.stdall);
+  for (const color of COLORS) await recordApi(context, color, settings.api);
   await writeTags(context, "nothing"); // nginx reads these files when it starts
   await repairLink(context, "blue");
   const names = [stack.nginxContainer, `${stack.project}-auth`, `${stack.project}-api-blue`];
@@ -52,7 +54,7 @@ export async function release(stack: Stack): Promise<void> {
   assert.is(started.exitCode, 0, started.stdall);
   // As a run asks: the 502s until then must not count as responses of blue to clients.
   const serves = () =>
-    stack.get("/_loop/blue/health").then(
+    stack.get(`/_loop/blue${settings.api.healthPath}`).then(
       ({ status }) => status === 200,
       () => false,
     );

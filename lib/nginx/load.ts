@@ -5,7 +5,7 @@ import type { Settings } from "../settings.ts";
 import type { Answer } from "../util/http-probe.ts";
 import { pollUntil } from "../util/poll.ts";
 import { configurationError, writeConfiguration } from "./configuration.ts";
-import { readLink, repairLink } from "./link.ts";
+import { type OtherGets, readCanary, readKept, readLink, repairLink } from "./link.ts";
 import { loadedForOther, probeLoadedColor } from "./probe.ts";
 import { reloadInto, switchCommands } from "./switch.ts";
 import { knowsApis } from "./upstreams.ts";
@@ -25,10 +25,19 @@ async function askLoaded(settings: Settings, headers?: Record<string, string>): 
   return answer;
 }
 
+/**
+ * What the other color gets after a reload: what it gets now, or nothing, if the link says so. When a previous color has no
+ * sessions, only the link is changed, and nginx still has that color loaded as kept.
+ */
+async function nextForOther(context: Context, loaded: Answer, color: Color): Promise<OtherGets> {
+  const isLinked = (await readLink(context)) === color; // fails when the owner put something else in its place
+  const linked = (await readKept(context)) ?? (await readCanary(context));
+  return isLinked && linked === undefined ? "nothing" : loadedForOther(loaded);
+}
+
 /** Reloads nginx with the colors that it has loaded. Throws ConfigurationError, LinkError, and what the file system throws. */
 async function reloadAsLoaded(context: Context, name: string, loaded: Answer, color: Color): Promise<void> {
-  const otherGets = loadedForOther(loaded);
-  await readLink(context); // fails when the owner put something else in its place
+  const otherGets = await nextForOther(context, loaded, color);
   const reload = async (): Promise<void> => {
     // A run killed between swap and reload leaves a link to a color that was never verified.
     await repairLink(context, color, otherGets);

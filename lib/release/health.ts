@@ -34,8 +34,7 @@ async function failure(context: Context, color: Color, finding: string): Promise
 function nextStep({ vaultPath }: Settings, finding: string): string {
   if (vaultPath !== undefined && finding.includes("vault not accessible"))
     return `Check that ${vaultPath} (VAULT_PATH) is mounted and readable, then run this again.`;
-  const isOtherApi = / (is missing|is .*), expected |not JSON; HTTP 2/.test(finding);
-  const hint = isOtherApi
+  const hint = /HTTP 2\d\d: /.test(finding)
     ? "If this is how your API reports that it is healthy, set HEALTH_EXPECT to it (empty: any 2xx status). "
     : "";
   return `${hint}Fix what the log shows and run this again; the serving color was not touched.`;

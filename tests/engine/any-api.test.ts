@@ -202,8 +202,10 @@ anyApi(
   "a WebSocket passes through nginx, and a switch does not cut one that ends within the drain limit",
   async ({ stack }) => {
     const [two, three] = [await nodeVersion(stack, "2.1.0"), await nodeVersion(stack, "3.0.0")];
-    const first = await stack.deploy([], two);
+    const first = await stack.deploy([], { ...two, AUTH: "off" });
     assert.is(first.exitCode, 0, first.stdall);
+    assert.match(first.stdall, `docker rm --force ${stack.project}-auth`, "auth is left alone");
+    assert.match((await stack.get("/token")).body, '"version":"2.1.0"');
     const [short, long] = [await openClock(stack), await openClock(stack)];
     const { color } = await stack.get("/up");
     assert.ok(isColor(color));
