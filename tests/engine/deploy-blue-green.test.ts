@@ -238,7 +238,10 @@ failures(
     const run = await context.stack.deploy([], { LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "4" });
     assert.is(run.exitCode, 1);
     assert.match(run.stderr, "Health check failed, rollback not performed");
-    assert.match(run.stderr, "Not healthy within 4 s; last probe: HTTP 200");
+    assert.match(
+      run.stderr,
+      'Not healthy within 4 s; last probe: status is "unhealthy", expected "healthy"; HTTP 200',
+    );
     assert.match(run.stderr, "Uvicorn running on");
     await assertBlueServes(context, ["exited"]);
   },
@@ -278,7 +281,7 @@ failures(
     assert.match(run.stderr, "Verification through nginx failed");
     assert.match(
       run.stderr,
-      'Expected a healthy response from green. Got, from green: HTTP 200: "{\\"status\\":\\"unhealthy',
+      'Expected a healthy response from green. Got, from green: status is "unhealthy", expected "healthy"; HTTP 200: "{\\"status\\":\\"unhealthy',
     );
     assert.match(run.stdout, "✓ undo: switch nginx back to blue");
     await assertBlueServes(context, ["exited"]);
