@@ -8,6 +8,7 @@ import { startRun } from "../../bench/testbed/run.ts";
 import { createReleasedScratch, createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { FIRST_API } from "../../lib/api.ts";
 import { getInactiveColor, isColor } from "../../lib/color.ts";
+import { readApis } from "../../lib/docker/apis.ts";
 import { renderUpstreams } from "../../lib/nginx/upstreams.ts";
 import type { Status } from "../../lib/release/status.ts";
 import { ROOT } from "../../lib/settings.ts";
@@ -176,27 +177,37 @@ anyApi(
     assert.is((await stack.get("/up")).status, 502, `a dry run changes nothing: ${run.stdall}`);
     const deploy = await stack.deploy([], await nodeVersion(stack, "2.0.0"));
     assert.is(deploy.exitCode, 0, deploy.stdall);
+    assert.not.match(deploy.stdall, "neither color serves", "it was repaired before the run looked");
     assert.match((await stack.get("/up")).body, '"version":"2.0.0"');
   },
 );
 
-anyApi("a run killed before it recorded the API of a new container does no harm", async ({ stack }) => {
-  const { color } = await stack.get("/up");
-  assert.ok(isColor(color));
-  const next = getInactiveColor(color);
-  const before = await readFile(join(stack.stateDir, "apis.json"), "utf8");
-  // The example goes to the color that had the Node API: another port again.
-  const run = startRun(stack, "deploy");
-  await run.waitForStep(`start ${next}`);
-  run.kill("SIGKILL");
-  await run.ended;
-  await writeFile(join(stack.stateDir, "apis.json"), before);
-  const again = await stack.deploy();
-  assert.is(again.exitCode, 0, again.stdall);
-  const answer = await stack.get("/health");
-  assert.equal([answer.status, answer.color], [200, next]);
-  assert.equal((await statusOf(stack)).drift, []);
-});
+anyApi(
+  "the run after one that was killed before it recorded a new container corrects the record",
+  async ({ stack }) => {
+    const { color } = await stack.get("/up");
+    assert.ok(isColor(color));
+    const next = getInactiveColor(color);
+    // The example goes to the color that had the Node API: another port again.
+    const run = startRun(stack, "deploy");
+    await run.waitForStep(`start ${next}`);
+    run.kill("SIGKILL");
+    await run.ended;
+    const file = join(stack.stateDir, "apis.json");
+    const { colors, images } = JSON.parse(await readFile(file, "utf8"));
+    await writeFile(file, JSON.stringify({ colors: { ...colors, [next]: colors[color] }, images }));
+    // A run that recreates nothing: its build fails.
+    const failed = await stack.deploy([], { LOOP_API_CONTEXT: stack.folder });
+    assert.is(failed.exitCode, 1, failed.stdall);
+    assert.equal(readApis({ stateDir: stack.stateDir, api: FIRST_API })[next], FIRST_API);
+    assert.is((await stack.get("/up")).color, color, "the serving color goes on");
+    const again = await stack.deploy();
+    assert.is(again.exitCode, 0, again.stdall);
+    const answer = await stack.get("/health");
+    assert.equal([answer.status, answer.color], [200, next]);
+    assert.equal((await statusOf(stack)).drift, []);
+  },
+);
 
 anyApi(
   "a WebSocket passes through nginx, and a switch does not cut one that ends within the drain limit",
