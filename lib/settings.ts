@@ -61,8 +61,11 @@ const existingVault = vaultFolder.refine((folder) => folder === null || isFolder
 const findDocker = (): string =>
   which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
 
-/** Every setting and its default, under its external name. Add a setting here and in `Settings`. */
-export const rawSettings = (needs: Needs) => {
+/**
+ * Every setting and its default, under its external name. Add a setting here and in `Settings`. `pulls`: the API's image is
+ * pulled, so its sources need not exist.
+ */
+export const rawSettings = (needs: Needs, pulls = false) => {
   const [vault, hooks] = needs === "nothing" ? [vaultFolder, path] : [existingVault, existingFolder];
   const source = needs === "vault and sources" ? existingFolder : path;
   return z.object({
@@ -87,7 +90,7 @@ export const rawSettings = (needs: Needs) => {
     STATE_DIR: path.optional(),
     OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
     LOOP_API_IMAGE: imageReference.optional(),
-    LOOP_API_CONTEXT: source.default(join(ROOT, "examples/loop-api")),
+    LOOP_API_CONTEXT: (pulls ? path : source).default(join(ROOT, "examples/loop-api")),
     AUTH: z.enum(["on", "off"], "must be on or off").default("on"),
     LOOP_AUTH_CONTEXT: path.default(join(ROOT, "examples/loop-auth")),
     API_PORT: port.default(8081),
@@ -277,7 +280,7 @@ export function loadSettings(
 ): Settings {
   const fromFile = readSettingsFile(settingsFile);
   const merged = { ...withoutEmpty(fromFile), ...withoutEmpty(environment) };
-  const parsed = rawSettings(needs).safeParse(merged);
+  const parsed = rawSettings(needs, merged.LOOP_API_IMAGE !== undefined).safeParse(merged);
   if (!parsed.success) {
     return refuse(
       parsed.error.issues.map(

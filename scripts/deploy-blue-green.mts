@@ -162,8 +162,8 @@ async function main(context: Context): Promise<Outcome> {
   const figures = traffic.report();
   await drainNginx(rest, active);
   if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
-  await keepReleases(rest, next, previous ? [previous] : []);
-  await pruneLeftovers(rest);
+  const releases = await keepReleases(rest, next, previous ? [previous] : []);
+  await pruneLeftovers(rest, releases);
   await runHook(rest, "post-deploy");
   return { ...(await describeRelease(rest, active, next)), ...figures };
 }

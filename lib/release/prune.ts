@@ -1,11 +1,11 @@
 import { type CacheRecord, listBuildCache, removeFromBuildCache } from "../docker/build-cache.ts";
 import { shellCommand } from "../docker/cli.ts";
-import { inspectImages, pruneArgs, pruneImages, taggedImages } from "../docker/image.ts";
+import { inspectImages, pruneArgs, pruneImages } from "../docker/image.ts";
 import { repositoryOf } from "../docker/pull.ts";
-import { keptReleases, releaseTagOf, removeReference } from "../docker/release-tags.ts";
+import { releaseTagOf, removeReference } from "../docker/release-tags.ts";
 import type { Context } from "../run/context.ts";
 import { type Entry, readHistory, stands } from "../run/history.ts";
-import { byNewest, servedTimes } from "./releases.ts";
+import { byNewest, type ReleaseState, readReleaseState, servedTimes } from "./releases.ts";
 
 /** More records than one release leaves. A cache that grew for a year is removed over several nights. */
 const REMOVED_AT_ONCE = 100;
@@ -59,14 +59,10 @@ export const pulledReferences = (runs: readonly Entry[]): string[] => {
  * Removes what keeps the images of older releases: all but the newest KEEP_RELEASES, and the images of both colors. Also the
  * references of what runs have pulled, if it is no kept release: nothing else would remove those. Throws DockerError.
  */
-async function pruneReleases(context: Context): Promise<void> {
+async function pruneReleases(context: Context, state: ReleaseState): Promise<void> {
   const { settings } = context;
-  const [kept, images, runs] = await Promise.all([
-    keptReleases(context),
-    taggedImages(context),
-    readHistory(settings.historyFile),
-  ]);
-  const served = servedTimes(runs, Date.now());
+  const { kept, images, runs, marked } = state;
+  const served = servedTimes(runs, marked, Date.now());
   const newest = [...kept].sort(byNewest(served)).slice(0, settings.keepReleases);
   const needed = new Set([...newest, ...Object.values(images)].flatMap((one) => one?.id ?? []));
   for (const { release, id } of kept)
@@ -80,8 +76,12 @@ async function pruneReleases(context: Context): Promise<void> {
   }
 }
 
-async function pruneAllImages(context: Context): Promise<void> {
-  await pruneReleases(context).catch((error) => context.log.warn(`old releases were not removed: ${error}`));
+async function pruneAllImages(context: Context, state?: ReleaseState): Promise<void> {
+  try {
+    await pruneReleases(context, state ?? (await readReleaseState(context)));
+  } catch (error) {
+    context.log.warn(`old releases were not removed: ${error}`);
+  }
   await pruneImages(context);
 }
 
@@ -92,9 +92,9 @@ export const removeFailedImages = (context: Context): Promise<void> =>
   ]);
 
 /** Removes the images and the build cache that old releases left: nightly builds would fill a disk in a year. Never throws. */
-export const pruneLeftovers = (context: Context): Promise<void> => {
+export const pruneLeftovers = (context: Context, state: ReleaseState | undefined): Promise<void> => {
   const prune = async (): Promise<void> => {
-    await pruneAllImages(context);
+    await pruneAllImages(context, state);
     await pruneBuildCache(context);
   };
   return context.change("remove old images and build cache", prune, [

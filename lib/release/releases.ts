@@ -19,11 +19,19 @@ export interface Served {
   ms: number;
 }
 
-/** How long each image has served, by its id. Each successful run ends the time of the image before. */
-export function servedTimes(runs: readonly Entry[], nowMs: number): ReadonlyMap<string, Served> {
+/**
+ * How long each image has served, by its id. Each successful run ends the time of the image before. `serving` serves now, also
+ * when the history does not know yet: its run goes on, or was killed.
+ */
+export function servedTimes(
+  runs: readonly Entry[],
+  serving: string | undefined,
+  nowMs: number,
+): ReadonlyMap<string, Served> {
   const begins = runs
     .filter((run) => stands(run) && run.image !== undefined)
     .map(({ image = "", time, seconds = 0 }) => ({ image, atMs: Date.parse(time) + seconds * 1000 }));
+  if (serving !== undefined && begins.at(-1)?.image !== serving) begins.push({ image: serving, atMs: nowMs });
   const served = new Map<string, Served>();
   begins.forEach(({ image, atMs }, i) => {
     const endMs = begins[i + 1]?.atMs ?? nowMs;
@@ -66,7 +74,7 @@ export async function listReleases(context: Context, nowMs = Date.now()): Promis
     servingColor(context),
   ]);
   if (kept.length === 0) return [];
-  const served = servedTimes(runs, nowMs);
+  const served = servedTimes(runs, serving && containers[serving].image, nowMs);
   const images = await inspectImages(
     context,
     kept.map(({ release }) => releaseTagOf(settings, release)),
@@ -121,43 +129,66 @@ export const tagRelease = (context: Context, color: Color, { release, id }: Kept
   );
 };
 
-/** The images of good releases among the color tags and `more`, oldest first: the marked one, and those in the history. */
-async function goodImages(context: Context, more: readonly string[]): Promise<string[]> {
+/** What decides which releases are kept. */
+export interface ReleaseState {
+  kept: readonly KeptRelease[];
+  images: Readonly<Record<Color, Image | undefined>>;
+  runs: readonly Entry[];
+  /** The image of the marked color. */
+  marked: string | undefined;
+}
+
+/** Reads what decides which releases are kept. Throws DockerError, StateFileError. */
+export async function readReleaseState(context: Context): Promise<ReleaseState> {
   const { settings } = context;
-  const [images, marked, runs] = await Promise.all([
+  const [kept, images, color, runs] = await Promise.all([
+    keptReleases(context),
     taggedImages(context),
     readMarked(settings),
     readHistory(settings.historyFile),
   ]);
-  const newest = marked && images[marked]?.id;
-  const others = [...more, ...COLORS.flatMap((color) => images[color]?.id ?? [])].filter(
-    (id) => id !== newest && runs.some((run) => stands(run) && run.image === id),
+  return { kept, images, runs, marked: color && images[color]?.id };
+}
+
+/** The images of good releases among the color tags and `more`, oldest first: the marked one, and those in the history. */
+function goodImages({ images, runs, marked }: ReleaseState, more: readonly string[]): string[] {
+  const tagged = COLORS.flatMap((color) => images[color]?.id ?? []);
+  const others = [...more, ...tagged].filter(
+    (id) => id !== marked && runs.some((run) => stands(run) && run.image === id),
   );
-  return newest === undefined ? others : [...others, newest];
+  return marked === undefined ? others : [...others, marked];
 }
 
 /**
  * Gives a number and a tag that keeps it to each good release without one: the marked one, and those of versions before release
- * numbers, which only color tags or `more` still name. Never throws: the release stands without.
+ * numbers, which only color tags or `more` still name. Returns the state after that; undefined in a dry run, and after a
+ * failure. Never throws: the release stands without a number.
  */
-export const keepReleases = (context: Context, color: Color, more: readonly string[] = []): Promise<void> => {
+export async function keepReleases(
+  context: Context,
+  color: Color,
+  more: readonly string[] = [],
+): Promise<ReleaseState | undefined> {
   const { settings, log } = context;
+  let state: ReleaseState | undefined;
   const keep = async (): Promise<void> => {
     try {
-      const kept = await keptReleases(context);
-      let newest = kept.at(-1)?.release ?? 0;
-      const numbered = new Set(kept.map(({ id }) => id));
-      for (const id of await goodImages(context, more)) {
-        if (numbered.has(id)) continue;
-        await tagImage(context, id, releaseTagOf(settings, ++newest));
-        numbered.add(id);
+      const before = await readReleaseState(context);
+      const kept = [...before.kept];
+      for (const id of goodImages(before, more)) {
+        if (kept.some((one) => one.id === id)) continue;
+        const release = (kept.at(-1)?.release ?? 0) + 1;
+        await tagImage(context, id, releaseTagOf(settings, release));
+        kept.push({ release, id });
       }
+      state = { ...before, kept };
     } catch (error) {
       log.warn(`the release was not given a number: ${error}`);
     }
   };
   const tag = `${repositoryOfStack(settings)}:release-N`;
-  return context.change("keep the release", keep, [
+  await context.change("keep the release", keep, [
     shellCommand(context, tagArgs(imageOf(settings, color), tag)),
   ]);
-};
+  return state;
+}
