@@ -45,15 +45,16 @@ export function isFolder(path: string): boolean {
 const path = z.string().transform((text) => resolve(ROOT, text));
 const existingFolder = path.refine(isFolder, "must be an existing folder; is the volume mounted?");
 
-const findDocker = (): string =>
-  which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
+/** The docker command: on this PATH, or where a NAS has it; undefined when there is none. */
+export const findDocker = (searched = process.env.PATH): string | undefined =>
+  which.sync("docker", { nothrow: true, path: searched }) ?? NAS_DOCKER.find((file) => existsSync(file));
 
 /** Every setting and its default, under its external name. Add a setting here and in `Settings`. */
 export const rawSettings = (needs: Needs) => {
   const [vault, hooks] = needs === "nothing" ? [path, path] : [existingFolder, existingFolder];
   const source = needs === "vault and sources" ? existingFolder : path;
   return z.object({
-    DOCKER_CMD: z.string().default(findDocker),
+    DOCKER_CMD: z.string().default(() => findDocker() ?? "docker"),
     COMPOSE_FILE: z.string().default("docker-compose.blue-green.yml"),
     COMPOSE_PROJECT_NAME: z
       .string()

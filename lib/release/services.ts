@@ -27,8 +27,7 @@ const FIRST_LOOKUP_SECONDS = 5;
  */
 export async function startServices(context: Context): Promise<void> {
   const { nginx, auth } = await inspectServices(context);
-  expectOwnPort(context, nginx);
-  expectOwnFolder(context, nginx);
+  expectOwn(context, nginx);
   const stopped = [stoppedNginx(context, nginx), stoppedAuth(context, auth)].filter(
     (service) => service !== undefined,
   );
@@ -45,8 +44,7 @@ export async function startServices(context: Context): Promise<void> {
 export async function startServicesForRollback(context: Context): Promise<void> {
   const both = await inspectServices(context).catch(() => undefined); // auth may be the problem
   const nginx = both?.nginx ?? (await inspectNginx(context));
-  expectOwnPort(context, nginx);
-  expectOwnFolder(context, nginx);
+  expectOwn(context, nginx);
   const stopped = stoppedNginx(context, nginx);
   if (stopped) await checkServicePort(context, stopped);
   await writeConfiguration(context, nginx.status === "running");
@@ -73,6 +71,12 @@ async function start(context: Context, service: StoppedService, deadline?: numbe
   await context.change(`start ${service.name}`, () => startService(context, service, deadline), [
     service.command,
   ]);
+}
+
+/** Requires that nginx, if it exists, has the port and the folder of this checkout. Throws UsageError. */
+export function expectOwn(context: Context, nginx: Container): void {
+  expectOwnPort(context, nginx);
+  expectOwnFolder(context, nginx);
 }
 
 /** Requires that NGINX_PORT leads to this stack's nginx: another nginx's answers would make the run stop the serving color. */
