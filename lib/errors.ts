@@ -68,6 +68,9 @@ export class InterruptedError extends ToolError {
 /** The build failed. The serving color was not touched. */
 export class BuildError extends ToolError {}
 
+/** An image cannot be pulled, or is for other machines. The serving color was not touched. */
+export class PullError extends ToolError {}
+
 /** The active link is not a symbolic link. Nothing was changed. */
 export class LinkError extends ToolError {}
 

@@ -13,6 +13,7 @@ import {
   canaryPercent,
   count,
   idleSeconds,
+  imageReference,
   ipv4,
   memoryLimit,
   networks,
@@ -74,6 +75,7 @@ export const rawSettings = (needs: Needs) => {
     ACTIVE_COLOR_FILE: path.optional(),
     STATE_DIR: path.optional(),
     OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
+    LOOP_API_IMAGE: imageReference.optional(),
     LOOP_API_CONTEXT: source.default(join(ROOT, "examples/loop-api")),
     LOOP_AUTH_CONTEXT: source.default(join(ROOT, "examples/loop-auth")),
     API_IDLE_SECONDS: idleSeconds.default(2),
@@ -85,6 +87,7 @@ export const rawSettings = (needs: Needs) => {
     HOOKS_PATH: hooks.optional(),
     HOOK_SECONDS: someSeconds.default(60),
     BUILD_SECONDS: someSeconds.default(3600),
+    KEEP_RELEASES: count.default(5),
     VERIFY_SECONDS: seconds.default(30),
     CANARY_PERCENT: canaryPercent.default(0),
     CANARY_SECONDS: someSeconds.default(60),
@@ -136,6 +139,8 @@ export interface Settings {
   trustedProxies: readonly string[];
   ports: Readonly<Record<Color, number>>;
   vaultPath: string;
+  /** The image that a release pulls instead of building one; undefined to build. */
+  apiImage: string | undefined;
   /** The build context of both colors. */
   apiContext: string;
   /** Seconds that the API keeps an idle connection open; 0: it closes each one after its response. */
@@ -152,8 +157,10 @@ export interface Settings {
   /** The folder of hooks; undefined for none. */
   hooksPath: string | undefined;
   hookSeconds: number;
-  /** The time limit of a build: a hung build would hold the lock forever. */
+  /** The time limit of a build or pull: a hung one would hold the lock forever. */
   buildSeconds: number;
+  /** How many releases keep their image. */
+  keepReleases: number;
   verifySeconds: number;
   drainSeconds: number;
   /** The share of the new requests that a new color gets before the switch, and for how many seconds; 0 percent: none. */
@@ -285,6 +292,7 @@ export function loadSettings(
     trustedProxies: raw.TRUSTED_PROXIES ?? [],
     ports: { blue: BLUE_PORT, green: GREEN_PORT },
     vaultPath: raw.VAULT_PATH,
+    apiImage: raw.LOOP_API_IMAGE,
     apiContext: raw.LOOP_API_CONTEXT,
     apiIdleSeconds: raw.API_IDLE_SECONDS,
     apiMemory: { set: raw.API_MEMORY, bytes: bytesIn(raw.API_MEMORY) },
@@ -296,6 +304,7 @@ export function loadSettings(
     hooksPath: raw.HOOKS_PATH,
     hookSeconds: raw.HOOK_SECONDS,
     buildSeconds: raw.BUILD_SECONDS,
+    keepReleases: raw.KEEP_RELEASES,
     verifySeconds: raw.VERIFY_SECONDS,
     drainSeconds: raw.DRAIN_SECONDS,
     canary: { percent: raw.CANARY_PERCENT, seconds: raw.CANARY_SECONDS },

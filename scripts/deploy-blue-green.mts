@@ -1,7 +1,7 @@
 #!/usr/bin/env -S npx tsx
 import { getInactiveColor } from "../lib/color.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
-import { removeFailedImages, restoreImage, taggedImage } from "../lib/docker/image.ts";
+import { restoreImage, taggedImage } from "../lib/docker/image.ts";
 import { startContainer } from "../lib/docker/start.ts";
 import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
@@ -16,15 +16,18 @@ import { checkDiskSpace } from "../lib/release/disk.ts";
 import { healthCheck } from "../lib/release/health.ts";
 import { checkHooks, runFailureHook, runHook } from "../lib/release/hooks.ts";
 import { checkIdleConnections } from "../lib/release/idle-connections.ts";
+import { isUnchanged } from "../lib/release/if-changed.ts";
 import { markActive } from "../lib/release/mark.ts";
 import { checkMemory, warnOfApiMemory } from "../lib/release/memory.ts";
 import { migrateState } from "../lib/release/migrate.ts";
 import { createFolders } from "../lib/release/oauth-folder.ts";
 import { findActive } from "../lib/release/observation.ts";
 import { checkPortAvailable } from "../lib/release/port.ts";
-import { pruneLeftovers } from "../lib/release/prune.ts";
+import { pruneLeftovers, removeFailedImages } from "../lib/release/prune.ts";
+import { pullContainer } from "../lib/release/pull.ts";
 import { recoverInterruptedRun } from "../lib/release/recovery.ts";
-import { describeRelease } from "../lib/release/result.ts";
+import { keepReleases } from "../lib/release/releases.ts";
+import { describeRelease, describeUnchanged } from "../lib/release/result.ts";
 import { startServices } from "../lib/release/services.ts";
 import { endSessions, keepSessions } from "../lib/release/sessions.ts";
 import { checkSharedFolders } from "../lib/release/shared-folders.ts";
@@ -38,7 +41,7 @@ import { type Outcome, runScript } from "../lib/run/script.ts";
 
 const HELP = `Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
-Builds and starts the idle color, checks its health and its idle connections, optionally runs it as a canary
+Builds, or pulls, and starts the idle color, checks its health and its idle connections, optionally runs it as a canary
 (CANARY_PERCENT of the new requests for CANARY_SECONDS), switches nginx to it, verifies it for VERIFY_SECONDS, and
 drains and stops the previous color, unless that still has MCP sessions. Runs SMOKE_COMMAND before any traffic, and the
 hooks in HOOKS_PATH; see docs/hooks.md.
@@ -49,6 +52,9 @@ another color; or if the new color has at least JUDGE_ERRORS (3) responses with 
 least JUDGE_PERCENT (5), and a significantly higher error rate than the previous color. The error rate is the share of
 a color's responses to clients that have a 5xx status.
 
+  --image REF  pull this image instead of building one: a tag or digest, such as ghcr.io/me/api:1.4; overrides
+               LOOP_API_IMAGE
+  --if-changed release nothing, and exit with 0, if the new image has the same content as the one that serves
   --keep serving|blue|green|abort
                when both colors run: which one to keep (serving: the one that nginx serves; abort: stop
                nothing and exit with 1); the release then goes to the other. Without this option, the run
@@ -103,7 +109,14 @@ async function main(context: Context): Promise<Outcome> {
   });
   try {
     await runHook(context, "pre-build");
-    await buildContainer(context, next);
+    await (settings.apiImage === undefined
+      ? buildContainer(context, next)
+      : pullContainer(context, next, settings.apiImage));
+    if (await isUnchanged(context, from, next)) {
+      await restoreImage(context, next, previous);
+      await removeFailedImages(context);
+      return describeUnchanged(context, active, "Nothing new");
+    }
     await checkPortAvailable(context, next);
     await endSessions(context); // if the idle color still serves any
     await checkMemory(context, active);
@@ -149,6 +162,7 @@ async function main(context: Context): Promise<Outcome> {
   const figures = traffic.report();
   await drainNginx(rest, active);
   if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
+  await keepReleases(rest, next, previous ? [previous] : []);
   await pruneLeftovers(rest);
   await runHook(rest, "post-deploy");
   return { ...(await describeRelease(rest, active, next)), ...figures };
@@ -157,7 +171,6 @@ async function main(context: Context): Promise<Outcome> {
 await runScript({
   verb: "deploy",
   help: HELP,
-  keep: true,
   needs: "vault and sources",
   main,
   failed: runFailureHook,

@@ -1,8 +1,9 @@
 #!/usr/bin/env -S npx tsx
 import { getInactiveColor } from "../lib/color.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
+import { taggedImage } from "../lib/docker/image.ts";
 import { findRestart, restartContainer } from "../lib/docker/start.ts";
-import { NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
+import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
 import { loadKey } from "../lib/nginx/load-key.ts";
@@ -19,10 +20,12 @@ import { createFoldersForRollback } from "../lib/release/oauth-folder.ts";
 import { findActive } from "../lib/release/observation.ts";
 import { checkPortAvailable } from "../lib/release/port.ts";
 import { recoverInterruptedRun } from "../lib/release/recovery.ts";
-import { describeRollback } from "../lib/release/result.ts";
+import { findRelease, listReleases, servesRelease, tagRelease } from "../lib/release/releases.ts";
+import { describeReleases } from "../lib/release/releases-text.ts";
+import { describeRollback, describeUnchanged } from "../lib/release/result.ts";
 import { retire } from "../lib/release/retire.ts";
 import { startServicesForRollback } from "../lib/release/services.ts";
-import { keepSessions, servesSessions } from "../lib/release/sessions.ts";
+import { endSessions, keepSessions, servesSessions } from "../lib/release/sessions.ts";
 import { getActiveColor } from "../lib/release/state-file.ts";
 import { takeTrafficBack, undo } from "../lib/release/undo.ts";
 import { finishRollback, isRepeatedRollback } from "../lib/release/unfinished.ts";
@@ -34,7 +37,7 @@ import { type Outcome, runScript } from "../lib/run/script.ts";
 
 const HELP = `Usage: npx tsx scripts/rollback.mts [options]
 
-Starts the idle color, which holds the previous release, without a build; checks its health, switches nginx to it, verifies
+Starts the idle color, which holds the previous release, or the one that --to names, without a build; checks its health, switches nginx to it, verifies
 it for VERIFY_SECONDS, and drains and stops the previous color (the one that served until then), unless it still has
 MCP sessions. A second rollback returns to it. If a release was interrupted during its canary or its verification, a
 rollback returns all traffic to the color that served before it, and goes no further back. Runs the hooks in HOOKS_PATH; see docs/hooks.md.
@@ -45,6 +48,8 @@ least JUDGE_ERRORS (3) responses with a 5xx status, an error rate of at least JU
 higher error rate than the previous color. The error rate is the share of a color's responses to clients that have a
 5xx status.
 
+  --list      print the releases that are kept, the newest first, and exit
+  --to N      roll back to release N of that list instead of the previous one
   --dry-run   change nothing; print the steps and their commands
   --accept-empty-vault
               continue although the vault is empty and earlier releases used it; without this option the run
@@ -79,29 +84,41 @@ async function finish(
 }
 
 async function main(context: Context): Promise<Outcome> {
-  const { settings, lock } = context;
+  const { settings, options, lock } = context;
   await checkHooks(context);
   await migrateState(context); // once, from versions before STATE_DIR
   await checkVault(context);
   await context.inspect("read the color record", () => getActiveColor(settings));
   await checkEngine(context);
+  const target = options.to === undefined ? undefined : await findRelease(context, options.to);
   await createFoldersForRollback(context);
   await startServicesForRollback(context);
   await loadKey(context);
   const interrupted = lock.unfinished();
-  const repeated = await isRepeatedRollback(context, interrupted);
+  const repeated = !target && (await isRepeatedRollback(context, interrupted));
   const loaded = await newestLoaded(settings);
-  const found = forRollback(await findActive(context), interrupted, repeated);
+  const seen = await findActive(context);
+  const found = forRollback(seen, interrupted, repeated || (await servesRelease(context, seen, target)));
   const from = await recoverInterruptedRun(context, found);
   const { active } = from;
+  if (target && (await servesRelease(context, from, target)))
+    return describeUnchanged(context, active, `Release ${target.release} serves already`);
   if (repeated && interrupted?.to === active && from.serves)
     return finish(context, from, "Rolled back, finishing the interrupted run:", interrupted);
   // The release that the owner wants to leave was interrupted, and recovery has already moved the traffic back.
-  if (interrupted?.verb === "deploy" && interrupted.to === loaded && loaded !== active && from.serves)
+  if (
+    !target &&
+    interrupted?.verb === "deploy" &&
+    interrupted.to === loaded &&
+    loaded !== active &&
+    from.serves
+  )
     return finish(context, from, "Rolled back, from an interrupted release:", interrupted);
   const next = getInactiveColor(active);
 
-  const restart = await findRestart(context, next);
+  const restart = await findRestart(context, next, target?.id);
+  const previous = target && (await taggedImage(context, next))?.id;
+  const moved = target?.id === previous ? undefined : target; // the release that the color's tag must be moved to
   if (!restart.existing) await checkCompose(context);
   if (!restart.holdsPort) {
     await checkPortAvailable(context, next);
@@ -112,11 +129,18 @@ async function main(context: Context): Promise<Outcome> {
     from: active,
     to: next,
     serves: from.serves,
-    imageBefore: undefined,
-    started: undefined,
+    imageBefore: moved ? (previous ?? null) : undefined,
+    started: moved ? true : undefined,
     verified: undefined,
   });
+  const discard = async (inner: Context): Promise<void> => {
+    if (moved) await discardRelease(inner, next, previous);
+  };
   try {
+    if (moved) {
+      await endSessions(context); // if the idle color still serves any
+      await tagRelease(context, next, moved);
+    }
     await restartContainer(context, next, restart);
     await healthCheck(context, next);
     await checkVault(context);
@@ -126,6 +150,7 @@ async function main(context: Context): Promise<Outcome> {
     if (error instanceof NginxReloadError) throw error; // both colors run; the error says how to continue
     await undo(context, error, async (inner) => {
       if (!restart.runs) await stopContainer(inner, next, NEVER_SERVED_GRACE); // else it still serves its sessions
+      await discard(inner);
     });
   }
   const traffic = await watchTraffic(context, active, next);
@@ -135,7 +160,10 @@ async function main(context: Context): Promise<Outcome> {
     await markActive(context, next);
   } catch (error) {
     traffic.stop();
-    await undo(context, error, (inner) => takeTrafficBack(inner, from, next, restart.runs));
+    await undo(context, error, async (inner) => {
+      await takeTrafficBack(inner, from, next, restart.runs);
+      await discard(inner);
+    });
   }
 
   // The rollback stands. If interrupted, still stop the old color so that only one keeps running.
@@ -144,7 +172,15 @@ async function main(context: Context): Promise<Outcome> {
   await drainNginx(rest, active);
   if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
   await runHook(rest, "post-rollback");
-  return { ...(await describeRollback(rest, next)), ...figures };
+  const what = target ? `Rolled back to release ${target.release},` : undefined;
+  return { ...(await describeRollback(rest, next, what)), ...figures };
 }
 
-await runScript({ verb: "rollback", help: HELP, keep: false, needs: "vault", main, failed: runFailureHook });
+await runScript({
+  verb: "rollback",
+  help: HELP,
+  needs: "vault",
+  main,
+  list: async (context) => console.log(describeReleases(await listReleases(context))),
+  failed: runFailureHook,
+});

@@ -1,16 +1,7 @@
 import type { Color } from "../color.ts";
 import type { Context } from "../run/context.ts";
 import { type Infer, z } from "../util/zod.ts";
-import {
-  act,
-  CHECK_DOCKER,
-  compose,
-  docker,
-  dockerFailed,
-  expectSuccess,
-  lastLines,
-  shellCommand,
-} from "./cli.ts";
+import { act, CHECK_DOCKER, compose, docker, dockerFailed, expectSuccess, lastLines } from "./cli.ts";
 import { imageOf, oursOnly, serviceOf } from "./names.ts";
 
 const REVISION = "org.opencontainers.image.revision";
@@ -20,7 +11,9 @@ const InspectedImages = z.array(
     Id: z.string(),
     Created: z.string(),
     Size: z.number(),
-    Config: z.object({ Labels: z.record(z.string(), z.string()).nullable() }),
+    Architecture: z.string(),
+    Config: z.looseObject({ Labels: z.record(z.string(), z.string()).nullish() }),
+    RootFS: z.object({ Layers: z.array(z.string()).nullish() }),
   }),
 );
 
@@ -30,6 +23,10 @@ export interface Image {
   /** When it was built: ISO 8601. */
   built: string;
   bytes: number;
+  /** Of the machines it is for, as Docker names it: amd64, arm64. */
+  architecture: string;
+  /** Equal for two images with equal content, also if one was built for blue and the other for green. */
+  content: string;
   /** The commit of its source, if that was a git checkout. */
   revision: string | undefined;
   /** The Compose project that built it. */
@@ -39,7 +36,7 @@ export interface Image {
 }
 
 /** Images by name or id, with one command, in this order; undefined where there is none. Throws DockerError. */
-async function inspectImages(
+export async function inspectImages(
   context: Context,
   names: readonly string[],
 ): Promise<readonly (Image | undefined)[]> {
@@ -54,12 +51,26 @@ async function inspectImages(
   return names.map((name) => found[there.indexOf(name)]);
 }
 
-function imageFrom({ Id, Created, Size, Config }: Infer<typeof InspectedImages>[number]): Image {
+/** Labels that say when and for what an image was built, not what it contains. */
+const isOfBuild = (label: string): boolean => label === REVISION || label.startsWith("com.docker.compose.");
+
+/** What decides how the containers of an image behave: its layers, and the configuration that is not about its build. */
+function contentOf({ Config, RootFS }: Infer<typeof InspectedImages>[number]): string {
+  const { Labels, Image: _, Hostname: __, ...config } = Config;
+  const labels = Object.entries(Labels ?? {}).filter(([label]) => !isOfBuild(label));
+  const sorted = (entries: [string, unknown][]) => entries.sort(([a], [b]) => (a < b ? -1 : 1));
+  return JSON.stringify([RootFS.Layers ?? [], sorted(labels), sorted(Object.entries(config))]);
+}
+
+function imageFrom(inspected: Infer<typeof InspectedImages>[number]): Image {
+  const { Id, Created, Size, Architecture, Config } = inspected;
   const labels = Config.Labels ?? {};
   return {
     id: Id,
     built: Created,
     bytes: Size,
+    architecture: Architecture,
+    content: contentOf(inspected),
     revision: labels[REVISION] || undefined,
     project: labels["com.docker.compose.project"],
     service: labels["com.docker.compose.service"],
@@ -136,12 +147,6 @@ export const pruneArgs = (context: Context): string[] => [
   "--filter",
   oursOnly(context),
 ];
-
-/** `pruneImages` as a step of an undo. Never throws. */
-export const removeFailedImages = (context: Context): Promise<void> =>
-  context.change("remove the failed image", () => pruneImages(context), [
-    shellCommand(context, pruneArgs(context)),
-  ]);
 
 /**
  * Removes the untagged images of this project, those of failed releases included, unless a container uses them: a year of

@@ -5,8 +5,12 @@ import type { Settings } from "../settings.ts";
 /** The container of a color, as `docker ps` shows it. */
 export const containerOf = ({ project }: Settings, color: Color): string => `${project}-api-${color}`;
 
+/** The repository of this stack's images, on this machine only. */
+export const repositoryOfStack = ({ project }: Settings): string => `${project}-api`;
+
 /** The image of a color. Each color keeps its own build, so that a rollback needs none. */
-export const imageOf = ({ project }: Settings, color: Color): string => `${project}-api:${color}`;
+export const imageOf = (settings: Settings, color: Color): string =>
+  `${repositoryOfStack(settings)}:${color}`;
 
 /** The Compose service of a color; nginx's upstreams use the same name. */
 export const serviceOf = (color: Color): string => `loop-api-${color}`;

@@ -57,12 +57,15 @@ export interface Restart {
   args: string[];
 }
 
-/** Decides how to start a color again. Throws NothingToRollBackToError when it has no good build, DockerError. */
-export const findRestart = (context: Context, color: Color): Promise<Restart> =>
+/**
+ * Decides how to start a color again, from its tag's image or from `wanted`, which the tag gets before the start. Throws
+ * NothingToRollBackToError when it has no good build, DockerError.
+ */
+export const findRestart = (context: Context, color: Color, wanted?: string): Promise<Restart> =>
   context.inspect(`inspect ${color}`, async () => {
     const [{ image, discarded, status, ports }, tagged] = await Promise.all([
       inspectColor(context, color),
-      taggedImage(context, color),
+      wanted ?? taggedImage(context, color).then((found) => found?.id),
     ]);
     if (!tagged) {
       throw new NothingToRollBackToError(
@@ -72,8 +75,7 @@ export const findRestart = (context: Context, color: Color): Promise<Restart> =>
         },
       );
     }
-    const existing =
-      image === tagged.id && !discarded && ports.includes(getHostPort(context.settings, color));
+    const existing = image === tagged && !discarded && ports.includes(getHostPort(context.settings, color));
     const [runs, paused] = [existing && status === "running", status === "paused"];
     const start = [paused ? "unpause" : "start", containerOf(context.settings, color)];
     const holdsPort = runs || (existing && paused);

@@ -33,7 +33,8 @@ export const checkDiskSpace = (context: Context): Promise<void> =>
     const needed = Math.max(blue?.bytes ?? 0, green?.bytes ?? 0);
     if (bytes === undefined) return context.log.info(words);
     if (bytes >= needed) return;
-    throw new DiskSpaceError(`Not enough disk space to build: ${words}`, {
+    const act = context.settings.apiImage === undefined ? "build" : "pull";
+    throw new DiskSpaceError(`Not enough disk space to ${act}: ${words}`, {
       details: `The last image took ${gib(needed)}.`,
       next: "Free some space (docker system df shows what Docker uses) and run this again; nothing was changed.",
     });

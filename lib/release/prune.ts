@@ -1,8 +1,11 @@
 import { type CacheRecord, listBuildCache, removeFromBuildCache } from "../docker/build-cache.ts";
 import { shellCommand } from "../docker/cli.ts";
-import { pruneArgs, pruneImages } from "../docker/image.ts";
+import { inspectImages, pruneArgs, pruneImages, taggedImages } from "../docker/image.ts";
+import { repositoryOf } from "../docker/pull.ts";
+import { keptReleases, releaseTagOf, removeReference } from "../docker/release-tags.ts";
 import type { Context } from "../run/context.ts";
 import { type Entry, readHistory, stands } from "../run/history.ts";
+import { byNewest, servedTimes } from "./releases.ts";
 
 /** More records than one release leaves. A cache that grew for a year is removed over several nights. */
 const REMOVED_AT_ONCE = 100;
@@ -38,10 +41,60 @@ async function pruneBuildCache(context: Context): Promise<void> {
   }
 }
 
+/** References of pulled images that are looked at; those of older runs were removed after an earlier release. */
+const SOURCES_LOOKED_AT = 50;
+
+/** The references under which Docker keeps what runs pulled: the digest, and the tag, which may have moved since. */
+export const pulledReferences = (runs: readonly Entry[]): string[] => {
+  const sources = new Set(runs.flatMap(({ source }) => source ?? []).reverse()); // the newest first
+  const references = [...sources].slice(0, SOURCES_LOOKED_AT).flatMap((source) => {
+    const [tagged = "", digest] = source.split("@");
+    const repository = repositoryOf(tagged);
+    return [...(tagged === repository ? [] : [tagged]), ...(digest ? [`${repository}@${digest}`] : [])];
+  });
+  return [...new Set(references)];
+};
+
+/**
+ * Removes what keeps the images of older releases: all but the newest KEEP_RELEASES, and the images of both colors. Also the
+ * references of what runs have pulled, if it is no kept release: nothing else would remove those. Throws DockerError.
+ */
+async function pruneReleases(context: Context): Promise<void> {
+  const { settings } = context;
+  const [kept, images, runs] = await Promise.all([
+    keptReleases(context),
+    taggedImages(context),
+    readHistory(settings.historyFile),
+  ]);
+  const served = servedTimes(runs, Date.now());
+  const newest = [...kept].sort(byNewest(served)).slice(0, settings.keepReleases);
+  const needed = new Set([...newest, ...Object.values(images)].flatMap((one) => one?.id ?? []));
+  for (const { release, id } of kept)
+    if (!needed.has(id)) await removeReference(context, releaseTagOf(settings, release));
+  const references = pulledReferences(runs);
+  if (references.length === 0) return;
+  const pulled = await inspectImages(context, references);
+  for (const [i, reference] of references.entries()) {
+    const id = pulled[i]?.id;
+    if (id !== undefined && !needed.has(id)) await removeReference(context, reference);
+  }
+}
+
+async function pruneAllImages(context: Context): Promise<void> {
+  await pruneReleases(context).catch((error) => context.log.warn(`old releases were not removed: ${error}`));
+  await pruneImages(context);
+}
+
+/** Part of an undo: removes the image of the failed release, as far as no container uses it. Never throws. */
+export const removeFailedImages = (context: Context): Promise<void> =>
+  context.change("remove the failed image", () => pruneAllImages(context), [
+    shellCommand(context, pruneArgs(context)),
+  ]);
+
 /** Removes the images and the build cache that old releases left: nightly builds would fill a disk in a year. Never throws. */
 export const pruneLeftovers = (context: Context): Promise<void> => {
   const prune = async (): Promise<void> => {
-    await pruneImages(context);
+    await pruneAllImages(context);
     await pruneBuildCache(context);
   };
   return context.change("remove old images and build cache", prune, [

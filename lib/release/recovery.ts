@@ -13,6 +13,7 @@ import type { ActiveState } from "./active.ts";
 import { endCanary } from "./canary.ts";
 import { markActive } from "./mark.ts";
 import { prove, startIfStopped } from "./proof.ts";
+import { keepReleases } from "./releases.ts";
 import { retire } from "./retire.ts";
 import { endSessionsLater, keptColor, servesSessions } from "./sessions.ts";
 import { readMarked } from "./state-file.ts";
@@ -76,16 +77,25 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
 /** Discards the build of an interrupted run, unless it is of a color in `keep`, and clears the run's record. Throws what its steps throw. */
 export async function finishRecovery(
   context: Context,
-  { verb, since, from, to, imageBefore, started, result }: RunRecord,
+  { verb, since, from, to, imageBefore, source, started, result }: RunRecord,
   keep: readonly (Color | undefined)[],
 ): Promise<void> {
   const { settings, lock, log } = context;
   if (to && !keep.includes(to) && imageBefore !== undefined)
     await (started ? discardRelease : restoreImage)(context, to, imageBefore ?? undefined);
+  else if (verb === "deploy" && to) await keepReleases(context, to); // it was killed after its mark
   await context.change("clear the record of the interrupted run", async () => {
     lock.clearUnfinished();
     if (result) return; // that run could still write its own history entry
-    const killed = { time: since, verb, from, to, result: KILLED, message: "Killed before it finished" };
+    const killed = {
+      time: since,
+      verb,
+      from,
+      to,
+      source,
+      result: KILLED,
+      message: "Killed before it finished",
+    };
     await addToHistory(settings.historyFile, killed).catch((error) =>
       log.warn(`the killed run could not be added to the history: ${error}`),
     );

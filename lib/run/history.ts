@@ -17,6 +17,8 @@ export const Entry = z.object({
   /** The id of the image of `to`, and its source revision. */
   image: z.string().optional(),
   revision: z.string().optional(),
+  /** Where it was pulled from, with its digest; a killed pull has only the tag. */
+  source: z.string().optional(),
   /** The seconds of the whole run, and of each step; unknown for a killed run. */
   seconds: z.number().optional(),
   steps: z.record(z.string(), z.number()).optional(),

@@ -12,7 +12,7 @@ import { originalRecord, type RunRecord, readRunRecord, type Verb } from "./reco
 export const LEFTOVER_SECONDS = 30;
 
 /** Records are padded to this many bytes: on file systems that write in place, a full disk can still overwrite them. */
-const RECORD_BYTES = 512;
+const RECORD_BYTES = 1024;
 
 /** What a run leaves in the lock file: nothing, an earlier run's record that is still unrecovered, or its own record. */
 export type Leftover = "nothing" | "the earlier record" | "its own record";

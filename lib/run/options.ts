@@ -19,36 +19,56 @@ export interface Options {
   /** Continue although the vault is empty and was used before. */
   acceptEmptyVault: boolean;
   keep?: Keep;
+  /** The image to release, instead of LOOP_API_IMAGE. */
+  image?: string;
+  /** Release nothing if the serving color has the new image already. */
+  ifChanged?: boolean;
+  /** The number of the release to go back to. */
+  to?: number;
+  /** Only print the releases that a rollback can go back to. */
+  list?: boolean;
 }
 
-/** The same, as parseArgs returns it. */
-interface Given extends Omit<Options, "keep" | "dryRun" | "acceptEmptyVault"> {
-  keep?: string;
+const flag = { type: "boolean", default: false } as const;
+const text = { type: "string" } as const;
+
+const COMMON = {
+  help: { ...flag, short: "h" },
+  verbose: flag,
+  quiet: flag,
+  "dry-run": flag,
+  "accept-empty-vault": flag,
+} as const;
+
+/** The options of each script, besides those of both. */
+const OWN = {
+  deploy: { keep: text, image: text, "if-changed": flag },
+  rollback: { to: text, list: flag },
+} as const;
+
+/** Every option, as parseArgs returns it. */
+interface Given {
+  help: boolean;
+  verbose: boolean;
+  quiet: boolean;
   "dry-run": boolean;
   "accept-empty-vault": boolean;
+  keep?: string;
+  image?: string;
+  "if-changed"?: boolean;
+  to?: string;
+  list?: boolean;
 }
 
-/** Parses the command line; `withKeep` allows `--keep`. Throws UsageError for anything unknown. */
-export function parseOptions(args: string[], withKeep: boolean): Options {
-  const known = {
-    help: { type: "boolean", short: "h", default: false },
-    verbose: { type: "boolean", default: false },
-    quiet: { type: "boolean", default: false },
-    "dry-run": { type: "boolean", default: false },
-    "accept-empty-vault": { type: "boolean", default: false },
-    ...(withKeep ? { keep: { type: "string" } as const } : {}),
-  } as const;
+/** Parses the command line of a script. Throws UsageError for anything unknown. */
+export function parseOptions(args: string[], script: keyof typeof OWN): Options {
+  const known = { ...COMMON, ...OWN[script] };
   try {
     const { values, tokens } = parseArgs({ args, options: known, tokens: true });
     const names = tokens.flatMap((token) => (token.kind === "option" ? [token.name] : []));
     const repeated = names.find((name, i) => names.indexOf(name) !== i);
     if (repeated) throw new Error(`--${repeated} is given twice`);
-    const { keep, "dry-run": dryRun, "accept-empty-vault": acceptEmptyVault, ...flags } = values as Given;
-    const rest = { ...flags, dryRun, acceptEmptyVault };
-    if (rest.quiet && rest.verbose) throw new Error("--quiet and --verbose exclude each other");
-    if (keep === undefined) return rest;
-    if (!isKeep(keep)) throw new Error(`--keep takes ${KEEP.join(", ")}, not ${JSON.stringify(keep)}`);
-    return { ...rest, keep };
+    return optionsFrom(values as Given);
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     const [, given = ""] = message.match(/'--([\w-]+)/) ?? [];
@@ -57,4 +77,22 @@ export function parseOptions(args: string[], withKeep: boolean): Options {
       next: `${meant && meant !== given ? `Did you mean --${meant}? ` : ""}Run it with --help to see the options; nothing was changed.`,
     });
   }
+}
+
+function optionsFrom(given: Given): Options {
+  const { help, verbose, quiet, keep, image, to, list } = given;
+  if (quiet && verbose) throw new Error("--quiet and --verbose exclude each other");
+  if (keep !== undefined && !isKeep(keep))
+    throw new Error(`--keep takes ${KEEP.join(", ")}, not ${JSON.stringify(keep)}`);
+  if (to !== undefined && !/^[1-9]\d{0,8}$/.test(to))
+    throw new Error(`--to takes the number of a release, as --list shows it, not ${JSON.stringify(to)}`);
+  if (list && to !== undefined) throw new Error("--list and --to exclude each other");
+  return {
+    ...{ help, verbose, quiet, dryRun: given["dry-run"], acceptEmptyVault: given["accept-empty-vault"] },
+    ...(keep === undefined ? {} : { keep }),
+    ...(image === undefined ? {} : { image }),
+    ...(given["if-changed"] ? { ifChanged: true } : {}),
+    ...(to === undefined ? {} : { to: Number(to) }),
+    ...(list ? { list } : {}),
+  };
 }

@@ -21,6 +21,8 @@ export const RunRecord = z.object({
   serves: z.boolean().optional(),
   /** The image that `to` had before this run built another; null for none. */
   imageBefore: z.string().nullable().optional(),
+  /** The image that it pulls; once it is pulled, with its digest. */
+  source: z.string().optional(),
   /** The container of `to` was, or was about to be, recreated. */
   started: z.boolean().optional(),
   /** `to` was verified in full through nginx, so it may be marked as active. */

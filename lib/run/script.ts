@@ -3,14 +3,14 @@ import type { Needs } from "../places.ts";
 import { loadSettings, type Settings } from "../settings.ts";
 import type { Comparison } from "../traffic.ts";
 import { visible } from "../util/visible.ts";
-import { type Context, stepsOf } from "./context.ts";
+import { type Context, readOnlyContext, stepsOf } from "./context.ts";
 import { addToHistory, DONE, DONE_INTERRUPTED, type Entry } from "./history.ts";
 import { type Leftover, type Lock, noLock, readLock, takeLock } from "./lock.ts";
 import { createLog, type Log } from "./log.ts";
 import { openLogFile } from "./log-file.ts";
 import { notify } from "./notify.ts";
 import { type Options, parseOptions } from "./options.ts";
-import type { RunRecord, Verb } from "./record.ts";
+import type { RunRecord } from "./record.ts";
 import { onSignals } from "./signals.ts";
 import { checkStateDir, openStateDir } from "./state-dir.ts";
 
@@ -18,13 +18,15 @@ import { checkStateDir, openStateDir } from "./state-dir.ts";
 export interface Outcome {
   /** One line: what serves now. */
   did: string;
-  /** How to go back. */
-  back: string;
+  /** How to go back, if something was changed. */
+  back?: string;
   /** The id of the serving image and its source revision, if they could be read. */
   image: string | undefined;
   revision: string | undefined;
   /** The responses to clients that it has judged. */
   traffic?: Comparison;
+  /** It moved no traffic, because there was nothing to do: no entry in the history, no notification. */
+  changedNothing?: boolean;
 }
 
 /** How a run ended, for the history, notifications and hooks. */
@@ -37,15 +39,15 @@ export interface RunEnd {
 }
 
 interface Script {
-  /** Its name in the lock, the log and notifications. */
-  verb: Verb;
+  /** Its name in the lock, the log and notifications; it decides the options. */
   /** Printed for `--help`. */
   help: string;
-  /** It has the option `--keep`. */
-  keep: boolean;
+  verb: "deploy" | "rollback";
   /** The folders that it cannot work without. */
   needs: Needs;
   main(context: Context): Promise<Outcome>;
+  /** Prints what `--list` asks for, and changes nothing. */
+  list?(context: Context): Promise<void>;
   /** Called after a failure, while the lock is still held, if it was taken. Must not throw. */
   failed(context: Context, end: RunEnd): Promise<void>;
 }
@@ -56,9 +58,12 @@ export async function runScript(script: Script): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
   const log = createLog();
   try {
-    const options = parseOptions(process.argv.slice(2), script.keep);
+    const options = parseOptions(process.argv.slice(2), script.verb);
     if (options.help) return console.log(script.help);
-    const settings = loadSettings(process.env, undefined, script.needs);
+    if (options.list && script.list)
+      return await script.list(readOnlyContext(loadSettings(process.env, undefined, "nothing"), log));
+    const image = options.image === undefined ? {} : { LOOP_API_IMAGE: options.image };
+    const settings = loadSettings({ ...process.env, ...image }, undefined, script.needs);
     await (options.dryRun ? dryRun : realRun)(script, settings, options);
   } catch (error) {
     log.failure(error);
@@ -110,7 +115,7 @@ async function realRun({ verb, main, failed }: Script, settings: Settings, optio
     const did = `${outcome.did}${cut}`;
     ended = { ...ended, message: did, traffic: outcome.traffic };
     log.summary(`${outcome.did} in ${secondsSoFar().toFixed(1)} s${cut}`);
-    log.info(outcome.back);
+    if (outcome.back) log.info(outcome.back);
     if (signal.aborted) {
       // Running it again would release, or go back, once more.
       const stands = `${signal.reason.message}, but the run was already complete: do not run it again`;
@@ -131,7 +136,7 @@ async function realRun({ verb, main, failed }: Script, settings: Settings, optio
   ended.message = visible(ended.message);
   const { from, to, cut } = lock?.recorded() ?? {};
   try {
-    if (lock)
+    if (lock && !outcome?.changedNothing)
       await addToHistory(settings.historyFile, entryOf(lock.recorded(), ended, outcome, seconds, log));
   } catch (error) {
     log.warn(`the history could not be written: ${error}`);
@@ -150,6 +155,7 @@ async function realRun({ verb, main, failed }: Script, settings: Settings, optio
     log.warn(`the lock file could not be written: ${error}`);
   }
   process.exitCode = ended.exitCode;
+  if (outcome?.changedNothing) return;
   const { project } = settings;
   const notice = { ...ended, verb, project, from, to, seconds, cut };
   await notify(settings, notice, log.warn);
@@ -160,7 +166,7 @@ const cutInWords = ({ cut = 0 }: RunRecord): string =>
   cut === 0 ? "" : `; ${cut} ${cut === 1 ? "request was" : "requests were"} interrupted at the drain limit`;
 
 const entryOf = (
-  { verb, since, from, to, cut }: RunRecord,
+  { verb, since, from, to, source, cut }: RunRecord,
   { result, message, traffic }: RunEnd,
   { image, revision }: Partial<Outcome> = {},
   seconds: number,
@@ -172,6 +178,7 @@ const entryOf = (
   to,
   image,
   revision,
+  source,
   seconds,
   cut,
   traffic,

@@ -56,6 +56,17 @@ export const tmpfsSize = size(A_TMPFS).refine((text) => text !== "0", A_TMPFS);
 /** The largest number of processes. */
 export const processLimit = z.string().regex(/^\d+$/, "must be a whole number; 0 for no limit");
 
+/** Docker's notation of an image: `[registry[:port]/]name[:tag][@digest]`. */
+const NAME = /[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*/.source;
+const REFERENCE = new RegExp(
+  `^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::\\d+)?/)?${NAME}(?:/${NAME})*(?::\\w[\\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`,
+);
+/** An image that Docker can pull. */
+export const imageReference = z
+  .string()
+  .max(255, "must be 255 characters at most")
+  .regex(REFERENCE, "must be an image such as ghcr.io/me/api:1.4, or one with @sha256:… at its end");
+
 /** An IPv4 address. */
 export const ipv4 = z.string().refine(isIPv4, "must be an IPv4 address of this machine, such as 127.0.0.1");
 

@@ -4,7 +4,7 @@ import { UsageError } from "../../lib/errors.ts";
 import { parseOptions } from "../../lib/run/options.ts";
 
 test("without options, all flags are off", () => {
-  assert.equal(parseOptions([], true), {
+  assert.equal(parseOptions([], "deploy"), {
     help: false,
     verbose: false,
     quiet: false,
@@ -14,14 +14,14 @@ test("without options, all flags are off", () => {
 });
 
 test("both scripts accept --accept-empty-vault", () => {
-  for (const withKeep of [true, false])
-    assert.is(parseOptions(["--accept-empty-vault"], withKeep).acceptEmptyVault, true);
+  for (const script of ["deploy", "rollback"] as const)
+    assert.is(parseOptions(["--accept-empty-vault"], script).acceptEmptyVault, true);
 });
 
 test("--keep accepts its four values", () => {
   for (const keep of ["serving", "blue", "green", "abort"] as const) {
-    assert.is(parseOptions(["--keep", keep], true).keep, keep);
-    assert.is(parseOptions([`--keep=${keep}`], true).keep, keep);
+    assert.is(parseOptions(["--keep", keep], "deploy").keep, keep);
+    assert.is(parseOptions([`--keep=${keep}`], "deploy").keep, keep);
   }
 });
 
@@ -38,14 +38,14 @@ test("anything else is rejected, and the error names it", () => {
   };
   for (const [line, named] of Object.entries(wrong)) {
     try {
-      parseOptions(line.split(" "), true);
+      parseOptions(line.split(" "), "deploy");
       assert.unreachable(line);
     } catch (error) {
       assert.instance(error, UsageError);
       assert.match((error as Error).message, named);
     }
   }
-  assert.throws(() => parseOptions(["--keep", "blue"], false), /--keep/);
+  assert.throws(() => parseOptions(["--keep", "blue"], "rollback"), /--keep/);
 });
 
 test("a misspelled option gets a suggestion", () => {
@@ -55,7 +55,7 @@ test("a misspelled option gets a suggestion", () => {
     "--qiet": undefined,
   })) {
     try {
-      parseOptions([given], true);
+      parseOptions([given], "deploy");
       assert.unreachable(given);
     } catch (error) {
       assert.is((error as UsageError).next.match(/Did you mean (\S+)\?/)?.[1], meant);

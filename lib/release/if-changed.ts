@@ -1,0 +1,28 @@
+import type { Color } from "../color.ts";
+import { inspectColor } from "../docker/container.ts";
+import { inspectImage, taggedImage } from "../docker/image.ts";
+import type { Context } from "../run/context.ts";
+import type { ActiveState } from "./active.ts";
+
+/**
+ * With --if-changed: does the serving color have the content of the image that was just built or pulled for `next`? The same
+ * digest has, and a build of the same sources. Without that option, or when nothing serves, false. Throws DockerError.
+ */
+export async function isUnchanged(
+  context: Context,
+  { active, serves }: ActiveState,
+  next: Color,
+): Promise<boolean> {
+  if (!context.options.ifChanged) return false;
+  let unchanged = false;
+  const compare = async (): Promise<void> => {
+    const { image, status } = await inspectColor(context, active);
+    if (!serves || status !== "running") return;
+    const [now, built] = await Promise.all([inspectImage(context, image), taggedImage(context, next)]);
+    unchanged = now !== undefined && now.content === built?.content;
+  };
+  await context.change(`compare the image with that of ${active}`, compare, [
+    "if both have the same content, end here: nothing new",
+  ]);
+  return unchanged;
+}

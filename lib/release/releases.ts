@@ -1,0 +1,163 @@
+import { COLORS, type Color } from "../color.ts";
+import { shellCommand } from "../docker/cli.ts";
+import { inspectAll, inspectColor } from "../docker/container.ts";
+import { type Image, inspectImages, taggedImages } from "../docker/image.ts";
+import { containerOf, imageOf, repositoryOfStack } from "../docker/names.ts";
+import { type KeptRelease, keptReleases, releaseTagOf, tagArgs, tagImage } from "../docker/release-tags.ts";
+import { UsageError } from "../errors.ts";
+import { servingColor } from "../nginx/probe.ts";
+import type { Context } from "../run/context.ts";
+import { type Entry, readHistory, stands } from "../run/history.ts";
+import type { ActiveState } from "./active.ts";
+import { readMarked } from "./state-file.ts";
+
+/** How long an image has served, according to the history. */
+export interface Served {
+  /** When it last began to, in ms since 1970. */
+  sinceMs: number;
+  /** For how long, altogether. */
+  ms: number;
+}
+
+/** How long each image has served, by its id. Each successful run ends the time of the image before. */
+export function servedTimes(runs: readonly Entry[], nowMs: number): ReadonlyMap<string, Served> {
+  const begins = runs
+    .filter((run) => stands(run) && run.image !== undefined)
+    .map(({ image = "", time, seconds = 0 }) => ({ image, atMs: Date.parse(time) + seconds * 1000 }));
+  const served = new Map<string, Served>();
+  begins.forEach(({ image, atMs }, i) => {
+    const endMs = begins[i + 1]?.atMs ?? nowMs;
+    const before = served.get(image)?.ms ?? 0;
+    served.set(image, { sinceMs: atMs, ms: before + Math.max(0, endMs - atMs) });
+  });
+  return served;
+}
+
+/** Newest first: by when an image last began to serve; without a history, by number. */
+export const byNewest =
+  (served: ReadonlyMap<string, Served>) =>
+  (a: KeptRelease, b: KeptRelease): number =>
+    (served.get(b.id)?.sinceMs ?? 0) - (served.get(a.id)?.sinceMs ?? 0) || b.release - a.release;
+
+/** Where an image was pulled from, according to the history; undefined if it was built here. */
+export const sourceOf = (runs: readonly Entry[], image: string | undefined): string | undefined =>
+  image === undefined ? undefined : runs.findLast((run) => run.image === image && run.source)?.source;
+
+/** A release that a rollback can go back to. */
+export interface Release extends KeptRelease {
+  image: Image;
+  /** Where the image was pulled from; undefined if it was built here. */
+  source: string | undefined;
+  /** Undefined when the history does not know. */
+  served: Served | undefined;
+  /** The color whose container has this image; undefined when neither has. */
+  color: Color | undefined;
+  /** It serves now, as seen through nginx. */
+  serves: boolean;
+}
+
+/** The releases that a rollback can go back to, the newest first. Changes nothing. Throws DockerError. */
+export async function listReleases(context: Context, nowMs = Date.now()): Promise<Release[]> {
+  const { settings } = context;
+  const [kept, runs, containers, serving] = await Promise.all([
+    keptReleases(context),
+    readHistory(settings.historyFile),
+    inspectAll(context, { blue: containerOf(settings, "blue"), green: containerOf(settings, "green") }),
+    servingColor(context),
+  ]);
+  if (kept.length === 0) return [];
+  const served = servedTimes(runs, nowMs);
+  const images = await inspectImages(
+    context,
+    kept.map(({ release }) => releaseTagOf(settings, release)),
+  );
+  return kept
+    .flatMap((one, i) => {
+      const image = images[i];
+      if (!image) return []; // a run has just removed it
+      const color = COLORS.find((each) => containers[each].image === one.id);
+      return [
+        {
+          ...one,
+          image,
+          source: sourceOf(runs, one.id),
+          served: served.get(one.id),
+          color,
+          serves: serving !== undefined && containers[serving].image === one.id,
+        },
+      ];
+    })
+    .sort(byNewest(served));
+}
+
+/** Finds a release by its number. Throws UsageError when there is none, DockerError. */
+export const findRelease = (context: Context, release: number): Promise<KeptRelease> =>
+  context.inspect(`find release ${release}`, async () => {
+    const kept = await keptReleases(context);
+    const found = kept.find((one) => one.release === release);
+    if (found) return found;
+    throw new UsageError(`There is no release ${release}`, {
+      details: kept.length > 0 ? `Kept: ${kept.map((one) => one.release).join(", ")}.` : "None is kept.",
+      next: "See the kept releases: npx tsx scripts/rollback.mts --list. Nothing was changed.",
+    });
+  });
+
+/** Does this release serve? Without a release, false. Throws DockerError. */
+export async function servesRelease(
+  context: Context,
+  { active, serves }: ActiveState,
+  release: KeptRelease | undefined,
+): Promise<boolean> {
+  return release !== undefined && serves && (await inspectColor(context, active)).image === release.id;
+}
+
+/** Makes the image of a release the image of a color. Throws DockerError. */
+export const tagRelease = (context: Context, color: Color, { release, id }: KeptRelease): Promise<void> => {
+  const tag = imageOf(context.settings, color);
+  return context.change(
+    `use the image of release ${release} for ${color}`,
+    () => tagImage(context, id, tag),
+    [shellCommand(context, tagArgs(releaseTagOf(context.settings, release), tag))],
+  );
+};
+
+/** The images of good releases among the color tags and `more`, oldest first: the marked one, and those in the history. */
+async function goodImages(context: Context, more: readonly string[]): Promise<string[]> {
+  const { settings } = context;
+  const [images, marked, runs] = await Promise.all([
+    taggedImages(context),
+    readMarked(settings),
+    readHistory(settings.historyFile),
+  ]);
+  const newest = marked && images[marked]?.id;
+  const others = [...more, ...COLORS.flatMap((color) => images[color]?.id ?? [])].filter(
+    (id) => id !== newest && runs.some((run) => stands(run) && run.image === id),
+  );
+  return newest === undefined ? others : [...others, newest];
+}
+
+/**
+ * Gives a number and a tag that keeps it to each good release without one: the marked one, and those of versions before release
+ * numbers, which only color tags or `more` still name. Never throws: the release stands without.
+ */
+export const keepReleases = (context: Context, color: Color, more: readonly string[] = []): Promise<void> => {
+  const { settings, log } = context;
+  const keep = async (): Promise<void> => {
+    try {
+      const kept = await keptReleases(context);
+      let newest = kept.at(-1)?.release ?? 0;
+      const numbered = new Set(kept.map(({ id }) => id));
+      for (const id of await goodImages(context, more)) {
+        if (numbered.has(id)) continue;
+        await tagImage(context, id, releaseTagOf(settings, ++newest));
+        numbered.add(id);
+      }
+    } catch (error) {
+      log.warn(`the release was not given a number: ${error}`);
+    }
+  };
+  const tag = `${repositoryOfStack(settings)}:release-N`;
+  return context.change("keep the release", keep, [
+    shellCommand(context, tagArgs(imageOf(settings, color), tag)),
+  ]);
+};
