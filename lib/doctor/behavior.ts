@@ -61,22 +61,34 @@ export function idleVerdict(seconds: number, needed: number, setting: number): V
 /** Seconds for an answer to `initialize`. */
 const MCP_SECONDS = 10;
 
-/** Does the API keep MCP sessions? Information only. */
-export async function checkSessions({ settings, log }: Context, { port }: Trial): Promise<Verdict> {
+/**
+ * Does the API keep MCP sessions? Information only. Only `initialize` can start one; a server that does not know it has none.
+ */
+export async function checkSessions(context: Context, { port }: Trial): Promise<Verdict> {
   const endpoint = new URL(`http://127.0.0.1:${port}${API.mcpPath}`);
-  const access = { seconds: MCP_SECONDS, initialize: true };
-  try {
-    return await useServer(endpoint, access, log.warn, async ({ keepsSession, description }) =>
-      ok(
-        keepsSession
-          ? `${description}, keeps sessions: after a switch, the previous color serves them for up to SESSION_SECONDS=${settings.sessionSeconds}`
-          : `${description}, no sessions`,
-      ),
+  const { sessionSeconds } = context.settings;
+  const connect = (initialize: boolean): Promise<Verdict> =>
+    useServer(
+      endpoint,
+      { seconds: MCP_SECONDS, initialize },
+      context.log.warn,
+      async ({ keepsSession, description }) =>
+        ok(
+          keepsSession
+            ? `${description}, keeps sessions: after a switch, the previous color serves them for up to SESSION_SECONDS=${sessionSeconds}`
+            : `${description}, no sessions`,
+        ),
     );
+  try {
+    return await connect(true).catch((error) => {
+      if (error instanceof AuthorizationNeededError || !(error instanceof McpError)) throw error;
+      return connect(false);
+    });
   } catch (error) {
     if (error instanceof AuthorizationNeededError)
       return ok("unknown: the MCP server requires authorization");
-    if (error instanceof McpError) return ok(`no MCP server at ${API.mcpPath}`);
-    throw error;
+    if (!(error instanceof McpError)) throw error;
+    if (/HTTP 40[45]\b/.test(error.message)) return ok(`no MCP server at ${API.mcpPath}`);
+    return ok(`unknown: ${error.message}`);
   }
 }

@@ -6,7 +6,7 @@ import { checkHealth, checkIdle, checkSessions } from "./behavior.ts";
 import { checkCronPath, checkZone } from "./cron.ts";
 import { type Check, type Finding, make, ok, type Verdict, verdictOf, warning } from "./finding.ts";
 import { checkHookFiles, checkOAuthData, checkShared, checkStateFolder, checkVault } from "./folders.ts";
-import { checkSource, newestImage, withoutNewImages } from "./image.ts";
+import { checkSource, imageToTry, withoutNewImages } from "./image.ts";
 import {
   checkCompose,
   checkDisk,
@@ -32,12 +32,12 @@ const CHECKS: readonly Check[] = [
   { name: "vault", needs: [], look: checkVault },
   { name: "OAuth data", needs: [], look: checkOAuthData },
   { name: "hooks", needs: [], look: checkHookFiles },
-  { name: "image", needs: [], look: checkSource },
   { name: "engine", needs: [], look: checkEngine },
   { name: "Compose", needs: ["engine"], look: checkCompose },
   { name: "limits", needs: ["engine"], look: checkLimits },
   { name: "memory", needs: ["engine"], look: checkMemory },
   { name: "disk", needs: ["engine"], look: checkDisk },
+  { name: "image", needs: ["engine", "disk"], look: checkSource },
   { name: "nginx port", needs: ["engine"], look: checkNginxPort },
   { name: "auth port", needs: ["engine"], look: checkAuthPort },
   { name: "blue port", needs: ["engine"], look: checkColorPort("blue") },
@@ -52,7 +52,7 @@ const TRIAL_NEEDS = [
   "engine",
   "Compose",
   "memory",
-  "disk",
+  "image",
   "vault",
   "OAuth data",
   "shared folders",
@@ -137,7 +137,7 @@ async function tryApi(examiner: Examiner, context: Context): Promise<void> {
   }
   let trial: Trial | undefined;
   const start = async (inner: Context): Promise<Verdict> => {
-    const image = examiner.build ? await buildTrial(inner) : await newestImage(inner);
+    const image = examiner.build ? await buildTrial(inner) : await imageToTry(inner);
     if (image === undefined)
       return warning(
         "not tried: there is no image yet",
