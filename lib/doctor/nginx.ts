@@ -48,7 +48,8 @@ export async function checkNginx(context: Context): Promise<Verdict> {
     );
   if (output.exitCode !== 0)
     return problem(
-      `nginx rejects its configuration: ${lastLines(output.stderr, 1)}`,
+      // Its last line only says that the test failed.
+      `nginx rejects its configuration: ${output.stderr.match(/\[emerg\] .*/)?.[0] ?? lastLines(output.stderr, 2)}`,
       `Correct the file in ${settings.nginxFolder}.`,
     );
   return ok(`${found} accepts its configuration`);

@@ -18,7 +18,7 @@ const joined = (text: string): string =>
 /** A finding as one line, escaped: what was seen, and what to do. */
 export function describeFinding({ check, level, finding, next }: Finding): string {
   const seen = joined(finding).replace(/\.$/, "");
-  const words = next === undefined ? seen : `${seen}. ${joined(next)}`;
+  const words = next === undefined ? seen : `${seen}${seen.endsWith("?") ? "" : "."} ${joined(next)}`;
   return visible(`${SIGNS[level]} ${check.padEnd(NAMES)} ${words}`);
 }
 

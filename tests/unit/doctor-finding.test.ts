@@ -32,7 +32,10 @@ test("a check that a signal interrupts has no finding", async () => {
     interruption.abort(new InterruptedError("SIGINT"));
     return problem("its command was killed", "");
   });
-  await looking.then(() => assert.unreachable(), (error) => assert.instance(error, InterruptedError));
+  await looking.then(
+    () => assert.unreachable(),
+    (error) => assert.instance(error, InterruptedError),
+  );
 });
 
 test("versions are compared by number", () => {
