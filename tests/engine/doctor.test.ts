@@ -260,7 +260,7 @@ async function plantLeftovers({ docker, project }: Scratch): Promise<void> {
 
 for (const signal of ["SIGINT", "SIGKILL"] as const) {
   doctor(
-    `${signal} during a trial leaves nothing behind${signal === "SIGINT" ? ", nor does what an earlier doctor left" : ""}`,
+    `${signal} during a trial leaves nothing behind${signal === "SIGINT" ? ", not even what an earlier doctor left" : ""}`,
     async ({ stack }) => {
       const before = await belongings(stack);
       if (signal === "SIGINT") await plantLeftovers(stack);

@@ -67,9 +67,15 @@ folders("a vault that is not mounted is a problem; one that was emptied is a war
 
 folders("a vault and auth's data that are one folder, or one in the other, are a warning", async (bed) => {
   const { context, vault, folder } = bed;
-  for (const oauth of [vault, join(vault, "oauth"), folder]) {
-    const { level, finding } = await checkVault(context({ OAUTH_DATA_PATH: oauth }));
-    assert.is(level, "warning", oauth);
+  const inside = join(folder, "oauth/vault");
+  await mkdir(inside, { recursive: true });
+  for (const env of [
+    { OAUTH_DATA_PATH: vault },
+    { OAUTH_DATA_PATH: join(vault, "oauth") },
+    { VAULT_PATH: inside },
+  ]) {
+    const { level, finding } = await checkVault(context(env));
+    assert.is(level, "warning", JSON.stringify(env));
     assert.match(finding, "overlap");
   }
 });
@@ -81,7 +87,10 @@ folders("a state folder that is not there is fine; one that others can write to 
   assert.match(missing.finding, "which the first run creates");
   await chmod(join(folder, "state"), 0o777);
   const refused = checkStateFolder(context());
-  await refused.then(assert.unreachable, (error) => assert.match(error.message, "its mode is 777"));
+  await refused.then(
+    () => assert.unreachable(),
+    (error) => assert.match(error.message, "its mode is 777"),
+  );
 });
 
 folders("a folder for auth's data that cannot be created is an error", async ({ context, folder, vault }) => {
