@@ -85,8 +85,6 @@ export async function checkSessions(context: Context, { port }: Trial): Promise<
       return connect(false);
     });
   } catch (error) {
-    if (error instanceof AuthorizationNeededError)
-      return ok("unknown: the MCP server requires authorization");
     if (!(error instanceof McpError)) throw error;
     if (/HTTP 40[45]\b/.test(error.message)) return ok(`no MCP server at ${API.mcpPath}`);
     return ok(`unknown: ${error.message}`);

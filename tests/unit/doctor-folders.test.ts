@@ -100,7 +100,8 @@ folders("a folder for auth's data that cannot be created is an error", async ({ 
   const file = checkOAuthData(context({ OAUTH_DATA_PATH: join(vault, "note.md") }));
   await file.then(
     () => assert.unreachable(),
-    (error) => assert.match(error.message, "Cannot create the folder"),
+    (error) =>
+      assert.match(`${error.message}: ${error.details}`, /Cannot create the folder .*: it is not a folder/),
   );
 });
 folders.run();
