@@ -50,8 +50,11 @@ const existingFolder = path.refine(isFolder, "must be an existing folder; is the
 export const findDocker = (searched = process.env.PATH): string | undefined =>
   which.sync("docker", { nothrow: true, path: searched }) ?? NAS_DOCKER.find((file) => existsSync(file));
 
-/** Every setting and its default, under its external name. Add a setting here and in `Settings`. */
-export const rawSettings = (needs: Needs) => {
+/**
+ * Every setting and its default, under its external name. Add a setting here and in `Settings`. `pulls`: the API's image is
+ * pulled, so its sources need not exist.
+ */
+export const rawSettings = (needs: Needs, pulls = false) => {
   const [vault, hooks] = needs === "nothing" ? [path, path] : [existingFolder, existingFolder];
   const source = needs === "vault and sources" ? existingFolder : path;
   return z.object({
@@ -76,7 +79,7 @@ export const rawSettings = (needs: Needs) => {
     STATE_DIR: path.optional(),
     OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
     LOOP_API_IMAGE: imageReference.optional(),
-    LOOP_API_CONTEXT: source.default(join(ROOT, "examples/loop-api")),
+    LOOP_API_CONTEXT: (pulls ? path : source).default(join(ROOT, "examples/loop-api")),
     LOOP_AUTH_CONTEXT: source.default(join(ROOT, "examples/loop-auth")),
     API_IDLE_SECONDS: idleSeconds.default(2),
     HEALTH_RETRIES: count.default(30),
@@ -242,7 +245,7 @@ export function loadSettings(
 ): Settings {
   const fromFile = readSettingsFile(settingsFile);
   const merged = { ...withoutEmpty(fromFile), ...withoutEmpty(environment) };
-  const parsed = rawSettings(needs).safeParse(merged);
+  const parsed = rawSettings(needs, merged.LOOP_API_IMAGE !== undefined).safeParse(merged);
   if (!parsed.success) {
     return refuse(
       parsed.error.issues.map(

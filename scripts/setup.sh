@@ -178,7 +178,7 @@ DOCKERFILE
 
 # What only the tests need: `npm test` runs this script with the argument "test".
 test_tools() {
-  local tool missing='' tools='busybox lsof shellcheck python3'
+  local tool missing='' tools='busybox lsof shellcheck python3 docker-registry'
   is_mac && tools='shellcheck python3' # the tests with BusyBox need Linux, and Homebrew has none for macOS
   for tool in $tools; do
     command -v "$tool" >/dev/null || missing="$missing $tool"

@@ -3,7 +3,7 @@ import { readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { prefixOf } from "../bench/testbed/temp.ts";
+import { IMAGE_REFERENCE, prefixOf } from "../bench/testbed/temp.ts";
 
 /** Returns docker's output; undefined if it fails, or if there is no docker or engine. */
 type Docker = (...args: string[]) => Promise<string | undefined>;
@@ -41,7 +41,7 @@ const KINDS = [
   },
   {
     kind: "images",
-    list: ["images", "--format", "{{.Repository}}:{{.Tag}} {{.Repository}}:{{.Tag}}"],
+    list: ["images", "--digests", "--format", `${IMAGE_REFERENCE} ${IMAGE_REFERENCE}`],
     remove: ["rmi", "--force"],
   },
 ];
@@ -54,7 +54,7 @@ export async function removeFromDocker(run: string, docker: Docker = realDocker)
     const lines = ((await docker(...list)) ?? "").split("\n");
     const found = lines
       .map((line) => line.split(" "))
-      .filter((words) => words.some((word) => word.startsWith(prefix)));
+      .filter((words) => words.some((word) => word.startsWith(prefix) || word.includes(`/${prefix}`)));
     if (found.length === 0) continue;
     const removed = await docker(...remove, ...found.map(([id = ""]) => id));
     const names = found.map(([, name]) => name).join(", ");

@@ -30,8 +30,9 @@ export function startRun(
   verb: Verb,
   env: Record<string, string> = {},
   launcher: readonly string[] = [],
+  options: readonly string[] = [],
 ): Run {
-  const [command = "", ...args] = [...launcher, ...scriptCommand(SCRIPTS[verb])];
+  const [command = "", ...args] = [...launcher, ...scriptCommand(SCRIPTS[verb]), ...options];
   const child = spawn(command, args, {
     cwd: stack.folder,
     env: { ...stack.env, ...env },

@@ -11,7 +11,7 @@ import { keyHeaders } from "../../lib/nginx/key.ts";
 import { ROOT } from "../../lib/settings.ts";
 import { release } from "./released.ts";
 import { type Script, scriptCommand } from "./script.ts";
-import { tempFolder } from "./temp.ts";
+import { IMAGE_REFERENCE, tempFolder } from "./temp.ts";
 
 // With a socket as standard input, bash believes it is a remote shell and reads ~/.bashrc every time.
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
@@ -201,7 +201,9 @@ export async function createScratch(name: string, folderName = "stack"): Promise
       const { stdout } = await docker("ps", "-aq", "--filter", `label=com.docker.compose.project=${project}`);
       await docker("rm", "--force", "--volumes", ...stdout.split("\n").filter(Boolean));
       await docker("network", "rm", `${project}_default`);
-      await docker("rmi", "--force", `${project}-api:blue`, `${project}-api:green`, `${project}-auth`);
+      const ours = ["--filter", `reference=${project}-*`, "--filter", `reference=*/${project}/*`];
+      const images = await docker("images", "--digests", ...ours, "--format", IMAGE_REFERENCE);
+      await docker("rmi", "--force", ...images.stdout.split("\n").filter(Boolean));
       await rm(top, { recursive: true, force: true });
     },
   };

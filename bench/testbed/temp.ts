@@ -11,3 +11,6 @@ export const prefixOf = (run = process.env.LOOP_TEST_RUN): string => `loop-test-
 /** Creates a folder for a test, outside the checkout. */
 export const tempFolder = (name: string, run?: string): Promise<string> =>
   mkdtemp(join(tmpdir(), `${prefixOf(run)}${name}-`));
+
+/** The format in which `docker images --digests` prints references that `docker rmi` takes: a pulled image may have no tag. */
+export const IMAGE_REFERENCE = '{{.Repository}}{{if eq .Tag "<none>"}}@{{.Digest}}{{else}}:{{.Tag}}{{end}}';

@@ -6,6 +6,7 @@ import { keptReleases, releaseTagOf, removeReference } from "../docker/release-t
 import type { Context } from "../run/context.ts";
 import { type Entry, readHistory, stands } from "../run/history.ts";
 import { byNewest, servedTimes } from "./releases.ts";
+import { readMarked } from "./state-file.ts";
 
 /** More records than one release leaves. A cache that grew for a year is removed over several nights. */
 const REMOVED_AT_ONCE = 100;
@@ -61,12 +62,13 @@ export const pulledReferences = (runs: readonly Entry[]): string[] => {
  */
 async function pruneReleases(context: Context): Promise<void> {
   const { settings } = context;
-  const [kept, images, runs] = await Promise.all([
+  const [kept, images, runs, marked] = await Promise.all([
     keptReleases(context),
     taggedImages(context),
     readHistory(settings.historyFile),
+    readMarked(settings),
   ]);
-  const served = servedTimes(runs, Date.now());
+  const served = servedTimes(runs, marked && images[marked]?.id, Date.now());
   const newest = [...kept].sort(byNewest(served)).slice(0, settings.keepReleases);
   const needed = new Set([...newest, ...Object.values(images)].flatMap((one) => one?.id ?? []));
   for (const { release, id } of kept)

@@ -19,11 +19,19 @@ export interface Served {
   ms: number;
 }
 
-/** How long each image has served, by its id. Each successful run ends the time of the image before. */
-export function servedTimes(runs: readonly Entry[], nowMs: number): ReadonlyMap<string, Served> {
+/**
+ * How long each image has served, by its id. Each successful run ends the time of the image before. `serving` serves now, also
+ * when the history does not know yet: its run goes on, or was killed.
+ */
+export function servedTimes(
+  runs: readonly Entry[],
+  serving: string | undefined,
+  nowMs: number,
+): ReadonlyMap<string, Served> {
   const begins = runs
     .filter((run) => stands(run) && run.image !== undefined)
     .map(({ image = "", time, seconds = 0 }) => ({ image, atMs: Date.parse(time) + seconds * 1000 }));
+  if (serving !== undefined && begins.at(-1)?.image !== serving) begins.push({ image: serving, atMs: nowMs });
   const served = new Map<string, Served>();
   begins.forEach(({ image, atMs }, i) => {
     const endMs = begins[i + 1]?.atMs ?? nowMs;
@@ -66,7 +74,7 @@ export async function listReleases(context: Context, nowMs = Date.now()): Promis
     servingColor(context),
   ]);
   if (kept.length === 0) return [];
-  const served = servedTimes(runs, nowMs);
+  const served = servedTimes(runs, serving && containers[serving].image, nowMs);
   const images = await inspectImages(
     context,
     kept.map(({ release }) => releaseTagOf(settings, release)),

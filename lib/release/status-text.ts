@@ -1,5 +1,6 @@
 import { COLORS, type Color } from "../color.ts";
 import type { Entry } from "../run/history.ts";
+import { describeSource } from "./pull.ts";
 import { shortRevision } from "./revision.ts";
 import { clock, type Status } from "./status.ts";
 
@@ -35,10 +36,14 @@ const NEXT = "  next: a release or a rollback repairs what it can; see docs/when
 export function describeStatus(status: Status): string {
   const { project, serving, colors, nginx, auth, run, sessions, canary, drift, freeBytes, runs } = status;
   const color = (name: Color): string => {
-    const { container, port, image, built, revision, failed, health } = colors[name];
+    const { container, port, image, source, built, revision, failed, health } = colors[name];
     return [
       `  ${name.padEnd(6)} ${container.padEnd(9)} port ${port}`,
-      ...(image ? [`image ${image.replace("sha256:", "").slice(0, 12)}`] : []),
+      ...(source
+        ? [describeSource(source)]
+        : image
+          ? [`image ${image.replace("sha256:", "").slice(0, 12)}`]
+          : []),
       ...(built ? [`built ${minute(built)}`] : []),
       ...(revision ? [`revision ${shortRevision(revision)}`] : []),
       ...(failed ? ["failed release"] : []),

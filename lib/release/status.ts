@@ -14,6 +14,7 @@ import { probeHealth } from "../util/http-probe.ts";
 import { type Infer, z } from "../util/zod.ts";
 import { type Observation, resolveActive } from "./active.ts";
 import { freeSpace } from "./disk.ts";
+import { sourceOf } from "./releases.ts";
 import { type KeptSessions, readKeptSessions } from "./sessions.ts";
 import { readMarked, readStateFile } from "./state-file.ts";
 import { vaultLoss } from "./vault.ts";
@@ -29,6 +30,8 @@ const ColorStatus = z.object({
   port: z.number(),
   /** The image id of the container, or else of the color's tag. */
   image: z.string().nullable(),
+  /** Where the image was pulled from, with its digest; null if it was built here. */
+  source: z.string().nullable(),
   /** ISO 8601. */
   built: z.string().nullable(),
   /** The commit that it was built from. */
@@ -76,7 +79,11 @@ export type Status = Infer<typeof Status>;
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
-async function colorStatus(context: Context, color: Color): Promise<Infer<typeof ColorStatus>> {
+async function colorStatus(
+  context: Context,
+  color: Color,
+  history: Promise<readonly Entry[]>,
+): Promise<Infer<typeof ColorStatus>> {
   const port = getHostPort(context.settings, color);
   const asked = probeHealth(`http://127.0.0.1:${port}/health`, 1);
   try {
@@ -87,6 +94,7 @@ async function colorStatus(context: Context, color: Color): Promise<Infer<typeof
       container: status,
       port,
       image: image?.id ?? null,
+      source: sourceOf(await history, image?.id) ?? null,
       built: image?.built ?? null,
       revision: image?.revision ?? null,
       failed: discarded,
@@ -98,6 +106,7 @@ async function colorStatus(context: Context, color: Color): Promise<Infer<typeof
       container: "unknown",
       port,
       image: null,
+      source: null,
       built: null,
       revision: null,
       failed: false,
@@ -160,15 +169,16 @@ export const leftCanary = (color: Color): string =>
 export async function readStatus(context: Context): Promise<Status> {
   const { settings } = context;
   const lock = await readLock(settings.lockFile);
+  const history = readHistory(settings.historyFile);
   const [answer, loaded, places, blue, green, front, space, runs, sessions] = await Promise.all([
     probeNginx(settings),
     probeLoadedColor(settings),
     observePlaces(context),
-    colorStatus(context, "blue"),
-    colorStatus(context, "green"),
+    colorStatus(context, "blue", history),
+    colorStatus(context, "green", history),
     inspectServices(context).catch(() => undefined),
     freeSpace(context).catch(() => undefined),
-    readHistory(settings.historyFile),
+    history,
     readKeptSessions(context).catch(() => undefined),
   ]);
   const canary = isColor(loaded.canary) ? loaded.canary : undefined;

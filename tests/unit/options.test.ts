@@ -25,6 +25,19 @@ test("--keep accepts its four values", () => {
   }
 });
 
+test("each script has its own options", () => {
+  const { image, ifChanged } = parseOptions(["--image", "me/api:1", "--if-changed"], "deploy");
+  assert.equal([image, ifChanged], ["me/api:1", true]);
+  assert.is(parseOptions(["--to", "12"], "rollback").to, 12);
+  assert.is(parseOptions(["--list"], "rollback").list, true);
+  for (const args of [["--image", "me/api:1"], ["--if-changed"]])
+    assert.throws(() => parseOptions(args, "rollback"), args[0]);
+  for (const args of [["--to", "1"], ["--list"]]) assert.throws(() => parseOptions(args, "deploy"), args[0]);
+  for (const wrong of ["0", "-1", "1.5", "v3", "release-3", ""])
+    assert.throws(() => parseOptions([`--to=${wrong}`], "rollback"), "--to takes the number of a release");
+  assert.throws(() => parseOptions(["--list", "--to", "1"], "rollback"), "exclude each other");
+});
+
 test("anything else is rejected, and the error names it", () => {
   const wrong = {
     "--kep blue": "--kep",

@@ -1,7 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { readCacheRecords } from "../../lib/docker/build-cache.ts";
-import { staleRecords } from "../../lib/release/prune.ts";
+import { pulledReferences, staleRecords } from "../../lib/release/prune.ts";
 import type { Entry } from "../../lib/run/history.ts";
 
 const at = (minute: number) => Date.UTC(2030, 0, 1, 3, minute);
@@ -54,5 +54,22 @@ test("Docker's list of its build cache is parsed, including a record that was ne
 test("without a successful release in the history, nothing is stale", () => {
   assert.equal(staleRecords([record("a", 0, 0)], []), []);
   assert.equal(staleRecords([record("a", 0, 0)], [deploy(0, "BuildError")]), []);
+});
+test("what was pulled is found by its tag and its digest, once each, the newest first", () => {
+  const [a, b] = [`sha256:${"a".repeat(64)}`, `sha256:${"b".repeat(64)}`];
+  const sources = [`h:5000/api:1@${a}`, undefined, `h:5000/api@${b}`, `h:5000/api:1@${b}`, "h:5000/api:2"];
+  const runs = sources.map((source) => ({
+    ...(source ? { source } : {}),
+    time: "",
+    verb: "deploy",
+    result: "done",
+    message: "",
+  }));
+  assert.equal(pulledReferences(runs), [
+    "h:5000/api:2", // its run was killed before it knew the digest
+    "h:5000/api:1",
+    `h:5000/api@${b}`,
+    `h:5000/api@${a}`,
+  ]);
 });
 test.run();

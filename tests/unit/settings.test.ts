@@ -190,6 +190,22 @@ test("CANARY_PERCENT, which is written into an nginx file, accepts only what ngi
   assert.is(loadSettings({ CANARY_PERCENT: "0.25" }, NO_FILE).canary.percent, 0.25);
 });
 
+test("LOOP_API_IMAGE accepts what Docker can pull, and then the sources need not exist", () => {
+  const digest = `@sha256:${"a".repeat(64)}`;
+  for (const image of [
+    "api",
+    "me/api:1.4",
+    `ghcr.io/me/api:1${digest}`,
+    `localhost:5000/a/b_c/d-e${digest}`,
+  ]) {
+    const environment = { LOOP_API_IMAGE: image, LOOP_API_CONTEXT: "/nonexistent" };
+    assert.is(loadSettings(environment, NO_FILE).apiImage, image);
+  }
+  const wrong = ["Me/Api", "--help", "api:", "a b", "me//api", "api@sha256:abc", `${"a/".repeat(200)}a`];
+  for (const image of wrong) assert.match(errorsOf({ LOOP_API_IMAGE: image }), "LOOP_API_IMAGE is", image);
+  assert.match(errorsOf({ LOOP_API_CONTEXT: "/nonexistent" }), "LOOP_API_CONTEXT is");
+});
+
 test("TRUSTED_PROXIES, which is written into an nginx file, accepts only addresses and networks", () => {
   for (const text of [
     "10.0.0.1; }",
