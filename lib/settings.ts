@@ -58,8 +58,9 @@ const vaultFolder = z
   .transform((text): string | null => (text === NO_VAULT ? null : resolve(ROOT, text)));
 const existingVault = vaultFolder.refine((folder) => folder === null || isFolder(folder), MUST_EXIST);
 
-const findDocker = (): string =>
-  which.sync("docker", { nothrow: true }) ?? NAS_DOCKER.find((file) => existsSync(file)) ?? "docker";
+/** The docker command: on this PATH, or where a NAS has it; undefined when there is none. */
+export const findDocker = (searched = process.env.PATH): string | undefined =>
+  which.sync("docker", { nothrow: true, path: searched }) ?? NAS_DOCKER.find((file) => existsSync(file));
 
 /**
  * Every setting and its default, under its external name. Add a setting here and in `Settings`. `pulls`: the API's image is
@@ -69,7 +70,7 @@ export const rawSettings = (needs: Needs, pulls = false) => {
   const [vault, hooks] = needs === "nothing" ? [vaultFolder, path] : [existingVault, existingFolder];
   const source = needs === "vault and sources" ? existingFolder : path;
   return z.object({
-    DOCKER_CMD: z.string().default(findDocker),
+    DOCKER_CMD: z.string().default(() => findDocker() ?? "docker"),
     COMPOSE_FILE: z.string().default("docker-compose.blue-green.yml"),
     COMPOSE_PROJECT_NAME: z
       .string()

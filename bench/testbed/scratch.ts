@@ -35,6 +35,8 @@ export interface Scratch {
   rollback(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   /** Runs scripts/status.mts. */
   status(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
+  /** Runs scripts/doctor.mts. */
+  doctor(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   /** Runs scripts/end-sessions.mts. */
   endSessions(args?: string[], env?: Record<string, string>): Promise<ProcessOutput>;
   docker(...args: string[]): Promise<ProcessOutput>;
@@ -155,6 +157,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     deploy: (args = [], extra = {}) => script("deploy-blue-green", args, extra),
     rollback: (args = [], extra = {}) => script("rollback", args, extra),
     status: (args = [], extra = {}) => script("status", args, extra),
+    doctor: (args = [], extra = {}) => script("doctor", args, extra),
     endSessions: (args = [], extra = {}) => script("end-sessions", args, extra),
     docker,
     compose,

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { ROOT } from "../../lib/settings.ts";
 
 /** A script of the tool, by the name of its file. */
-export type Script = "deploy-blue-green" | "rollback" | "status" | "end-sessions" | "smoke-mcp";
+export type Script = "deploy-blue-green" | "rollback" | "status" | "doctor" | "end-sessions" | "smoke-mcp";
 
 /**
  * The command that runs a script, without arguments. `tests/run.mts` has bundled the scripts into the folder

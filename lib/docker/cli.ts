@@ -16,6 +16,8 @@ interface How {
   /** Kills the command when aborted. */
   signal?: AbortSignal;
   onLine?: (line: string) => void;
+  /** What it reads on its standard input. */
+  input?: string;
   /** Variables for this command only; they override the settings. */
   environment?: Record<string, string>;
 }

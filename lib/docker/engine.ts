@@ -3,10 +3,10 @@ import type { Context } from "../run/context.ts";
 import { checkComposeFiles } from "../settings.ts";
 import { CHECK_DOCKER, compose, docker, expectSuccess, lastLines } from "./cli.ts";
 
-/** Fails unless the engine answers. Throws DockerError. */
-export async function expectEngine(context: Context): Promise<void> {
+/** Fails unless the engine answers. Returns its version. Throws DockerError. */
+export async function expectEngine(context: Context): Promise<string> {
   const engine = await docker(context, ["version", "--format", "{{.Server.Version}}"]);
-  if (engine.exitCode === 0) return;
+  if (engine.exitCode === 0) return engine.stdout.trim();
   const { dockerCmd, environment } = context.settings;
   // They decide where docker looks for the engine, and may be a leftover in a shell profile or in .env.blue-green.
   const chosen = ["DOCKER_HOST", "DOCKER_CONTEXT"].filter((name) => environment[name]);
@@ -18,14 +18,14 @@ export async function expectEngine(context: Context): Promise<void> {
 }
 
 /** `expectEngine` as a step. Throws DockerError. */
-export const checkEngine = (context: Context): Promise<void> =>
-  context.inspect("check Docker", () => expectEngine(context));
+export const checkEngine = async (context: Context): Promise<void> =>
+  void (await context.inspect("check Docker", () => expectEngine(context)));
 
 /**
  * Fails unless Compose 2.20 or newer is there and can read the compose files. Starting an existing container needs neither.
- * Throws DockerError, ComposeFileError, and UsageError when containers can write to a compose file.
+ * Returns its version. Throws DockerError, ComposeFileError, and UsageError when containers can write to a compose file.
  */
-export async function expectCompose(context: Context): Promise<void> {
+export async function expectCompose(context: Context): Promise<string> {
   checkComposeFiles(context.settings);
   const [plugin, config] = await Promise.all([
     docker(context, ["compose", "version", "--short"]),
@@ -40,7 +40,7 @@ export async function expectCompose(context: Context): Promise<void> {
       },
     );
   }
-  if (config.exitCode === 0) return;
+  if (config.exitCode === 0) return plugin.stdout.trim();
   throw new ComposeFileError(`Compose cannot read ${context.settings.composeFiles.join(", ")}`, {
     details: lastLines(config.stderr, 10),
     next: "Correct the file, or COMPOSE_FILE. Nothing was changed.",
@@ -48,8 +48,8 @@ export async function expectCompose(context: Context): Promise<void> {
 }
 
 /** `expectCompose` as a step. Throws what `expectCompose` throws. */
-export const checkCompose = (context: Context): Promise<void> =>
-  context.inspect("check Compose", () => expectCompose(context));
+export const checkCompose = async (context: Context): Promise<void> =>
+  void (await context.inspect("check Compose", () => expectCompose(context)));
 
 /** The engine's data directory. Throws DeadlineError. */
 export async function dataFolder(context: Context): Promise<string> {

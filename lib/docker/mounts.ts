@@ -2,13 +2,16 @@ import type { Context } from "../run/context.ts";
 import { docker, lastLines } from "./cli.ts";
 import { FIRST_START_SECONDS } from "./services.ts";
 
+/** A read-only bind mount for `docker run`. Docker parses it as CSV, so a comma or quote in the path needs quotes. */
+export const readOnlyMount = (source: string, target: string): string[] => [
+  "--mount",
+  `type=bind,"source=${source.replaceAll('"', '""')}",target=${target},readonly`,
+];
+
 /** The arguments of a short-lived container of nginx's image that mounts these folders and looks for a file in the first one. */
 export const mountArgs = ({ settings }: Context, folders: readonly string[], file: string): string[] => [
   ...["run", "--rm", "--network", "none"],
-  ...folders.flatMap((folder, i) => [
-    "--mount",
-    `type=bind,"source=${folder.replaceAll('"', '""')}",target=/shared/${i},readonly`,
-  ]),
+  ...folders.flatMap((folder, i) => readOnlyMount(folder, `/shared/${i}`)),
   ...["--entrypoint", "ls", settings.environment.NGINX_IMAGE ?? "", `/shared/0/${file}`],
 ];
 

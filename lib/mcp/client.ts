@@ -24,6 +24,8 @@ export interface Access {
 export interface Server {
   /** Such as `loop-api 1.0.0, revision 2025-11-25`; safe to print. */
   description: string;
+  /** It has given the client a session id. */
+  keepsSession: boolean;
   /** Besides the revision in use, it offers older ones, whose clients begin with `initialize`. */
   initializesToo: boolean;
   /** All pages. Empty for a server without tools. */
@@ -107,6 +109,7 @@ export async function useServer<T>(
     const revision = client.getNegotiatedProtocolVersion() ?? "unknown";
     const offered = client.getDiscoverResult()?.supportedVersions ?? [];
     return await use({
+      keepsSession: transport.sessionId !== undefined,
       initializesToo: offered.some((version) => version < FIRST_WITHOUT_INITIALIZE),
       description: `${excerpt(`${product} ${version}`)}, revision ${excerpt(revision)}`,
       listTools: async () =>

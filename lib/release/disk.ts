@@ -5,7 +5,8 @@ import { freeSpaceInside } from "../docker/services.ts";
 import { DiskSpaceError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 
-const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+/** Bytes in words. */
+export const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
 /**
  * Free bytes where Docker keeps its data, also in words. An engine in a VM, or on another host, is asked from inside nginx's

@@ -5,10 +5,13 @@ import { readApis } from "../docker/apis.ts";
 import { HealthError } from "../errors.ts";
 import { reusedIdleSeconds } from "../nginx/connections.ts";
 import type { Context } from "../run/context.ts";
-import { getHostPort } from "../settings.ts";
+import { getHostPort, type Settings } from "../settings.ts";
 
 /** The API has to keep an idle connection this many times longer than nginx does. */
 const MARGIN = 1.5;
+
+/** The seconds for which a release watches an idle connection of a new color; 0 when nginx does not reuse connections. */
+export const watchedSeconds = (settings: Settings): number => reusedIdleSeconds(settings) * MARGIN;
 
 /** Does a response announce that its connection ends with it? nginx does not reuse such a connection. */
 const isAnnounced = (head: string): boolean =>
@@ -54,7 +57,7 @@ export async function closedAfter(port: number, path: string, seconds: number): 
 export const checkIdleConnections = (context: Context, color: Color): Promise<void> => {
   const { settings } = context;
   const port = getHostPort(settings, color);
-  const watched = reusedIdleSeconds(settings) * MARGIN;
+  const watched = watchedSeconds(settings);
   const check = async (): Promise<void> => {
     if (watched === 0) return; // nginx does not reuse connections
     const seconds = await closedAfter(port, readApis(settings)[color].healthPath, watched);

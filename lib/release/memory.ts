@@ -5,7 +5,8 @@ import { containerOf } from "../docker/names.ts";
 import { MemoryError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 
-const mib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+/** Bytes in words. */
+export const mib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
 
 /** The sum of some of the kernel's counters, from lines of a name and a number. A missing counter counts as 0. */
 function sum(text: string, names: readonly string[]): number {
@@ -30,7 +31,7 @@ async function memoryHeldBy({ id, pid }: Container): Promise<number | undefined>
 }
 
 /** Bytes that are free for a new process on this host, swap included; undefined when the kernel does not say. */
-async function freeMemory(): Promise<number | undefined> {
+export async function freeMemory(): Promise<number | undefined> {
   const text = await readFile("/proc/meminfo", "utf8").catch(() => "");
   return text.includes("MemAvailable:") ? 1024 * sum(text, ["MemAvailable", "SwapFree"]) : undefined;
 }
@@ -39,7 +40,7 @@ async function freeMemory(): Promise<number | undefined> {
  * Requires memory for a second color beside the active one, as much as that one holds. With too little the kernel kills
  * processes, perhaps the serving ones. If it cannot be seen, says so and continues. Throws MemoryError, DockerError.
  */
-async function expectMemory(context: Context, active: Color): Promise<void> {
+export async function expectMemory(context: Context, active: Color): Promise<void> {
   const container = await inspectColor(context, active);
   if (container.status !== "running") return;
   const [held, free] = await Promise.all([memoryHeldBy(container), freeMemory()]);

@@ -30,8 +30,7 @@ const FIRST_LOOKUP_SECONDS = 5;
  */
 export async function startServices(context: Context): Promise<void> {
   const { nginx, auth, ...colors } = await inspectServices(context);
-  expectOwnPort(context, nginx);
-  expectOwnFolder(context, nginx);
+  expectOwn(context, nginx);
   await recordApis(context, colors);
   const needsAuth = context.settings.auth === "on";
   if (!needsAuth) reportUnusedAuth(context, auth);
@@ -52,8 +51,7 @@ export async function startServicesForRollback(context: Context): Promise<void> 
   const all = await inspectServices(context).catch(() => undefined); // auth may be the problem
   const stack = all ?? (await inspectStack(context));
   const { nginx } = stack;
-  expectOwnPort(context, nginx);
-  expectOwnFolder(context, nginx);
+  expectOwn(context, nginx);
   await recordApis(context, stack);
   const stopped = stoppedNginx(context, nginx);
   if (stopped) await checkServicePort(context, stopped);
@@ -90,6 +88,12 @@ async function start(context: Context, service: StoppedService, deadline?: numbe
   await context.change(`start ${service.name}`, () => startService(context, service, deadline), [
     service.command,
   ]);
+}
+
+/** Requires that nginx, if it exists, has the port and the folder of this checkout. Throws UsageError. */
+export function expectOwn(context: Context, nginx: Container): void {
+  expectOwnPort(context, nginx);
+  expectOwnFolder(context, nginx);
 }
 
 /** Requires that NGINX_PORT leads to this stack's nginx: another nginx's answers would make the run stop the serving color. */

@@ -14,6 +14,8 @@ interface How {
   signal?: AbortSignal;
   /** A file that the command inherits as descriptor 3: the run's lock, which is held until its last command has ended. */
   keepOpen?: number | undefined;
+  /** What it reads on its standard input. */
+  input?: string;
   /** Receives each line of its output while it runs. */
   onLine?: (line: string) => void;
 }
@@ -32,9 +34,10 @@ const show = (entry: LogEntry): void => {
  * Throws DeadlineError when the command took too long and was killed.
  */
 export async function run(command: string, args: string[], how: How): Promise<ProcessOutput> {
-  const { deadline, environment, verbose = false, signal, keepOpen, onLine } = how;
+  const { deadline, environment, verbose = false, signal, keepOpen, input, onLine } = how;
   const running = $({
     ...(environment ? { env: environment } : {}),
+    ...(input === undefined ? {} : { input }),
     nothrow: true,
     quiet: !verbose,
     verbose,
@@ -45,7 +48,12 @@ export async function run(command: string, args: string[], how: How): Promise<Pr
     prefix: "exec ",
     quote,
     // With a socket as standard input, some shells believe they are remote and read ~/.bashrc every time.
-    stdio: ["ignore", "pipe", "pipe", ...(keepOpen === undefined ? [] : [keepOpen])],
+    stdio: [
+      input === undefined ? "ignore" : "pipe",
+      "pipe",
+      "pipe",
+      ...(keepOpen === undefined ? [] : [keepOpen]),
+    ],
   })`${command} ${args}`;
 
   // Not zx's own timeout and signal: they need ps, which not every system has.

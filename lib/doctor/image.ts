@@ -1,0 +1,63 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { docker } from "../docker/cli.ts";
+import { type Image, inspectImage, inspectImages, taggedImages } from "../docker/image.ts";
+import { imageOf } from "../docker/names.ts";
+import { pull } from "../docker/pull.ts";
+import type { Context } from "../run/context.ts";
+import { isFolder, type Settings } from "../settings.ts";
+import { ok, problem, type Verdict } from "./finding.ts";
+
+/** Where a release gets the API's image from. Throws PullError, DeadlineError, DockerError. */
+export async function checkSource(context: Context): Promise<Verdict> {
+  const { apiImage, apiContext, composeFiles } = context.settings;
+  if (apiImage !== undefined) return ok(`${(await pull(context, apiImage)).source} can be pulled`);
+  if (!isFolder(apiContext))
+    return problem(`LOOP_API_CONTEXT is ${apiContext}, which is not a folder`, "Correct LOOP_API_CONTEXT.");
+  const dockerfile = join(apiContext, "Dockerfile");
+  if (existsSync(dockerfile)) return ok(`built from ${dockerfile}`);
+  const [level, unless] =
+    composeFiles.length > 1
+      ? ["warning" as const, ", unless a compose file names another Dockerfile"]
+      : ["problem" as const, ""];
+  return {
+    level,
+    finding: `${dockerfile} does not exist`,
+    next: `Set LOOP_API_CONTEXT to the folder with the API's Dockerfile${unless}.`,
+  };
+}
+
+/** The image for a trial: the one that a release would pull, or the newest image of a color; undefined for neither. Throws DockerError. */
+export async function imageToTry(context: Context): Promise<string | undefined> {
+  if (context.settings.apiImage !== undefined) return context.settings.apiImage;
+  const { blue, green } = await taggedImages(context);
+  const builtMs = (image: Image | undefined): number => (image ? Date.parse(image.built) : 0);
+  if (!blue && !green) return undefined;
+  return imageOf(context.settings, builtMs(green) > builtMs(blue) ? "green" : "blue");
+}
+
+/** The images that checks may pull. */
+const pulledBy = ({ environment, apiImage }: Settings): string[] => [
+  environment.NGINX_IMAGE ?? "",
+  ...(apiImage === undefined ? [] : [apiImage]),
+];
+
+/** Runs `act`, then removes the images that it has pulled, and moves the tags that it has moved back. Throws what `act` throws. */
+export async function withoutNewImages<T>(context: Context, act: () => Promise<T>): Promise<T> {
+  const names = pulledBy(context.settings);
+  const before = await inspectImages(context, names).catch(() => undefined);
+  try {
+    return await act();
+  } finally {
+    const { commandSignal: _, ...rest } = context; // after Ctrl-C too
+    if (before) for (const [i, name] of names.entries()) await restore(rest, name, before[i]);
+  }
+}
+
+/** Without --force: an image from which somebody has started a container meanwhile stays. */
+async function restore(context: Context, name: string, before: Image | undefined): Promise<void> {
+  const now = await inspectImage(context, name).catch(() => undefined);
+  if (now === undefined || now.id === before?.id) return;
+  if (before) await docker(context, ["tag", before.id, name]);
+  await docker(context, ["rmi", before ? now.id : name]);
+}
