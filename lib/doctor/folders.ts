@@ -41,6 +41,7 @@ export async function checkStateFolder({ settings }: Context): Promise<Verdict> 
 /** The vault as the API needs it. */
 export async function checkVault({ settings }: Context): Promise<Verdict> {
   const { vaultPath, oauthDataPath } = settings;
+  if (vaultPath === undefined) return ok("none: VAULT_PATH=none");
   if (!isFolder(vaultPath))
     return problem(
       `the vault ${vaultPath} does not exist`,
@@ -83,7 +84,8 @@ function looksEmpty(folder: string): boolean {
 }
 
 /** Throws UsageError when a release could not create the folder. */
-export async function checkOAuthData({ settings: { oauthDataPath } }: Context): Promise<Verdict> {
+export async function checkOAuthData({ settings: { auth, oauthDataPath } }: Context): Promise<Verdict> {
+  if (auth === "off") return ok("none: AUTH=off");
   if (isFolder(oauthDataPath)) return ok(oauthDataPath);
   const failure = existsSync(oauthDataPath) ? "it is not a folder" : whyNotWritable(oauthDataPath);
   if (failure !== undefined)

@@ -28,8 +28,10 @@ export async function checkNginxPort(context: Context): Promise<Verdict> {
 }
 
 /** Throws PortConflictError, DockerError. */
-export const checkAuthPort = async (context: Context): Promise<Verdict> =>
-  portOf(context, stoppedAuth(context, await inspectAuth(context)), context.settings.authPort);
+export async function checkAuthPort(context: Context): Promise<Verdict> {
+  if (context.settings.auth === "off") return ok("none: AUTH=off");
+  return portOf(context, stoppedAuth(context, await inspectAuth(context)), context.settings.authPort);
+}
 
 /** Throws PortConflictError, DockerError. */
 export const checkColorPort =

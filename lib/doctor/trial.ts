@@ -4,7 +4,6 @@ import { serviceOf } from "../docker/names.ts";
 import { DockerError } from "../errors.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
 import { isFolder, type Settings } from "../settings.ts";
-import { API } from "./api.ts";
 
 /** The API in a container of its own, beside the colors. */
 export interface Trial {
@@ -36,8 +35,10 @@ const overrides = ({ vaultPath }: Settings, image: string): string => `services:
   ${serviceOf(COLOR)}:
     image: ${quoted(image)}
     restart: "no"
-    volumes:
-      - { type: bind, source: ${quoted(vaultPath)}, target: /vault, read_only: true }
+${vaultPath === undefined ? "" : readOnlyVault(vaultPath)}`;
+
+const readOnlyVault = (path: string): string => `    volumes:
+      - { type: bind, source: ${quoted(path)}, target: /vault, read_only: true }
 `;
 
 /** A Compose command for the trial's project. The overrides go to standard input: a file could be left behind. */
@@ -119,13 +120,14 @@ async function removeTrial(context: Context): Promise<void> {
  * only this machine can reach. Throws DockerError, DeadlineError.
  */
 export async function startTrial(context: Context, image: string): Promise<Trial> {
+  const { api } = context.settings;
   const name = nameOf(context.settings);
-  const publish = `127.0.0.1::${API.port}`;
+  const publish = `127.0.0.1::${api.port}`;
   const args = ["run", "--detach", "--no-deps", "--name", name, "--publish", publish, serviceOf(COLOR)];
   const { commandSignal: _, ...rest } = context; // killed, it could still create the container after its removal
   const started = await trialCompose(rest, image, args, { deadline: ACT_SECONDS });
   expectSuccess(started, "starting the trial container", "Correct what Docker reports.");
-  const mapped = await docker(context, ["port", name, `${API.port}/tcp`]);
+  const mapped = await docker(context, ["port", name, `${api.port}/tcp`]);
   return {
     port: Number(mapped.stdout.trim().split("\n")[0]?.split(":").at(-1)), // NaN if it has ended
     ending: () => endingOf(context, name),
