@@ -2,6 +2,8 @@ import * as assert from "uvu/assert";
 import type { ProcessOutput } from "zx";
 import { COLORS, getInactiveColor } from "../../lib/color.ts";
 import { recordApi } from "../../lib/docker/apis.ts";
+import { imageOf } from "../../lib/docker/names.ts";
+import { releaseTagOf, tagImage } from "../../lib/docker/release-tags.ts";
 import { writeConfiguration } from "../../lib/nginx/configuration.ts";
 import { repairLink } from "../../lib/nginx/link.ts";
 import { writeTags } from "../../lib/nginx/sessions.ts";
@@ -61,6 +63,8 @@ export async function release(stack: Stack): Promise<void> {
   assert.ok(await pollUntil(60, serves), "blue does not serve");
 
   await markActive(context, "blue");
+  await tagImage(context, imageOf(settings, "green"), releaseTagOf(settings, 1));
+  await tagImage(context, imageOf(settings, "blue"), releaseTagOf(settings, 2));
   const time = new Date().toISOString();
   for (const to of ["green", "blue"] as const) {
     const from = getInactiveColor(to);

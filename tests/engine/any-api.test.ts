@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, WebSocket } from "undici";
 import * as assert from "uvu/assert";
+import { type Registry, startRegistry } from "../../bench/testbed/registry.ts";
 import { startRun } from "../../bench/testbed/run.ts";
 import { createReleasedScratch, createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { FIRST_API } from "../../lib/api.ts";
@@ -92,17 +93,23 @@ async function openClock({ env }: Scratch): Promise<Clock> {
   return { versions, close: () => socket.close(1000), closed };
 }
 
-const anyApi = suite<{ stack: Scratch }>("any API");
+const anyApi = suite<{ stack: Scratch; registry: Registry }>("any API");
 anyApi.before(async (context) => {
   context.stack = await createReleasedScratch("any-api");
+  context.registry = await startRegistry(context.stack);
 });
-anyApi.after(({ stack }) => stack.remove());
+anyApi.after(async ({ stack, registry }) => {
+  registry.stop();
+  await stack.remove();
+});
 
 anyApi(
-  "another API is released over the example by settings alone, without a lost request",
-  async ({ stack }) => {
+  "another API is released over the example from its image, by settings alone, without a lost request",
+  async ({ stack, registry }) => {
+    const { LOOP_API_CONTEXT, ...health } = NODE;
+    const image = await registry.push(LOOP_API_CONTEXT, "1.0.0");
     const load = startGets(stack);
-    const run = await stack.deploy([], NODE);
+    const run = await stack.deploy([], { ...health, LOOP_API_IMAGE: image });
     await sleep(300);
     const lost = await load.stop();
     assert.is(run.exitCode, 0, run.stdall);
