@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { copyFile, mkdir, symlink, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
-import { $ } from "zx";
+import { $, which } from "zx";
 import { freePort, type Scratch, waitFor } from "./scratch.ts";
 
 /** The user of a registry with a password, and the bcrypt hash of that password. */
@@ -19,6 +19,9 @@ export interface Registry {
   push(folder: string, tag: string, options?: readonly string[]): Promise<string>;
   stop(): void;
 }
+
+/** Can this machine run a registry? */
+export const hasRegistry = which.sync("docker-registry", { nothrow: true }) !== null;
 
 /** Starts a registry, with a password or without. Those of one stack have the same images. */
 export async function startRegistry(stack: Scratch, withPassword = false): Promise<Registry> {
