@@ -220,7 +220,7 @@ export const reachedAt = (bind: string | undefined): string =>
   bind === undefined || bind === "0.0.0.0" ? "127.0.0.1" : bind;
 
 /** Settings for which an empty value means something. */
-const MAY_BE_EMPTY = ["HEALTH_EXPECT"];
+const MAY_BE_EMPTY = ["HEALTH_EXPECT", "LOOP_API_IMAGE"];
 
 /** Any other empty variable counts as not set, as in Compose. */
 const withoutEmpty = (environment: Environment): Record<string, string> =>
@@ -281,7 +281,7 @@ export function loadSettings(
 ): Settings {
   const fromFile = readSettingsFile(settingsFile);
   const merged = { ...withoutEmpty(fromFile), ...withoutEmpty(environment) };
-  const parsed = rawSettings(needs, merged.LOOP_API_IMAGE !== undefined).safeParse(merged);
+  const parsed = rawSettings(needs, !!merged.LOOP_API_IMAGE).safeParse(merged);
   if (!parsed.success) {
     return refuse(
       parsed.error.issues.map(
@@ -349,7 +349,7 @@ export function loadSettings(
     vaultPath,
     api,
     auth: raw.AUTH,
-    apiImage: raw.LOOP_API_IMAGE,
+    apiImage: raw.LOOP_API_IMAGE || undefined,
     apiContext: raw.LOOP_API_CONTEXT,
     apiIdleSeconds: raw.API_IDLE_SECONDS,
     apiMemory: { set: raw.API_MEMORY, bytes: bytesIn(raw.API_MEMORY) },

@@ -41,10 +41,10 @@ import { type Outcome, runScript } from "../lib/run/script.ts";
 
 const HELP = `Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
-Builds, or pulls, and starts the idle color, checks its health and its idle connections, optionally runs it as a canary
-(CANARY_PERCENT of the new requests for CANARY_SECONDS), switches nginx to it, verifies it for VERIFY_SECONDS, and
-drains and stops the previous color, unless that still has MCP sessions. Runs SMOKE_COMMAND before any traffic, and the
-hooks in HOOKS_PATH; see docs/hooks.md.
+Builds the API, or pulls its image (LOOP_API_IMAGE, --image), and starts it as the idle color. Checks its health and idle
+connections, and optionally runs it as a canary (CANARY_PERCENT of the new requests for CANARY_SECONDS). Then switches
+nginx to it, verifies it for VERIFY_SECONDS, and drains the previous color, which it stops unless that still has MCP
+sessions. Runs SMOKE_COMMAND before any traffic, and the hooks in HOOKS_PATH; see docs/hooks.md.
 
 During the canary and VERIFY_SECONDS, requests HEALTH_PATH through nginx every second, and counts the responses to
 clients in nginx's log. Switches nginx back if a response to it is unhealthy or, after the switch, comes from
@@ -76,7 +76,7 @@ Settings:   environment variables override .env.blue-green, which overrides the 
 To roll back:  npx tsx scripts/rollback.mts
 From cron:     node --import tsx scripts/deploy-blue-green.mts --quiet --keep serving
 To build from another folder once:
-               LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-green.mts`;
+               LOOP_API_IMAGE= LOOP_API_CONTEXT=/path/to/it npx tsx scripts/deploy-blue-green.mts`;
 
 async function main(context: Context): Promise<Outcome> {
   const { settings, lock } = context;

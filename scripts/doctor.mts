@@ -12,11 +12,12 @@ const HELP = `Usage: npx tsx scripts/doctor.mts [options]
 
 Checks whether this machine and these settings are ready for a release: settings, folders, engine, Compose, limits, memory,
 disk, ports, nginx, cron, and the API's image. Then tries that image in a container of its own, with a read-only vault and
-without a public port: its health, its idle timeout, and whether it keeps MCP sessions. One line each: ✓ all is well,
-! a warning, ✗ a release would fail; and what to do. Takes no lock, touches no color, and leaves nothing behind.
+without a public port: its health, its idle timeout, and whether it keeps MCP sessions. Prints one line per check, with what
+to do: ✓ fine, ! a release may fail, ✗ a release would fail. Touches no color, and removes what it created.
 
   --build     build the API's image for the trial, and remove it afterwards; its build cache stays.
-              Without this option, the trial uses the newest image of a color, if there is one
+              Without this option, the trial uses LOOP_API_IMAGE, else the newest image of a color. With neither,
+              there is no trial
   --json      print JSON, for scripts; fields: docs/reference.md#doctor-json
   -h, --help  print this help
 

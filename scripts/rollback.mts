@@ -37,10 +37,11 @@ import { type Outcome, runScript } from "../lib/run/script.ts";
 
 const HELP = `Usage: npx tsx scripts/rollback.mts [options]
 
-Starts the idle color, which holds the previous release, or the one that --to names, without a build; checks its health, switches nginx to it, verifies
-it for VERIFY_SECONDS, and drains and stops the previous color (the one that served until then), unless it still has
-MCP sessions. A second rollback returns to it. If a release was interrupted during its canary or its verification, a
-rollback returns all traffic to the color that served before it, and goes no further back. Runs the hooks in HOOKS_PATH; see docs/hooks.md.
+Rolls back to the previous release, or to the one that --to names, without a build or pull. Starts it as the idle color,
+checks its health, switches nginx to it, and verifies it for VERIFY_SECONDS. Then drains the color that served before, and
+stops it unless it still has MCP sessions. A second rollback returns to that color. If a release was interrupted during
+its canary or verification, a rollback returns all traffic to the color that served before it, and goes no further back.
+Runs the hooks in HOOKS_PATH; see docs/hooks.md.
 
 During VERIFY_SECONDS, requests HEALTH_PATH through nginx every second, and counts the responses to clients in nginx's
 log. Switches nginx back if a response to it is unhealthy or comes from another color; or if the new color has at

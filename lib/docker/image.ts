@@ -4,7 +4,7 @@ import { type Infer, z } from "../util/zod.ts";
 import { act, CHECK_DOCKER, compose, docker, dockerFailed, expectSuccess, lastLines } from "./cli.ts";
 import { imageOf, oursOnly, serviceOf } from "./names.ts";
 
-const REVISION = "org.opencontainers.image.revision";
+const [REVISION, CREATED] = ["org.opencontainers.image.revision", "org.opencontainers.image.created"];
 
 const InspectedImages = z.array(
   z.object({
@@ -52,7 +52,8 @@ export async function inspectImages(
 }
 
 /** Labels that say when and for what an image was built, not what it contains. */
-const isOfBuild = (label: string): boolean => label === REVISION || label.startsWith("com.docker.compose.");
+const isOfBuild = (label: string): boolean =>
+  [REVISION, CREATED].includes(label) || label.startsWith("com.docker.compose.");
 
 /** What decides how the containers of an image behave: its layers, and the configuration that is not about its build. */
 function contentOf({ Config, RootFS }: Infer<typeof InspectedImages>[number]): string {

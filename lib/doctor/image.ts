@@ -42,7 +42,7 @@ const pulledBy = ({ environment, apiImage }: Settings): string[] => [
   ...(apiImage === undefined ? [] : [apiImage]),
 ];
 
-/** Runs `act`, then removes the images that it has pulled, and moves the tags that it has moved back. Throws what `act` throws. */
+/** Runs `act`, then removes the images that it pulled and restores the tags that it moved. Throws what `act` throws. */
 export async function withoutNewImages<T>(context: Context, act: () => Promise<T>): Promise<T> {
   const names = pulledBy(context.settings);
   const before = await inspectImages(context, names).catch(() => undefined);

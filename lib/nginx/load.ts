@@ -15,7 +15,7 @@ const ANSWER_SECONDS = 5;
 
 const LOAD_PORTS = "load the ports of the APIs into nginx";
 
-/** What nginx has loaded, without the key unless `headers` says otherwise. It may take a moment to answer. Never throws. */
+/** Asks nginx what it has loaded, with the probe key unless `headers` replaces it. nginx may need a moment to answer. Never throws. */
 async function askLoaded(settings: Settings, headers?: Record<string, string>): Promise<Answer | undefined> {
   let answer: Answer | undefined;
   await pollUntil(ANSWER_SECONDS, async () => {

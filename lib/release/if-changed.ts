@@ -5,8 +5,8 @@ import type { Context } from "../run/context.ts";
 import type { ActiveState } from "./active.ts";
 
 /**
- * With --if-changed: does the serving color have the content of the image that was just built or pulled for `next`? The same
- * digest has, and a build of the same sources. Without that option, or when nothing serves, false. Throws DockerError.
+ * With --if-changed: does the serving color's image have the same content as the one that was just built or pulled for `next`? True
+ * for the same digest, and for a build of unchanged sources. False without that option, or if nothing serves. Throws DockerError.
  */
 export async function isUnchanged(
   context: Context,

@@ -56,8 +56,8 @@ export const pulledReferences = (runs: readonly Entry[]): string[] => {
 };
 
 /**
- * Removes what keeps the images of older releases: all but the newest KEEP_RELEASES, and the images of both colors. Also the
- * references of what runs have pulled, if it is no kept release: nothing else would remove those. Throws DockerError.
+ * Removes the tags of older releases. Keeps the newest KEEP_RELEASES and the images of both colors. Also removes the references that
+ * runs have pulled, unless they name a kept image: nothing else would remove them. Throws DockerError.
  */
 async function pruneReleases(context: Context, state: ReleaseState): Promise<void> {
   const { settings } = context;

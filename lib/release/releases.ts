@@ -20,8 +20,8 @@ export interface Served {
 }
 
 /**
- * How long each image has served, by its id. Each successful run ends the time of the image before. `serving` serves now, also
- * when the history does not know yet: its run goes on, or was killed.
+ * How long each image has served, by image id. An image serves until the next successful run. `serving` is the image that serves now:
+ * it may be missing in the history, because its run is still in progress or was killed.
  */
 export function servedTimes(
   runs: readonly Entry[],
@@ -160,9 +160,9 @@ function goodImages({ images, runs, marked }: ReleaseState, more: readonly strin
 }
 
 /**
- * Gives a number and a tag that keeps it to each good release without one: the marked one, and those of versions before release
- * numbers, which only color tags or `more` still name. Returns the state after that; undefined in a dry run, and after a
- * failure. Never throws: the release stands without a number.
+ * Gives each good image that has no release number the next number, as a tag that keeps it: the marked color's image, and images
+ * from versions before release numbers, which only color tags or `more` still name. Returns the state after that; undefined in a dry
+ * run and after a failure. Never throws: a release without a number is still valid.
  */
 export async function keepReleases(
   context: Context,

@@ -90,9 +90,9 @@ export const processLimit = z.string().regex(/^\d+$/, "must be a whole number; 0
 /** Docker's notation of an image: `[registry[:port]/]name[:tag][@digest]`. */
 const NAME = /[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*/.source;
 const REFERENCE = new RegExp(
-  `^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::\\d+)?/)?${NAME}(?:/${NAME})*(?::\\w[\\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`,
+  `^(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::\\d+)?/)?${NAME}(?:/${NAME})*(?::\\w[\\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?)?$`,
 );
-/** An image that Docker can pull. */
+/** An image that Docker can pull, or nothing. */
 export const imageReference = z
   .string()
   .max(255, "must be 255 characters at most")

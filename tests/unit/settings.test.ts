@@ -202,8 +202,17 @@ test("LOOP_API_IMAGE accepts what Docker can pull, and then the sources need not
     assert.is(loadSettings(environment, NO_FILE).apiImage, image);
   }
   const wrong = ["Me/Api", "--help", "api:", "a b", "me//api", "api@sha256:abc", `${"a/".repeat(200)}a`];
-  for (const image of wrong) assert.match(errorsOf({ LOOP_API_IMAGE: image }), "LOOP_API_IMAGE is", image);
+  for (const image of wrong) assert.match(errorsOf({ LOOP_API_IMAGE: image }), "it must be", image);
   assert.match(errorsOf({ LOOP_API_CONTEXT: "/nonexistent" }), "LOOP_API_CONTEXT is");
+});
+
+test("an empty LOOP_API_IMAGE overrides the file: to build once", async () => {
+  const file = join(await tempFolder("settings"), ".env.blue-green");
+  await writeFile(file, "LOOP_API_IMAGE=me/api:1\n");
+  assert.equal(
+    [{}, { LOOP_API_IMAGE: "" }].map((env) => loadSettings(env, file).apiImage),
+    ["me/api:1", undefined],
+  );
 });
 
 test("TRUSTED_PROXIES, which is written into an nginx file, accepts only addresses and networks", () => {
