@@ -23,7 +23,7 @@ import { recoverInterruptedRun } from "../lib/release/recovery.ts";
 import { findRelease, listReleases, servesRelease, tagRelease } from "../lib/release/releases.ts";
 import { describeReleases } from "../lib/release/releases-text.ts";
 import { describeRollback, describeUnchanged } from "../lib/release/result.ts";
-import { retire } from "../lib/release/retire.ts";
+import { retire, retireIfRunning } from "../lib/release/retire.ts";
 import { startServicesForRollback } from "../lib/release/services.ts";
 import { endSessions, keepSessions, servesSessions } from "../lib/release/sessions.ts";
 import { getActiveColor } from "../lib/release/state-file.ts";
@@ -99,11 +99,19 @@ async function main(context: Context): Promise<Outcome> {
   const repeated = !target && (await isRepeatedRollback(context, interrupted));
   const loaded = await newestLoaded(settings);
   const seen = await findActive(context);
-  const found = forRollback(seen, interrupted, repeated || (await servesRelease(context, seen, target)));
+  const finishes = repeated || (await servesRelease(context, seen, target));
+  const found = forRollback(seen, interrupted, { finishes, replaces: target !== undefined });
   const from = await recoverInterruptedRun(context, found);
   const { active } = from;
   if (target && (await servesRelease(context, from, target)))
-    return describeUnchanged(context, active, `Release ${target.release} serves already`);
+    return interrupted === undefined
+      ? describeUnchanged(context, active, `Release ${target.release} serves already`)
+      : finish(
+          context,
+          from,
+          `Rolled back to release ${target.release}, finishing an interrupted run:`,
+          interrupted,
+        );
   if (repeated && interrupted?.to === active && from.serves)
     return finish(context, from, "Rolled back, finishing the interrupted run:", interrupted);
   // The release that the owner wants to leave was interrupted, and recovery has already moved the traffic back.
@@ -140,6 +148,7 @@ async function main(context: Context): Promise<Outcome> {
   try {
     if (moved) {
       await endSessions(context); // if the idle color still serves any
+      await retireIfRunning(context, next); // its container is about to be replaced
       await tagRelease(context, next, moved);
     }
     await restartContainer(context, next, restart);

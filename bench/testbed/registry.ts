@@ -76,7 +76,7 @@ async function librariesOf(program: string): Promise<string[]> {
 
 /**
  * Writes the sources of an API whose image is 3 MB, so that pushing and pulling it takes no time: BusyBox's web server, with
- * one file for /health. Returns the folder.
+ * one file for /health, in a VOLUME: what one release leaves there must not reach the next. Returns the folder.
  */
 export async function smallApi(stack: Scratch, version: string, status = "healthy"): Promise<string> {
   const folder = join(stack.folder, `small-api-${version}`);
@@ -91,7 +91,7 @@ export async function smallApi(stack: Scratch, version: string, status = "health
   // As the first process of a container, it would ignore SIGTERM.
   await writeFile(
     join(folder, "Dockerfile"),
-    `FROM scratch\nCOPY root /\nSTOPSIGNAL SIGKILL\nCMD ${command}\n`,
+    `FROM scratch\nCOPY root /\nVOLUME /www\nSTOPSIGNAL SIGKILL\nCMD ${command}\n`,
   );
   return folder;
 }

@@ -31,7 +31,9 @@ const Inspected = z.object({
   ports: z
     .record(z.string(), z.array(z.object({ HostIp: z.string(), HostPort: z.string() })).nullable())
     .nullable(),
-  mounts: z.array(z.object({ Source: z.string().optional(), Destination: z.string() })).nullable(),
+  mounts: z
+    .array(z.object({ Name: z.string().optional(), Source: z.string().optional(), Destination: z.string() }))
+    .nullable(),
 });
 
 /** A container as it is now. `absent`: no container has this name. */
@@ -59,7 +61,12 @@ export interface Container {
   api: Api;
   /** Its bind mounts: container path to host path. */
   folders: Readonly<Record<string, string>>;
+  /** The volumes that the engine has created for its image's VOLUMEs. */
+  anonymousVolumes: string[];
 }
+
+/** The name of a volume that nobody has named. */
+const ANONYMOUS = /^[0-9a-f]{64}$/;
 
 const ABSENT: Container = {
   status: "absent",
@@ -75,6 +82,7 @@ const ABSENT: Container = {
   binds: [],
   api: apiOf({}),
   folders: {},
+  anonymousVolumes: [],
 };
 
 /**
@@ -130,6 +138,7 @@ function ownContainer({ settings }: Context, name: string, seen: Infer<typeof In
     folders: Object.fromEntries(
       (seen.mounts ?? []).flatMap(({ Source, Destination }) => (Source ? [[Destination, Source]] : [])),
     ),
+    anonymousVolumes: (seen.mounts ?? []).flatMap(({ Name = "" }) => (ANONYMOUS.test(Name) ? [Name] : [])),
   };
 }
 

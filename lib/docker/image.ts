@@ -9,10 +9,10 @@ const [REVISION, CREATED] = ["org.opencontainers.image.revision", "org.openconta
 const InspectedImages = z.array(
   z.object({
     Id: z.string(),
-    Created: z.string(),
+    Created: z.string().nullish(),
     Size: z.number(),
     Architecture: z.string(),
-    Config: z.looseObject({ Labels: z.record(z.string(), z.string()).nullish() }),
+    Config: z.looseObject({ Labels: z.record(z.string(), z.string()).nullish() }).nullish(), // a registry may serve anything
     RootFS: z.object({ Layers: z.array(z.string()).nullish() }),
   }),
 );
@@ -20,8 +20,8 @@ const InspectedImages = z.array(
 /** An image. */
 export interface Image {
   id: string;
-  /** When it was built: ISO 8601. */
-  built: string;
+  /** When it was built: ISO 8601; undefined if the image does not say. */
+  built: string | undefined;
   bytes: number;
   /** Of the machines it is for, as Docker names it: amd64, arm64. */
   architecture: string;
@@ -35,14 +35,24 @@ export interface Image {
   service: string | undefined;
 }
 
+/** A reference without Docker Hub's name, which Docker does not show. */
+export const shortName = (reference: string): string =>
+  reference.replace(/^(index\.)?docker\.io\/(library\/)?/, "");
+
+/** The same for two names of one image: some engines report the name that they looked up, not the one that they were given. */
+const fullName = (name: string): string =>
+  /[:@][^/]*$/.test(name) || /^[0-9a-f]{64}$/.test(name) ? shortName(name) : `${shortName(name)}:latest`;
+
 /** Images by name or id, with one command, in this order; undefined where there is none. Throws DockerError. */
 export async function inspectImages(
   context: Context,
   names: readonly string[],
 ): Promise<readonly (Image | undefined)[]> {
   const output = await docker(context, ["image", "inspect", ...names]);
-  const missing = [...output.stderr.matchAll(/no such image: (\S+?):?(?=\s|$)/gi)].map(([, name]) => name);
-  const there = names.filter((name) => !missing.includes(name));
+  const missing = [...output.stderr.matchAll(/no such image: (\S+?):?(?=\s|$)/gi)].map(([, name = ""]) =>
+    fullName(name),
+  );
+  const there = names.filter((name) => !missing.includes(fullName(name)));
   if (output.exitCode !== 0 && missing.length === 0)
     throw dockerFailed(output, `inspecting the image ${names.join(" and ")}`, CHECK_DOCKER);
   const found = InspectedImages.parse(JSON.parse(output.stdout)).map(imageFrom);
@@ -57,7 +67,7 @@ const isOfBuild = (label: string): boolean =>
 
 /** What decides how the containers of an image behave: its layers, and the configuration that is not about its build. */
 function contentOf({ Config, RootFS }: Infer<typeof InspectedImages>[number]): string {
-  const { Labels, Image: _, Hostname: __, ...config } = Config;
+  const { Labels, Image: _, Hostname: __, ...config } = Config ?? {};
   const labels = Object.entries(Labels ?? {}).filter(([label]) => !isOfBuild(label));
   const sorted = (entries: [string, unknown][]) => entries.sort(([a], [b]) => (a < b ? -1 : 1));
   return JSON.stringify([RootFS.Layers ?? [], sorted(labels), sorted(Object.entries(config))]);
@@ -65,10 +75,10 @@ function contentOf({ Config, RootFS }: Infer<typeof InspectedImages>[number]): s
 
 function imageFrom(inspected: Infer<typeof InspectedImages>[number]): Image {
   const { Id, Created, Size, Architecture, Config } = inspected;
-  const labels = Config.Labels ?? {};
+  const labels = Config?.Labels ?? {};
   return {
     id: Id,
-    built: Created,
+    built: Created ?? undefined,
     bytes: Size,
     architecture: Architecture,
     content: contentOf(inspected),
@@ -93,6 +103,47 @@ export async function taggedImages(context: Context): Promise<Record<Color, Imag
   return { blue, green };
 }
 
+/** The arguments that tag an image. */
+export const tagArgs = (image: string, tag: string): string[] => ["tag", image, tag];
+
+/** Gives an image another tag. Throws DockerError. */
+export async function tagImage(context: Context, image: string, tag: string): Promise<void> {
+  const output = await docker(context, tagArgs(image, tag));
+  expectSuccess(output, `tagging ${tag}`, CHECK_DOCKER);
+}
+
+/** A name under which the engine has an image. */
+export interface Reference {
+  id: string;
+  repository: string;
+  tag: string;
+  digest: string;
+}
+
+/** All names of all images, of every project. Throws DockerError. */
+export async function listReferences(context: Context): Promise<Reference[]> {
+  const format = "{{.ID}} {{.Repository}} {{.Tag}} {{.Digest}}";
+  const output = await docker(context, ["images", "--no-trunc", "--digests", "--format", format]);
+  expectSuccess(output, "listing images", CHECK_DOCKER);
+  return [...output.stdout.matchAll(/^(\S+) (\S+) (\S+) (\S+)$/gm)].map(
+    ([, id = "", repository = "", tag = "", digest = ""]) => ({ id, repository, tag, digest }),
+  );
+}
+
+/**
+ * Removes a tag, or a digest, and the image with the last of them. An image that a container uses stays. Never throws: what
+ * remains is removed next time.
+ */
+export async function removeReference(context: Context, reference: string): Promise<void> {
+  try {
+    const output = await act(context, ["rmi", reference]);
+    const expected = /no such image|image is being used|is using its referenced image/i;
+    if (output.exitCode !== 0 && !expected.test(output.stderr)) throw new Error(lastLines(output.stderr, 5));
+  } catch (error) {
+    context.log.warn(`${reference} was not removed: ${error}`);
+  }
+}
+
 /**
  * Puts a color's tag back on the image that it named before a failed release, or removes it when there was none or that
  * image is gone. Otherwise a rollback would start the build that just failed. Throws DockerError.
@@ -104,7 +155,7 @@ export async function restoreTag(context: Context, color: Color, before: string 
   const image = before && (await inspectImage(context, before));
   if (before && !image)
     context.log.warn(`the previous image of ${tag} is gone: you cannot roll back to ${color}`);
-  const output = await docker(context, image ? ["tag", image.id, tag] : ["rmi", "--force", tag]);
+  const output = await docker(context, image ? tagArgs(image.id, tag) : ["rmi", "--force", tag]);
   expectSuccess(
     output,
     `restoring ${tag}`,

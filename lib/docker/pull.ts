@@ -1,14 +1,26 @@
 import { PullError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { docker, lastLines } from "./cli.ts";
-import { type Image, inspectImage } from "./image.ts";
+import { type Image, inspectImage, shortName } from "./image.ts";
 
 /** The arguments that pull an image. */
 export const pullArgs = (reference: string): string[] => ["pull", reference];
 
-/** A reference without its tag and digest: the repository of the image. */
+const DIGEST = /@sha256:[0-9a-f]+$/;
+
+/** A reference without its tag and digest, as Docker shows it: the repository of the image. */
 export const repositoryOf = (reference: string): string =>
-  reference.replace(/@sha256:[0-9a-f]+$/, "").replace(/:[^:/]+$/, "");
+  shortName(reference)
+    .replace(DIGEST, "")
+    .replace(/:[^:/]+$/, "");
+
+/** A reference with this digest. With a digest, Docker ignores the tag, so only a reference without one keeps its tag. */
+function pinned(reference: string, digest: string): string {
+  const repository = repositoryOf(reference);
+  if (DIGEST.test(reference)) return `${repository}@${digest}`;
+  const [, tag = "latest"] = shortName(reference).match(/:([^:/]+)$/) ?? [];
+  return `${repository}:${tag}@${digest}`;
+}
 
 /** The registry of a reference, as `docker login` takes it; empty for Docker Hub. */
 function registryOf(reference: string): string {
@@ -18,6 +30,16 @@ function registryOf(reference: string): string {
 
 /** Why a pull failed: what Docker prints, what that means, and what to do. The first match counts. */
 const REASONS: readonly [pattern: RegExp, what: string, next: (reference: string) => string][] = [
+  [
+    /docker-credential-|error getting credentials/i,
+    "the program with the logins does not work",
+    () => "Check credHelpers and credsStore in ~/.docker/config.json, and in cron the PATH",
+  ],
+  [
+    /permission denied.*(docker daemon|docker\.sock)/i,
+    "this user may not use Docker",
+    () => "Run this as a user who may",
+  ],
   [
     /no space left on device/i,
     "the disk is full",
@@ -82,7 +104,7 @@ const RUNS: Readonly<Record<string, readonly string[]>> = { amd64: ["386"], arm6
 
 /** A pulled image. */
 export interface Pulled extends Image {
-  /** Where it came from: `repository:tag@sha256:…`, or without the tag, if the reference had none. */
+  /** Where it came from: `repository:tag@sha256:…`, or without the tag, if it was pulled by digest. */
   source: string;
 }
 
@@ -114,8 +136,7 @@ export async function pull(context: Context, reference: string): Promise<Pulled>
     });
   }
   await expectArchitecture(context, reference, image);
-  const tagged = reference.replace(/@sha256:[0-9a-f]+$/, "");
-  return { ...image, source: `${tagged}@${digest}` };
+  return { ...image, source: pinned(reference, digest) };
 }
 
 /** An image for another machine starts, and fails with "exec format error". Throws PullError. */

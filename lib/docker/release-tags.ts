@@ -1,6 +1,6 @@
 import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
-import { act, CHECK_DOCKER, docker, expectSuccess, lastLines } from "./cli.ts";
+import { CHECK_DOCKER, docker, expectSuccess } from "./cli.ts";
 import { repositoryOfStack } from "./names.ts";
 
 /** The tag that keeps the image of a release: `loop-api:release-12`. Pruning never removes a tagged image. */
@@ -25,27 +25,4 @@ export async function keptReleases(context: Context): Promise<KeptRelease[]> {
   return found
     .map(([, release, id = ""]) => ({ release: Number(release), id }))
     .sort((a, b) => a.release - b.release);
-}
-
-/** The arguments that tag an image. */
-export const tagArgs = (image: string, tag: string): string[] => ["tag", image, tag];
-
-/** Gives an image another tag. Throws DockerError. */
-export async function tagImage(context: Context, image: string, tag: string): Promise<void> {
-  const output = await docker(context, tagArgs(image, tag));
-  expectSuccess(output, `tagging ${tag}`, CHECK_DOCKER);
-}
-
-/**
- * Removes a tag, or a digest, and the image with the last of them. An image that a container uses stays. Never throws: what
- * remains is removed next time.
- */
-export async function removeReference(context: Context, reference: string): Promise<void> {
-  try {
-    const output = await act(context, ["rmi", reference]);
-    const expected = /no such image|image is being used|is using its referenced image/i;
-    if (output.exitCode !== 0 && !expected.test(output.stderr)) throw new Error(lastLines(output.stderr, 5));
-  } catch (error) {
-    context.log.warn(`${reference} was not removed: ${error}`);
-  }
 }

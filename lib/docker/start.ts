@@ -15,21 +15,24 @@ const upArgs = (context: Context, color: Color): string[] =>
   compose(
     context,
     "up",
-    ...["-d", "--no-deps", "--no-build", "--pull", "never", "--force-recreate"],
+    // Without the last one, a volume of the image would bring files of the previous release along, its code included.
+    ...["-d", "--no-deps", "--no-build", "--pull", "never", "--force-recreate", "--renew-anon-volumes"],
     serviceOf(color),
   );
 
 /** Recreates the container of a color for this API, and records that. */
 async function recreateContainer(context: Context, color: Color, api: Api): Promise<ProcessOutput> {
   checkComposeFiles(context.settings);
+  const { status, anonymousVolumes } = await inspectColor(context, color);
   // A paused container cannot react to SIGTERM: replacing it would take its whole grace period.
-  if ((await inspectColor(context, color)).status === "paused")
-    await act(context, ["unpause", containerOf(context.settings, color)]);
+  if (status === "paused") await act(context, ["unpause", containerOf(context.settings, color)]);
   const output = await docker(context, upArgs(context, color), {
     deadline: ACT_SECONDS,
     environment: apiSettings(api),
   });
-  if (output.exitCode === 0) await recordApi(context, color, api);
+  if (output.exitCode !== 0) return output;
+  await recordApi(context, color, api);
+  if (anonymousVolumes.length > 0) await act(context, ["volume", "rm", ...anonymousVolumes]); // what fails stays
   return output;
 }
 

@@ -31,7 +31,7 @@ export async function checkSource(context: Context): Promise<Verdict> {
 export async function imageToTry(context: Context): Promise<string | undefined> {
   if (context.settings.apiImage !== undefined) return context.settings.apiImage;
   const { blue, green } = await taggedImages(context);
-  const builtMs = (image: Image | undefined): number => (image ? Date.parse(image.built) : 0);
+  const builtMs = (image: Image | undefined): number => Date.parse(image?.built ?? "1970-01-01");
   if (!blue && !green) return undefined;
   return imageOf(context.settings, builtMs(green) > builtMs(blue) ? "green" : "blue");
 }

@@ -105,15 +105,17 @@ export function resolveActive(observation: Observation): ActiveState {
 
 /**
  * The state as a rollback sees it. It moves away from the serving color, so that color needs no proof, unless the run only
- * finishes an earlier rollback (`finishes`). An interrupted release is undone instead, because that is the way back.
+ * finishes an earlier rollback (`finishes`). An interrupted release is undone instead, because that is the way back. So is
+ * everything that is not verified when another image takes the place of the idle color's (`replaces`): the marked color must
+ * never be replaced.
  */
 export function forRollback(
   state: ActiveState,
   interrupted: InterruptedRun | undefined,
-  finishes: boolean,
+  { finishes, replaces = false }: { finishes: boolean; replaces?: boolean },
 ): ActiveState {
   if (state.proof === "nothing" || finishes) return state;
-  const ofRelease =
-    interrupted?.verb === "deploy" && interrupted.to === state.active && state.marked !== undefined;
-  return { ...state, proof: ofRelease ? "go back" : "leave" };
+  const ofRelease = interrupted?.verb === "deploy" && interrupted.to === state.active;
+  const goesBack = (ofRelease || replaces) && state.marked !== undefined;
+  return { ...state, proof: goesBack ? "go back" : "leave" };
 }

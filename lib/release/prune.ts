@@ -1,8 +1,8 @@
 import { type CacheRecord, listBuildCache, removeFromBuildCache } from "../docker/build-cache.ts";
 import { shellCommand } from "../docker/cli.ts";
-import { inspectImages, pruneArgs, pruneImages } from "../docker/image.ts";
+import { listReferences, pruneArgs, pruneImages, type Reference, removeReference } from "../docker/image.ts";
 import { repositoryOf } from "../docker/pull.ts";
-import { releaseTagOf, removeReference } from "../docker/release-tags.ts";
+import { releaseTagOf } from "../docker/release-tags.ts";
 import type { Context } from "../run/context.ts";
 import { type Entry, readHistory, stands } from "../run/history.ts";
 import { byNewest, type ReleaseState, readReleaseState, servedTimes } from "./releases.ts";
@@ -41,19 +41,29 @@ async function pruneBuildCache(context: Context): Promise<void> {
   }
 }
 
-/** References of pulled images that are looked at; those of older runs were removed after an earlier release. */
+/** Pulled images that are looked at; those of older runs were removed after an earlier release. */
 const SOURCES_LOOKED_AT = 50;
 
-/** The references under which Docker keeps what runs pulled: the digest, and the tag, which may have moved since. */
-export const pulledReferences = (runs: readonly Entry[]): string[] => {
-  const sources = new Set(runs.flatMap(({ source }) => source ?? []).reverse()); // the newest first
-  const references = [...sources].slice(0, SOURCES_LOOKED_AT).flatMap((source) => {
+/**
+ * The references that pulls have left to images that nothing needs: their digest, and their tag, unless it names another image
+ * by now. `sources`: what was pulled, oldest first. A killed pull knows no digest, and its tag may be the owner's.
+ */
+export function staleReferences(
+  sources: readonly string[],
+  references: readonly Reference[],
+  needed: ReadonlySet<string>,
+): string[] {
+  const newest = [...new Set([...sources].reverse())].slice(0, SOURCES_LOOKED_AT);
+  return newest.flatMap((source) => {
     const [tagged = "", digest] = source.split("@");
     const repository = repositoryOf(tagged);
-    return [...(tagged === repository ? [] : [tagged]), ...(digest ? [`${repository}@${digest}`] : [])];
+    const own = references.filter((one) => one.repository === repository);
+    const id = digest && own.find((one) => one.digest === digest)?.id;
+    if (!id || needed.has(id)) return [];
+    const tags = own.filter((one) => one.id === id && `${repository}:${one.tag}` === tagged);
+    return [...tags.map(({ tag }) => `${repository}:${tag}`), `${repository}@${digest}`];
   });
-  return [...new Set(references)];
-};
+}
 
 /**
  * Removes the tags of older releases. Keeps the newest KEEP_RELEASES and the images of both colors. Also removes the references that
@@ -67,13 +77,10 @@ async function pruneReleases(context: Context, state: ReleaseState): Promise<voi
   const needed = new Set([...newest, ...Object.values(images)].flatMap((one) => one?.id ?? []));
   for (const { release, id } of kept)
     if (!needed.has(id)) await removeReference(context, releaseTagOf(settings, release));
-  const references = pulledReferences(runs);
-  if (references.length === 0) return;
-  const pulled = await inspectImages(context, references);
-  for (const [i, reference] of references.entries()) {
-    const id = pulled[i]?.id;
-    if (id !== undefined && !needed.has(id)) await removeReference(context, reference);
-  }
+  const pulled = [...runs, context.lock.recorded()].flatMap(({ source }) => source ?? []);
+  if (pulled.length === 0) return;
+  for (const reference of staleReferences(pulled, await listReferences(context), needed))
+    await removeReference(context, reference);
 }
 
 async function pruneAllImages(context: Context, state?: ReleaseState): Promise<void> {

@@ -1,8 +1,8 @@
 import type { Color } from "../color.ts";
 import { shellCommand } from "../docker/cli.ts";
+import { tagArgs, tagImage } from "../docker/image.ts";
 import { imageOf } from "../docker/names.ts";
 import { pull, pullArgs } from "../docker/pull.ts";
-import { tagArgs, tagImage } from "../docker/release-tags.ts";
 import { DeadlineError, PullError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 

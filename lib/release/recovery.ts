@@ -1,4 +1,5 @@
 import { type Color, getInactiveColor } from "../color.ts";
+import { inspectColor } from "../docker/container.ts";
 import { restoreImage } from "../docker/image.ts";
 import { discardRelease, NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
 import { InterruptedError, ToolError } from "../errors.ts";
@@ -78,29 +79,38 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
 /** Discards the build of an interrupted run, unless it is of a color in `keep`, and clears the run's record. Throws what its steps throw. */
 export async function finishRecovery(
   context: Context,
-  { verb, since, from, to, imageBefore, source, started, result }: RunRecord,
+  record: RunRecord,
   keep: readonly (Color | undefined)[],
 ): Promise<void> {
-  const { settings, lock, log } = context;
-  if (to && !keep.includes(to) && imageBefore !== undefined)
+  const { lock } = context;
+  const { verb, to, imageBefore, started } = record;
+  const stands = to !== undefined && keep.includes(to); // it was killed after its mark
+  if (to && !stands && imageBefore !== undefined)
     await (started ? discardRelease : restoreImage)(context, to, imageBefore ?? undefined);
-  else if (verb === "deploy" && to) await keepReleases(context, to); // it was killed after its mark
+  if (stands && verb === "deploy") await keepReleases(context, to, imageBefore ? [imageBefore] : []);
   await context.change("clear the record of the interrupted run", async () => {
     lock.clearUnfinished();
-    if (result) return; // that run could still write its own history entry
-    const killed = {
-      time: since,
-      verb,
-      from,
-      to,
-      source,
-      result: KILLED,
-      message: "Killed before it finished",
-    };
-    await addToHistory(settings.historyFile, killed).catch((error) =>
-      log.warn(`the killed run could not be added to the history: ${error}`),
-    );
+    // A run that was not killed could write its own history entry.
+    if (!record.result) await addKilledRun(context, record, stands ? to : undefined);
   });
+}
+
+/** Adds a killed run to the history, with the image of the color that it had marked. Never throws. */
+async function addKilledRun(
+  context: Context,
+  { verb, since, updated = since, from, to, source }: RunRecord,
+  marked: Color | undefined,
+): Promise<void> {
+  try {
+    const image = marked && (await inspectColor(context, marked)).image;
+    const seconds = (Date.parse(updated) - Date.parse(since)) / 1000;
+    const message = marked ? `Killed after it had marked ${marked}` : "Killed before it finished";
+    const run = { time: since, verb, from, to, source, result: KILLED, message };
+    const entry = marked ? { ...run, image, seconds } : run;
+    await addToHistory(context.settings.historyFile, entry);
+  } catch (error) {
+    context.log.warn(`the killed run could not be added to the history: ${error}`);
+  }
 }
 
 /**

@@ -1,19 +1,19 @@
 import { COLORS, type Color } from "../color.ts";
 import { shellCommand } from "../docker/cli.ts";
 import { inspectAll, inspectColor } from "../docker/container.ts";
-import { type Image, inspectImages, taggedImages } from "../docker/image.ts";
+import { type Image, inspectImages, tagArgs, taggedImages, tagImage } from "../docker/image.ts";
 import { containerOf, imageOf, repositoryOfStack } from "../docker/names.ts";
-import { type KeptRelease, keptReleases, releaseTagOf, tagArgs, tagImage } from "../docker/release-tags.ts";
+import { type KeptRelease, keptReleases, releaseTagOf } from "../docker/release-tags.ts";
 import { UsageError } from "../errors.ts";
 import { servingColor } from "../nginx/probe.ts";
 import type { Context } from "../run/context.ts";
-import { type Entry, readHistory, stands } from "../run/history.ts";
+import { type Entry, KILLED, readHistory, stands } from "../run/history.ts";
 import type { ActiveState } from "./active.ts";
 import { readMarked } from "./state-file.ts";
 
 /** How long an image has served, according to the history. */
 export interface Served {
-  /** When it last began to, in ms since 1970. */
+  /** When it last began to, in ms since 1970; now, if it serves and the history does not know since when. */
   sinceMs: number;
   /** For how long, altogether. */
   ms: number;
@@ -29,7 +29,7 @@ export function servedTimes(
   nowMs: number,
 ): ReadonlyMap<string, Served> {
   const begins = runs
-    .filter((run) => stands(run) && run.image !== undefined)
+    .filter((run) => (stands(run) || run.result === KILLED) && run.image !== undefined)
     .map(({ image = "", time, seconds = 0 }) => ({ image, atMs: Date.parse(time) + seconds * 1000 }));
   if (serving !== undefined && begins.at(-1)?.image !== serving) begins.push({ image: serving, atMs: nowMs });
   const served = new Map<string, Served>();
@@ -83,15 +83,16 @@ export async function listReleases(context: Context, nowMs = Date.now()): Promis
     .flatMap((one, i) => {
       const image = images[i];
       if (!image) return []; // a run has just removed it
-      const color = COLORS.find((each) => containers[each].image === one.id);
+      const has = (color: Color | undefined) => color !== undefined && containers[color].image === one.id;
+      const serves = has(serving);
       return [
         {
           ...one,
           image,
           source: sourceOf(runs, one.id),
           served: served.get(one.id),
-          color,
-          serves: serving !== undefined && containers[serving].image === one.id,
+          color: serves ? serving : COLORS.find(has),
+          serves,
         },
       ];
     })

@@ -1,5 +1,6 @@
 import { type Color, getInactiveColor } from "../color.ts";
-import { type Image, taggedImage, taggedImages } from "../docker/image.ts";
+import { inspectColor } from "../docker/container.ts";
+import { type Image, inspectImage, taggedImage, taggedImages } from "../docker/image.ts";
 import { imageOf } from "../docker/names.ts";
 import type { Context } from "../run/context.ts";
 import { readHistory } from "../run/history.ts";
@@ -55,7 +56,9 @@ export async function describeRollback(context: Context, to: Color, what = "Roll
 
 /** What a run ends with that changed nothing, because `color` serves what it was to release. Never throws. */
 export async function describeUnchanged(context: Context, color: Color, what: string): Promise<Outcome> {
-  const image = await taggedImage(context, color).catch(() => undefined);
+  const image = await inspectColor(context, color)
+    .then((container) => inspectImage(context, container.image))
+    .catch(() => undefined);
   const source = sourceOf(await readHistory(context.settings.historyFile), image?.id);
   return {
     did: `${what}: ${color} serves ${inWords(context, color, image, source)}`,

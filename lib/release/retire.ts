@@ -1,11 +1,17 @@
 import type { Color } from "../color.ts";
+import { runningColors } from "../docker/container.ts";
 import { putOnStandby } from "../docker/stop.ts";
 import { drainNginx } from "../nginx/drain.ts";
-import type { Context } from "../run/context.ts";
+import { type Context, uninterruptible } from "../run/context.ts";
 import { keepSessions } from "./sessions.ts";
 
 /** Drains a color, then stops it, or pauses it with STANDBY=paused, unless it still serves its sessions. Throws StopError, DockerError. */
 export async function retire(context: Context, color: Color): Promise<void> {
   await drainNginx(context, color);
   if (!(await keepSessions(context, color))) await putOnStandby(context, color);
+}
+
+/** The same, but only if the color runs: somebody may have started it by hand. Throws StopError, DockerError. */
+export async function retireIfRunning(context: Context, color: Color): Promise<void> {
+  if ((await runningColors(context)).includes(color)) await retire(uninterruptible(context), color);
 }

@@ -25,7 +25,7 @@ export interface Outcome {
   revision: string | undefined;
   /** The responses to clients that it has judged. */
   traffic?: Comparison;
-  /** It moved no traffic, because there was nothing to do: no entry in the history, no notification. */
+  /** It had nothing to do: no entry in the history; a notification only if an earlier run was killed. */
   changedNothing?: boolean;
 }
 
@@ -40,9 +40,9 @@ export interface RunEnd {
 
 interface Script {
   /** Its name in the lock, the log and notifications; it decides the options. */
+  verb: "deploy" | "rollback";
   /** Printed for `--help`. */
   help: string;
-  verb: "deploy" | "rollback";
   /** The folders that it cannot work without. */
   needs: Needs;
   main(context: Context): Promise<Outcome>;
@@ -108,8 +108,10 @@ async function realRun({ verb, main, failed }: Script, settings: Settings, optio
   let outcome: Outcome | undefined;
   let ended: RunEnd = { result: DONE, exitCode: EXIT.done, message: "" };
   let leftover: Leftover = "nothing";
+  let repairs = false;
   try {
     lock = await takeLock(settings.lockFile, verb, log.warn);
+    repairs = lock.unfinished() !== undefined;
     outcome = await main(holding(lock));
     const cut = cutInWords(lock.recorded());
     const did = `${outcome.did}${cut}`;
@@ -134,7 +136,7 @@ async function realRun({ verb, main, failed }: Script, settings: Settings, optio
   }
   const seconds = secondsSoFar();
   ended.message = visible(ended.message);
-  const { from, to, cut } = lock?.recorded() ?? {};
+  const { from, to, cut } = (outcome?.changedNothing ? undefined : lock?.recorded()) ?? {};
   try {
     if (lock && !outcome?.changedNothing)
       await addToHistory(settings.historyFile, entryOf(lock.recorded(), ended, outcome, seconds, log));
@@ -155,7 +157,7 @@ async function realRun({ verb, main, failed }: Script, settings: Settings, optio
     log.warn(`the lock file could not be written: ${error}`);
   }
   process.exitCode = ended.exitCode;
-  if (outcome?.changedNothing) return;
+  if (outcome?.changedNothing && !repairs) return; // a killed run is news
   const { project } = settings;
   const notice = { ...ended, verb, project, from, to, seconds, cut };
   await notify(settings, notice, log.warn);

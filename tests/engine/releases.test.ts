@@ -175,25 +175,32 @@ releases("only KEEP_RELEASES releases stay, and nothing of a failed one", async 
       .filter((line) => line.includes(`/${stack.project}/`));
 
   const good = await open.push(await smallApi(stack, "1.0.8"), "good");
+  const owners = `${open.host}/${stack.project}/api:1.0.3`; // pulled by earlier releases; the owner gives it another image
+  await stack.docker("tag", "nginx:1.30", owners);
+  const idle = getInactiveColor((await stack.get()).color as Color);
+  const volume = await stack.field(`${stack.project}-api-${idle}`, "{{range .Mounts}}{{.Name}}{{end}}");
+  assert.match(volume, /^[0-9a-f]{64}$/);
   const run = await stack.deploy(["--image", good], { KEEP_RELEASES: "2" });
   assert.is(run.exitCode, 0, run.stdall);
   assert.is((await list(stack)).length, 2);
   assert.equal(
     (await references()).map((line) => line.replace(/.*\/api:/, "").replace(/@.*/, "")).sort(),
-    ["1.0", "good"], // of the password registry, and the newest
+    ["1.0", "1.0.3", "good"], // of the password registry, the owner's, and the newest
   );
   await assertServes(stack, "1.0.8");
+  assert.match((await stack.docker("volume", "inspect", volume)).stderr, /no such volume/i);
+  await stack.docker("rmi", owners);
 });
 
 releases("a run of --to that is killed is repaired by the next run", async ({ stack }) => {
   assert.is((await stack.deploy([], await stack.apiVersion("1.0.9"))).exitCode, 0);
   for (const step of ["check the memory", "use the image of release", "recreate", "switch", "mark"]) {
     const rows = await list(stack);
-    const target = rows.find((row) => row.endsWith("MB"))?.split(" ")[0] ?? ""; // neither color has it
-    const serving = (await stack.get()).color as Color;
-    const idle = getInactiveColor(serving);
-    const tag = () => stack.field(`${stack.project}-api:${idle}`, "{{.Id}}");
-    const before = await tag();
+    const free = rows.filter((row) => row.endsWith("MB")).map((row) => row.split(" ")[0] ?? ""); // neither color has them
+    const [target = ""] = free;
+    const { color: serving } = await stack.get();
+    const idle = getInactiveColor(serving as Color);
+    const before = await stack.field(`${stack.project}-api:${idle}`, "{{.Id}}");
     const run = startRun(stack, "rollback", {}, [], ["--to", target]);
     await run.waitForStep(step);
     run.kill("SIGKILL");
@@ -206,10 +213,20 @@ releases("a run of --to that is killed is repaired by the next run", async ({ st
       assert.is(await stack.field(`${stack.project}-api-${idle}`, "{{.Image}}"), before);
       assert.is((await stack.rollback()).exitCode, 0);
     }
+    if (step === "switch") {
+      // The owner changes their mind. The color that was left is the marked one: it must not be replaced.
+      const marked = await stack.field(`${stack.project}-api-${serving}`, "{{.Id}}");
+      const other = await stack.rollback(["--to", free[1] ?? ""]);
+      assert.is(other.exitCode, 0, other.stdall);
+      assert.match(other.stdall, `was never fully verified: going back to ${serving}`);
+      assert.is(await stack.field(`${stack.project}-api-${serving}`, "{{.Id}}"), marked);
+      assert.is((await stack.rollback()).exitCode, 0);
+    }
     const again = await stack.rollback(["--to", target]);
     assert.is(again.exitCode, 0, `${step}\n${again.stdall}`);
     const seen = [(await stack.get()).color, await stack.running()];
     assert.equal(seen, [idle, [idle]], `${step}\n${again.stdall}`);
+    if (step === "mark") assert.match(again.stdout, `to release ${target}, finishing an interrupted run`);
     const row = (await list(stack)).find((one) => one.startsWith(`${target} `));
     assert.match(row ?? "", `${idle} serves it`, step);
   }

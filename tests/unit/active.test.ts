@@ -157,11 +157,20 @@ test("a rollback leaves the serving color without proof, undoes an interrupted r
     const expected: Proof =
       state.proof === "nothing" ? "nothing" : isInterruptedRelease ? "go back" : "leave";
     assert.is(
-      forRollback(state, observation.interrupted, false).proof,
+      forRollback(state, observation.interrupted, { finishes: false }).proof,
       expected,
       JSON.stringify(observation),
     );
-    assert.equal(forRollback(state, observation.interrupted, true), state);
+    assert.equal(forRollback(state, observation.interrupted, { finishes: true }), state);
+  }
+});
+
+test("a rollback to another image never leaves an unverified color for the marked one, which it would replace", () => {
+  for (const observation of OBSERVATIONS) {
+    const state = resolveActive(observation);
+    const { proof } = forRollback(state, observation.interrupted, { finishes: false, replaces: true });
+    if (state.proof !== "nothing")
+      assert.is(proof, state.marked === undefined ? "leave" : "go back", JSON.stringify(observation));
   }
 });
 test.run();

@@ -1,7 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { readCacheRecords } from "../../lib/docker/build-cache.ts";
-import { pulledReferences, staleRecords } from "../../lib/release/prune.ts";
+import { staleRecords, staleReferences } from "../../lib/release/prune.ts";
 import type { Entry } from "../../lib/run/history.ts";
 
 const at = (minute: number) => Date.UTC(2030, 0, 1, 3, minute);
@@ -55,21 +55,26 @@ test("without a successful release in the history, nothing is stale", () => {
   assert.equal(staleRecords([record("a", 0, 0)], []), []);
   assert.equal(staleRecords([record("a", 0, 0)], [deploy(0, "BuildError")]), []);
 });
-test("what was pulled is found by its tag and its digest, once each, the newest first", () => {
+test("only what a pull left of images that nothing needs is stale; a tag that moved is the owner's", () => {
   const [a, b] = [`sha256:${"a".repeat(64)}`, `sha256:${"b".repeat(64)}`];
-  const sources = [`h:5000/api:1@${a}`, undefined, `h:5000/api@${b}`, `h:5000/api:1@${b}`, "h:5000/api:2"];
-  const runs = sources.map((source) => ({
-    ...(source ? { source } : {}),
-    time: "",
-    verb: "deploy",
-    result: "done",
-    message: "",
-  }));
-  assert.equal(pulledReferences(runs), [
-    "h:5000/api:2", // its run was killed before it knew the digest
-    "h:5000/api:1",
-    `h:5000/api@${b}`,
-    `h:5000/api@${a}`,
-  ]);
+  const row = (id: string, tag: string, digest: string, repository = "h:5000/api") => ({
+    id,
+    repository,
+    tag,
+    digest,
+  });
+  const references = [
+    row("old", "1", a),
+    row("new", "2", b),
+    row("own", "3", "<none>"),
+    row("old", "1", a, "h:5000/other"),
+    row("old", "mine", a),
+  ];
+  const stale = (sources: string[], ...needed: string[]) =>
+    staleReferences(sources, references, new Set(needed));
+  assert.equal(stale([`h:5000/api:1@${a}`, `h:5000/api:2@${b}`], "new"), ["h:5000/api:1", `h:5000/api@${a}`]);
+  assert.equal(stale([`h:5000/api:3@${a}`]), [`h:5000/api@${a}`], "the tag names another image by now");
+  assert.equal(stale([`h:5000/api@${b}`]), [`h:5000/api@${b}`], "pulled by digest: no tag is known");
+  assert.equal(stale(["h:5000/api:3", "gone/api:1@sha256:c"]), [], "killed, or removed before");
 });
 test.run();
