@@ -50,7 +50,7 @@ async function checkout(files: Record<string, string>): Promise<string> {
   await writeFile(join(top, "package.json"), '{ "type": "module" }');
   await mkdir(join(top, "scripts"));
   await writeFile(join(top, "scripts/x.mts"), 'console.log("x" as string);\n');
-  for (const part of ["examples/loop-api", "tests/fastapi"])
+  for (const part of ["examples/loop-api", "examples/loop-auth", "tests/fastapi"])
     await cp(join(ROOT, part), join(top, part), { recursive: true });
   for (const [name, text] of Object.entries(files)) {
     const path = join(top, "tests", `${name}.test.ts`);
@@ -260,8 +260,9 @@ test("a whole run reports how each file ended, keeps the order of kinds, and cou
     "unit/skips": `${ONE} test.skip("two", () => {});`,
     "engine/a": meet("b", "a"),
     "engine/c": `test("fixtures", () => {
-      const { LOOP_TEST_SCRIPTS, LOOP_TEST_API } = process.env;
-      for (const file of [LOOP_TEST_SCRIPTS + "/x.mjs", LOOP_TEST_API + "/fastapi/responses.py"]) assert.ok(existsSync(file), file);
+      const { LOOP_TEST_SCRIPTS, LOOP_TEST_API, LOOP_TEST_AUTH } = process.env;
+      const files = [LOOP_TEST_SCRIPTS + "/x.mjs", LOOP_TEST_API + "/fastapi/responses.py", LOOP_TEST_AUTH + "/Dockerfile"];
+      for (const file of files) assert.ok(existsSync(file), file);
     });`,
     "engine/b": meet("a", "b"),
     "load/x": `${meet("y", "x")} test("last", () => assert.ok(existsSync("a-done") && existsSync("b-done")));`,
