@@ -1,6 +1,7 @@
 #!/usr/bin/env -S npx tsx
 import { getInactiveColor } from "../lib/color.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
+import { taggedImage } from "../lib/docker/image.ts";
 import { findRestart, restartContainer } from "../lib/docker/start.ts";
 import { NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
@@ -75,7 +76,8 @@ async function finish(
   const rest = uninterruptible(context);
   if (await servesSessions(context, other)) await retire(rest, other);
   await runHook(rest, "post-rollback");
-  return describeRollback(context, color, what);
+  const image = await taggedImage(context, color).catch(() => undefined);
+  return describeRollback(context, color, image, what);
 }
 
 async function main(context: Context): Promise<Outcome> {
@@ -144,7 +146,7 @@ async function main(context: Context): Promise<Outcome> {
   await drainNginx(rest, active);
   if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
   await runHook(rest, "post-rollback");
-  return { ...(await describeRollback(rest, next)), ...figures };
+  return { ...describeRollback(rest, next, restart.image), ...figures };
 }
 
 await runScript({ verb: "rollback", help: HELP, keep: false, needs: "vault", main, failed: runFailureHook });

@@ -5,7 +5,7 @@ import type { Context } from "../run/context.ts";
 import { checkComposeFiles, getHostPort } from "../settings.ts";
 import { act, compose, expectSuccess, shellCommand } from "./cli.ts";
 import { inspectColor } from "./container.ts";
-import { taggedImage } from "./image.ts";
+import { type Image, taggedImage } from "./image.ts";
 import { containerOf, imageOf, serviceOf } from "./names.ts";
 
 /** The arguments that recreate a color's container from its image and start it, and nothing else. */
@@ -55,6 +55,8 @@ export interface Restart {
   /** The container runs or is paused, so it still holds its port. */
   holdsPort: boolean;
   args: string[];
+  /** The image that the color's tag names. */
+  image: Image;
 }
 
 /** Decides how to start a color again. Throws NothingToRollBackToError when it has no good build, DockerError. */
@@ -77,7 +79,7 @@ export const findRestart = (context: Context, color: Color): Promise<Restart> =>
     const [runs, paused] = [existing && status === "running", status === "paused"];
     const start = [paused ? "unpause" : "start", containerOf(context.settings, color)];
     const holdsPort = runs || (existing && paused);
-    return { existing, runs, holdsPort, args: existing ? start : upArgs(context, color) };
+    return { existing, runs, holdsPort, args: existing ? start : upArgs(context, color), image: tagged };
   });
 
 /**

@@ -1,5 +1,5 @@
 import { type Color, getInactiveColor } from "../color.ts";
-import { type Image, taggedImage, taggedImages } from "../docker/image.ts";
+import { type Image, taggedImages } from "../docker/image.ts";
 import { imageOf } from "../docker/names.ts";
 import type { Context } from "../run/context.ts";
 import type { Outcome } from "../run/script.ts";
@@ -32,8 +32,10 @@ export async function describeRelease(context: Context, from: Color, to: Color):
   return describe(context, "Released", to, images?.[to], back);
 }
 
-/** What a rollback ends with. Never throws. */
-export async function describeRollback(context: Context, to: Color, what = "Rolled back"): Promise<Outcome> {
-  const image = await taggedImage(context, to).catch(() => undefined);
-  return describe(context, what, to, image, "Return with: npx tsx scripts/rollback.mts");
-}
+/** What a rollback to this image ends with. */
+export const describeRollback = (
+  context: Context,
+  to: Color,
+  image: Image | undefined,
+  what = "Rolled back",
+): Outcome => describe(context, what, to, image, "Return with: npx tsx scripts/rollback.mts");
