@@ -8,6 +8,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { ROOT } from "../../lib/settings.ts";
+import { bundleTests } from "../bundles.ts";
 import { choose, knownSeconds, listTests } from "../choose.ts";
 import { endGroup, judge, runTests, summary } from "../runner.ts";
 
@@ -42,8 +43,8 @@ const alone = (file: string) => `test("alone", async () => {
 /** Creates a checkout with the runner, these test files and a fake docker with one container of the test run. */
 async function checkout(files: Record<string, string>): Promise<string> {
   const top = await tempFolder("run");
-  const runner = ["run.mts", "fixtures.ts", "choose.ts", "leftovers.ts", "runner.ts"].map((file) =>
-    join("tests", file),
+  const runner = ["run.mts", "bundles.ts", "fixtures.ts", "choose.ts", "leftovers.ts", "runner.ts"].map(
+    (file) => join("tests", file),
   );
   for (const file of [...runner, "bench/testbed/temp.ts"]) await cp(join(ROOT, file), join(top, file));
   await symlink(join(ROOT, "node_modules"), join(top, "node_modules"));
@@ -220,7 +221,8 @@ test("files that take longest start first, a file that hangs is ended, and runni
     ["unit/hangs", "unit/short", "engine/lines", "engine/few-lines", "engine/slow", "engine/quick"],
   );
   const said: string[] = [];
-  const results = await runTests(files.slice(0, 1), {
+  const hanging = await bundleTests(top, files.slice(0, 1), top);
+  const results = await runTests(hanging, {
     directory: join(top, "tests"),
     run: "test",
     fixtures: {},
