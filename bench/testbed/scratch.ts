@@ -167,8 +167,10 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     field,
     containerStatus,
     running: async () => {
-      const states = await Promise.all(COLORS.map(containerStatus));
-      return COLORS.filter((_, i) => states[i] === "running");
+      // One command: tests ask this after most runs.
+      const names = COLORS.map((color) => `${project}-api-${color}`);
+      const { stdout } = await docker("inspect", "--format", "{{.Name}} {{.State.Status}}", ...names);
+      return COLORS.filter((_, i) => stdout.includes(`/${names[i]} running\n`));
     },
     get: async (path = "/health") => {
       const { statusCode, headers, body } = await request(`http://127.0.0.1:${env.NGINX_PORT}${path}`, {
