@@ -1,7 +1,7 @@
 #!/usr/bin/env -S npx tsx
 import { getInactiveColor } from "../lib/color.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
-import { restoreImage, taggedImage } from "../lib/docker/image.ts";
+import { restoreImage, taggedImages } from "../lib/docker/image.ts";
 import { startContainer } from "../lib/docker/start.ts";
 import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
@@ -87,7 +87,7 @@ async function main(context: Context): Promise<Outcome> {
   await checkEngine(context);
   await checkCompose(context);
   await createFolders(context);
-  await checkSharedFolders(context);
+  const dataFolder = await checkSharedFolders(context);
   await startServices(context);
   await loadKey(context);
   const found = await recoverInterruptedRun(context, await findActive(context));
@@ -95,8 +95,9 @@ async function main(context: Context): Promise<Outcome> {
   const { active } = from;
   const next = getInactiveColor(active);
 
-  const previous = (await taggedImage(context, next))?.id;
-  await checkDiskSpace(context);
+  const images = await taggedImages(context);
+  const previous = images[next]?.id;
+  await checkDiskSpace(context, images, dataFolder);
   await warnOfApiMemory(context, active);
   // For the next run, if this one is killed.
   lock.record({

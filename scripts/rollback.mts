@@ -81,7 +81,8 @@ async function finish(
   const rest = uninterruptible(context);
   if (await servesSessions(context, other)) await retire(rest, other);
   await runHook(rest, "post-rollback");
-  return describeRollback(context, color, what);
+  const image = await taggedImage(context, color).catch(() => undefined);
+  return describeRollback(context, color, image, what);
 }
 
 async function main(context: Context): Promise<Outcome> {
@@ -182,8 +183,8 @@ async function main(context: Context): Promise<Outcome> {
   await drainNginx(rest, active);
   if (!(await keepSessions(rest, active))) await putOnStandby(rest, active);
   await runHook(rest, "post-rollback");
-  const what = target ? `Rolled back to release ${target.release},` : undefined;
-  return { ...(await describeRollback(rest, next, what)), ...figures };
+  const what = target && `Rolled back to release ${target.release},`;
+  return { ...(await describeRollback(rest, next, restart.image, what)), ...figures };
 }
 
 await runScript({

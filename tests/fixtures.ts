@@ -1,26 +1,6 @@
-import { cp, readdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { cp, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { build, type Plugin } from "esbuild";
-
-/** How the scripts load their two large libraries would keep those out of a bundle. */
-const LIBRARIES: Record<string, string> = {
-  zod: 'export { z } from "zod";', // lib/util/zod.ts uses `require`
-  undici: 'export { Agent, request } from "undici";', // import() of CommonJS would only have the default export
-};
-
-const librariesInside: Plugin = {
-  name: "libraries inside",
-  setup: ({ onLoad, onResolve }) => {
-    onResolve({ filter: /^undici$/ }, ({ kind, path }) =>
-      kind === "dynamic-import" ? { path, namespace: "library" } : undefined,
-    );
-    onResolve({ filter: /\/zod\.ts$/ }, () => ({ path: "zod", namespace: "library" }));
-    onLoad({ filter: /./, namespace: "library" }, ({ path }) => ({
-      contents: LIBRARIES[path] ?? "",
-      resolveDir: import.meta.dirname,
-    }));
-  },
-};
+import { bundle } from "./bundles.ts";
 
 /**
  * Makes what all test files of a run use, below `top`. Returns it as environment variables. A test run starts hundreds of
@@ -30,6 +10,7 @@ export async function makeFixtures(checkout: string, top: string): Promise<Recor
   return {
     LOOP_TEST_SCRIPTS: await bundleScripts(checkout, top),
     LOOP_TEST_API: await makeLightApi(checkout, join(top, "api")),
+    LOOP_TEST_AUTH: await makeLightAuth(checkout, join(top, "auth")),
   };
 }
 
@@ -44,27 +25,6 @@ async function bundleScripts(checkout: string, top: string): Promise<string> {
   );
 }
 
-/** Bundles files of a checkout. Returns the folder with the bundles, in the new folder `top`. */
-export async function bundle(checkout: string, entryPoints: string[], top: string): Promise<string> {
-  const outdir = join(top, "bundles"); // settings.ts takes the parent of this folder for the checkout
-  await symlink(join(checkout, "node_modules"), join(top, "node_modules"));
-  await build({
-    entryPoints,
-    outdir,
-    bundle: true,
-    splitting: true, // keeps what is loaded with import() in files of its own
-    plugins: [librariesInside],
-    platform: "node",
-    format: "esm",
-    outExtension: { ".js": ".mjs" },
-    banner: {
-      js: 'import { createRequire as requireOf } from "node:module"; const require = requireOf(import.meta.url);',
-    },
-    logLevel: "error",
-  });
-  return outdir;
-}
-
 /** Copies the example API, with tests/fastapi in place of FastAPI, which takes 0.6 CPU-s to load. Returns its folder. */
 async function makeLightApi(checkout: string, folder: string): Promise<string> {
   await cp(join(checkout, "examples/loop-api"), folder, { recursive: true });
@@ -72,5 +32,16 @@ async function makeLightApi(checkout: string, folder: string): Promise<string> {
   const dockerfile = join(folder, "Dockerfile");
   const text = await readFile(dockerfile, "utf8");
   await writeFile(dockerfile, text.replace("COPY api api\n", "COPY fastapi fastapi\nCOPY api api\n"));
+  return folder;
+}
+
+/** Copies the example of auth, but the server is Python's own, which starts in a tenth of the CPU time. Returns its folder. */
+async function makeLightAuth(checkout: string, folder: string): Promise<string> {
+  await cp(join(checkout, "examples/loop-auth"), folder, { recursive: true });
+  const dockerfile = join(folder, "Dockerfile");
+  const text = await readFile(dockerfile, "utf8");
+  // Python ignores SIGTERM as process 1; SIGINT ends it.
+  const server = 'STOPSIGNAL SIGINT\nCMD ["python3", "-m", "http.server", "8083"]';
+  await writeFile(dockerfile, text.replace(/^CMD .*/m, server));
   return folder;
 }

@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import { availableParallelism, constants } from "node:os";
 import { dirname } from "node:path";
 import { tempFolder } from "../bench/testbed/temp.ts";
+import { bundleTests } from "./bundles.ts";
 import { choose, listTests } from "./choose.ts";
 import { makeFixtures } from "./fixtures.ts";
 import { endProcesses, removeFolders, removeFromDocker } from "./leftovers.ts";
@@ -43,10 +44,11 @@ async function main(directory: string, args: string[]): Promise<number> {
   for (const name of SIGNALS) process.on(name, () => interruption.abort(name));
   const { signal } = interruption;
   const run = randomBytes(3).toString("hex");
+  const [checkout, top] = [dirname(directory), await tempFolder("fixtures", run)];
   const how = {
     directory,
     run,
-    fixtures: await makeFixtures(dirname(directory), await tempFolder("fixtures", run)),
+    fixtures: await makeFixtures(checkout, top),
     output: await tempFolder("output", run),
     jobs,
     limitSeconds,
@@ -55,7 +57,8 @@ async function main(directory: string, args: string[]): Promise<number> {
     interrupt: signal,
     say: console.log,
   };
-  const results = await runTests(files, how).finally(() => cleanUp(run));
+  const bundled = await bundleTests(checkout, files, top);
+  const results = await runTests(bundled, how).finally(() => cleanUp(run));
   const missing = files.length - results.length;
   if (signal.aborted) console.log(`Interrupted by ${signal.reason}; not started: ${missing}`);
   for (const line of summary(results)) console.log(line);

@@ -88,7 +88,7 @@ async function runFile({ name, path }: TestFile, interrupted: Promise<string>, h
   // Not a pipe: a process that a test left running would keep it open, and this run would wait.
   const log = join(how.output, name.replace("/", "-"));
   const descriptor = openSync(log, "a");
-  const child = spawn(process.execPath, ["--import", "tsx", path], {
+  const child = spawn(process.execPath, ["--enable-source-maps", path], {
     cwd: dirname(how.directory),
     env: { ...process.env, ...how.fixtures, LOOP_TEST_RUN: how.run },
     detached: true,
@@ -117,7 +117,7 @@ async function runFile({ name, path }: TestFile, interrupted: Promise<string>, h
   return { name, ...counts, seconds };
 }
 
-/** Runs files kind by kind and reports how each ended. Starts no more files once it is interrupted. */
+/** Runs bundles of test files kind by kind and reports how each ended. Starts no more files once it is interrupted. */
 export async function runTests(files: TestFile[], how: How): Promise<Result[]> {
   const results: Result[] = [];
   const interrupted = once(how.interrupt, "abort").then(() => `interrupted by ${how.interrupt.reason}`);

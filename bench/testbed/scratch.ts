@@ -22,6 +22,12 @@ export const EXAMPLE_API = join(ROOT, "examples/loop-api");
 /** What stacks release: the example API, from `tests/run.mts` without FastAPI, which takes long to start. */
 const API = process.env.LOOP_TEST_API || EXAMPLE_API;
 
+/** The example of auth. */
+export const EXAMPLE_AUTH = join(ROOT, "examples/loop-auth");
+
+/** The auth of stacks: the example, from `tests/run.mts` a server that only answers. */
+const AUTH = process.env.LOOP_TEST_AUTH || EXAMPLE_AUTH;
+
 /** A complete, isolated stack: its own project, ports, containers, images and folders. */
 export interface Scratch {
   folder: string;
@@ -125,7 +131,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     NGINX_IMAGE: "nginx:1.30",
     OAUTH_DATA_PATH: join(folder, "oauth"),
     LOOP_API_CONTEXT: API,
-    LOOP_AUTH_CONTEXT: join(ROOT, "examples/loop-auth"),
+    LOOP_AUTH_CONTEXT: AUTH,
     HEALTH_RETRIES: "60", // the tests must not depend on how fast this machine starts a container
     HEALTH_INTERVAL: "1",
     HEALTH_TIMEOUT: "2",
@@ -164,8 +170,10 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     field,
     containerStatus,
     running: async () => {
-      const states = await Promise.all(COLORS.map(containerStatus));
-      return COLORS.filter((_, i) => states[i] === "running");
+      // One command: tests ask this after most runs.
+      const names = COLORS.map((color) => `${project}-api-${color}`);
+      const { stdout } = await docker("inspect", "--format", "{{.Name}} {{.State.Status}}", ...names);
+      return COLORS.filter((_, i) => stdout.includes(`/${names[i]} running\n`));
     },
     get: async (path = "/health") => {
       const { statusCode, headers, body } = await request(`http://127.0.0.1:${env.NGINX_PORT}${path}`, {

@@ -7,7 +7,7 @@ import { checkComposeFiles, getHostPort } from "../settings.ts";
 import { apiOfImage, recordApi } from "./apis.ts";
 import { ACT_SECONDS, act, compose, docker, expectSuccess, shellCommand } from "./cli.ts";
 import { inspectColor } from "./container.ts";
-import { taggedImage } from "./image.ts";
+import { type Image, inspectImage, taggedImage } from "./image.ts";
 import { containerOf, imageOf, serviceOf } from "./names.ts";
 
 /** The arguments that recreate a color's container from its image and start it, and nothing else. */
@@ -68,6 +68,8 @@ export interface Restart {
   /** For a container that is recreated: the API of its image, which may be older than the settings. */
   api: Api;
   args: string[];
+  /** The image that it is started from. */
+  image: Image;
 }
 
 /**
@@ -78,7 +80,7 @@ export const findRestart = (context: Context, color: Color, wanted?: string): Pr
   context.inspect(`inspect ${color}`, async () => {
     const [{ image, discarded, status, ports }, tagged] = await Promise.all([
       inspectColor(context, color),
-      wanted ?? taggedImage(context, color).then((found) => found?.id),
+      wanted === undefined ? taggedImage(context, color) : inspectImage(context, wanted),
     ]);
     if (!tagged) {
       throw new NothingToRollBackToError(
@@ -88,12 +90,20 @@ export const findRestart = (context: Context, color: Color, wanted?: string): Pr
         },
       );
     }
-    const existing = image === tagged && !discarded && ports.includes(getHostPort(context.settings, color));
+    const existing =
+      image === tagged.id && !discarded && ports.includes(getHostPort(context.settings, color));
     const [runs, paused] = [existing && status === "running", status === "paused"];
     const start = [paused ? "unpause" : "start", containerOf(context.settings, color)];
     const holdsPort = runs || (existing && paused);
-    const api = apiOfImage(context.settings, tagged);
-    return { existing, runs, holdsPort, api, args: existing ? start : upArgs(context, color) };
+    const api = apiOfImage(context.settings, tagged.id);
+    return {
+      existing,
+      runs,
+      holdsPort,
+      api,
+      args: existing ? start : upArgs(context, color),
+      image: tagged,
+    };
   });
 
 /**

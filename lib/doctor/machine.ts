@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { which } from "zx/core";
 import { CHECK_DOCKER, docker, expectSuccess } from "../docker/cli.ts";
 import { runningColors } from "../docker/container.ts";
-import { expectCompose, expectEngine } from "../docker/engine.ts";
+import { dataFolder, expectCompose, expectEngine } from "../docker/engine.ts";
 import { taggedImages } from "../docker/image.ts";
 import { checkDiskSpace, freeSpace, gib } from "../release/disk.ts";
 import { expectMemory, freeMemory, mib } from "../release/memory.ts";
@@ -99,8 +99,10 @@ const IMAGES = 3;
 
 /** Throws DiskSpaceError when a release would not build. */
 export async function checkDisk(context: Context): Promise<Verdict> {
-  await checkDiskSpace(context);
-  const [{ bytes, words }, { blue, green }] = await Promise.all([freeSpace(context), taggedImages(context)]);
+  const images = await taggedImages(context);
+  await checkDiskSpace(context, images, await dataFolder(context));
+  const { bytes, words } = await freeSpace(context);
+  const { blue, green } = images;
   if (bytes === undefined) return ok(words);
   const largest = Math.max(blue?.bytes ?? 0, green?.bytes ?? 0) || FIRST_IMAGE_BYTES;
   if (bytes < IMAGES * largest)

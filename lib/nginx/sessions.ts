@@ -2,9 +2,8 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { COLORS, type Color } from "../color.ts";
-import { inspectAll, inspectColor } from "../docker/container.ts";
+import { inspectAll } from "../docker/container.ts";
 import { containerOf } from "../docker/names.ts";
-import { inspectNginx } from "../docker/services.ts";
 import type { Context } from "../run/context.ts";
 import { replaceFile } from "../util/atomic.ts";
 import type { OtherGets } from "./link.ts";
@@ -97,21 +96,25 @@ export interface SessionUse {
 
 const lastOf = (color: Color, file: string): string => `$(grep -s ' ${color} ' ${file} | tail -n 1)`;
 
+const shorten = (file: string, keep: string): string =>
+  `if [ -e ${file} ] && [ "$(wc -c < ${file})" -gt ${LOG_BYTES} ]; then keep="${keep}"; echo "$keep" > ${file}; fi`;
+
+/** Shortens the logs when they are long: the last creation of each color and the last uses stay. */
+const SHORTEN = [
+  shorten(CREATED, COLORS.map((color) => lastOf(color, CREATED)).join("\n")),
+  shorten(USED, `$(tail -n 1000 ${USED})`),
+].join("\n");
+
+/** Shortens the logs of sessions when they are long. Throws DockerError. */
+export const shortenSessionLogs = async (context: Context): Promise<void> =>
+  void (await shellInNginx(context, SHORTEN));
+
 /** Prints the last creation and the uses of a color's sessions, then nginx's connections. */
 const lookInside = (color: Color): string => `
 echo "${lastOf(color, CREATED)}"
 grep -s ' ${color} ' ${USED} | tail -n 20000
 echo --
 cat ${CONNECTIONS}`;
-
-const shorten = (file: string, keep: string): string =>
-  `if [ -e ${file} ] && [ "$(wc -c < ${file})" -gt ${LOG_BYTES} ]; then keep="${keep}"; echo "$keep" > ${file}; fi`;
-
-/** Shortens the logs of sessions when they are long: the last creation of each color and the last uses stay. Throws DockerError. */
-export async function shortenSessionLogs(context: Context): Promise<void> {
-  const created = COLORS.map((color) => lastOf(color, CREATED)).join("\n");
-  await shellInNginx(context, `${shorten(CREATED, created)}\n${shorten(USED, `$(tail -n 1000 ${USED})`)}`);
-}
 
 /** When nginx and the color were last started, from when on a use counts as recent, and now, in ms since 1970. */
 interface Times {
@@ -147,14 +150,20 @@ function parseLine(line: string, nowMs: number): { ms: number; label: string } |
  * Reads what nginx knows of a color's sessions; `keptMs` is when it became the kept color, in ms since 1970. Throws
  * DockerError.
  */
-export async function readSessionUse(context: Context, color: Color, keptMs = 0): Promise<SessionUse> {
-  const [{ startedMs, addresses, api }, nginx] = await Promise.all([
-    inspectColor(context, color),
-    inspectNginx(context),
-  ]);
-  const [logs = "", table = ""] = (await shellInNginx(context, lookInside(color))).split(/^--$/m);
+export const readSessionUse = (context: Context, color: Color, keptMs = 0): Promise<SessionUse> =>
+  readUse(context, color, lookInside(color), keptMs);
+
+/** Shortens the logs, then reads the same. One command, because each `docker exec` takes time. Throws DockerError. */
+export const shortenAndReadUse = (context: Context, color: Color): Promise<SessionUse> =>
+  readUse(context, color, `${SHORTEN}${lookInside(color)}`, 0);
+
+async function readUse(context: Context, color: Color, look: string, keptMs: number): Promise<SessionUse> {
+  const { settings } = context;
+  const names = { container: containerOf(settings, color), nginx: settings.nginxContainer };
+  const { container, nginx } = await inspectAll(context, names);
+  const [logs = "", table = ""] = (await shellInNginx(context, look)).split(/^--$/m);
   const nowMs = Date.now();
-  const recentMs = Math.max(keptMs, nowMs - context.settings.sessionIdleSeconds * 1000);
-  const times = { startedMs, nginxStartedMs: nginx.startedMs, recentMs, nowMs };
-  return { ...parseLogs(logs, times), open: connectionsTo(addresses, api.port, table) };
+  const recentMs = Math.max(keptMs, nowMs - settings.sessionIdleSeconds * 1000);
+  const times = { startedMs: container.startedMs, nginxStartedMs: nginx.startedMs, recentMs, nowMs };
+  return { ...parseLogs(logs, times), open: connectionsTo(container.addresses, container.api.port, table) };
 }

@@ -1,6 +1,6 @@
 import { type Color, getInactiveColor } from "../color.ts";
 import { inspectColor } from "../docker/container.ts";
-import { type Image, inspectImage, taggedImage, taggedImages } from "../docker/image.ts";
+import { type Image, inspectImage, taggedImages } from "../docker/image.ts";
 import { imageOf } from "../docker/names.ts";
 import type { Context } from "../run/context.ts";
 import { readHistory } from "../run/history.ts";
@@ -47,9 +47,13 @@ export async function describeRelease(context: Context, from: Color, to: Color):
   return describe(context, "Released", to, images?.[to], context.lock.recorded().source, back);
 }
 
-/** What a rollback ends with. Never throws. */
-export async function describeRollback(context: Context, to: Color, what = "Rolled back"): Promise<Outcome> {
-  const image = await taggedImage(context, to).catch(() => undefined);
+/** What a rollback to this image ends with. */
+export async function describeRollback(
+  context: Context,
+  to: Color,
+  image: Image | undefined,
+  what = "Rolled back",
+): Promise<Outcome> {
   const source = sourceOf(await readHistory(context.settings.historyFile), image?.id);
   return describe(context, what, to, image, source, "Return with: npx tsx scripts/rollback.mts");
 }

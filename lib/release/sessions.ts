@@ -4,7 +4,7 @@ import { stopContainer } from "../docker/stop.ts";
 import { StopError, ToolError } from "../errors.ts";
 import { drainSessions } from "../nginx/drain.ts";
 import { type KeptColor, readKept, repairLink } from "../nginx/link.ts";
-import { readSessionUse, shortenSessionLogs } from "../nginx/sessions.ts";
+import { readSessionUse, shortenAndReadUse } from "../nginx/sessions.ts";
 import { switchNginx } from "../nginx/switch.ts";
 import { startInBackground } from "../run/background.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
@@ -89,8 +89,7 @@ export async function keepSessions(context: Context, color: Color): Promise<bool
  */
 async function hasSessions(context: Context, color: Color): Promise<boolean> {
   try {
-    await shortenSessionLogs(context);
-    const { created } = await readSessionUse(context, color);
+    const { created } = await shortenAndReadUse(context, color);
     if (!created) await repairLink(context, getInactiveColor(color));
     return created;
   } catch (error) {

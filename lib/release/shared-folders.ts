@@ -10,9 +10,9 @@ import type { Context } from "../run/context.ts";
 const FILE = CONFIGURATION.split("/").at(-1) ?? "";
 
 /** Is the engine's data folder on this host? One that this user cannot inspect is. */
-async function isLocalEngine(context: Context): Promise<boolean> {
+async function isOnThisHost(folder: string): Promise<boolean> {
   try {
-    await statfs(await dataFolder(context));
+    await statfs(folder);
     return true;
   } catch (error) {
     return !(error instanceof Error && "code" in error && error.code === "ENOENT");
@@ -22,11 +22,13 @@ async function isLocalEngine(context: Context): Promise<boolean> {
 /**
  * Checks that an engine in a VM (Docker Desktop, colima) sees the folders that containers mount: outside its shared folders,
  * containers would fail to start or find empty folders. An engine on this host sees all of them, and is not asked. It is a
- * change, because it starts a short-lived container. Throws UsageError, DeadlineError, InterruptedError.
+ * change, because it starts a short-lived container. Returns the engine's data folder. Throws UsageError, DeadlineError,
+ * InterruptedError.
  */
-export async function checkSharedFolders(context: Context): Promise<void> {
+export async function checkSharedFolders(context: Context): Promise<string> {
   const { nginxFolder, vaultPath, oauthDataPath, auth } = context.settings;
-  if (await isLocalEngine(context)) return;
+  const data = await dataFolder(context);
+  if (await isOnThisHost(data)) return data;
   const folders = [
     nginxFolder,
     ...(vaultPath === undefined ? [] : [vaultPath]),
@@ -43,4 +45,5 @@ export async function checkSharedFolders(context: Context): Promise<void> {
   await context.change("check the shared folders", check, [
     shellCommand(context, mountArgs(context, folders, FILE)),
   ]);
+  return data;
 }

@@ -8,7 +8,7 @@ import { LockedError, StateFileError } from "../../lib/errors.ts";
 import { MECHANISMS } from "../../lib/run/flock.ts";
 import { takeLock } from "../../lib/run/lock.ts";
 import { ROOT } from "../../lib/settings.ts";
-import { bundle } from "../fixtures.ts";
+import { bundle } from "../bundles.ts";
 import { allow } from "../mechanisms.ts";
 import { suite } from "../suite.ts";
 

@@ -4,7 +4,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
 import { startRun } from "../../bench/testbed/run.ts";
-import { addVaultFile, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import {
+  addVaultFile,
+  createScratch,
+  EXAMPLE_AUTH,
+  type Scratch,
+  waitFor,
+} from "../../bench/testbed/scratch.ts";
 import { COLORS, type Color } from "../../lib/color.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { replaceLink } from "../../lib/util/atomic.ts";
@@ -13,6 +19,7 @@ import { suite } from "../suite.ts";
 const nginx = suite<{ stack: Scratch; url: string }>("nginx");
 nginx.before(async (context) => {
   context.stack = await createScratch("nginx");
+  context.stack.env.LOOP_AUTH_CONTEXT = EXAMPLE_AUTH;
   await addVaultFile(context.stack); // with existing containers, an empty vault would look unmounted
   context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
 });

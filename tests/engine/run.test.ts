@@ -8,6 +8,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { ROOT } from "../../lib/settings.ts";
+import { bundleTests } from "../bundles.ts";
 import { choose, knownSeconds, listTests } from "../choose.ts";
 import { endGroup, judge, runTests, summary } from "../runner.ts";
 
@@ -42,15 +43,15 @@ const alone = (file: string) => `test("alone", async () => {
 /** Creates a checkout with the runner, these test files and a fake docker with one container of the test run. */
 async function checkout(files: Record<string, string>): Promise<string> {
   const top = await tempFolder("run");
-  const runner = ["run.mts", "fixtures.ts", "choose.ts", "leftovers.ts", "runner.ts"].map((file) =>
-    join("tests", file),
+  const runner = ["run.mts", "bundles.ts", "fixtures.ts", "choose.ts", "leftovers.ts", "runner.ts"].map(
+    (file) => join("tests", file),
   );
   for (const file of [...runner, "bench/testbed/temp.ts"]) await cp(join(ROOT, file), join(top, file));
   await symlink(join(ROOT, "node_modules"), join(top, "node_modules"));
   await writeFile(join(top, "package.json"), '{ "type": "module" }');
   await mkdir(join(top, "scripts"));
   await writeFile(join(top, "scripts/x.mts"), 'console.log("x" as string);\n');
-  for (const part of ["examples/loop-api", "tests/fastapi"])
+  for (const part of ["examples/loop-api", "examples/loop-auth", "tests/fastapi"])
     await cp(join(ROOT, part), join(top, part), { recursive: true });
   for (const [name, text] of Object.entries(files)) {
     const path = join(top, "tests", `${name}.test.ts`);
@@ -220,7 +221,8 @@ test("files that take longest start first, a file that hangs is ended, and runni
     ["unit/hangs", "unit/short", "engine/lines", "engine/few-lines", "engine/slow", "engine/quick"],
   );
   const said: string[] = [];
-  const results = await runTests(files.slice(0, 1), {
+  const hanging = await bundleTests(top, files.slice(0, 1), top);
+  const results = await runTests(hanging, {
     directory: join(top, "tests"),
     run: "test",
     fixtures: {},
@@ -260,8 +262,9 @@ test("a whole run reports how each file ended, keeps the order of kinds, and cou
     "unit/skips": `${ONE} test.skip("two", () => {});`,
     "engine/a": meet("b", "a"),
     "engine/c": `test("fixtures", () => {
-      const { LOOP_TEST_SCRIPTS, LOOP_TEST_API } = process.env;
-      for (const file of [LOOP_TEST_SCRIPTS + "/x.mjs", LOOP_TEST_API + "/fastapi/responses.py"]) assert.ok(existsSync(file), file);
+      const { LOOP_TEST_SCRIPTS, LOOP_TEST_API, LOOP_TEST_AUTH } = process.env;
+      const files = [LOOP_TEST_SCRIPTS + "/x.mjs", LOOP_TEST_API + "/fastapi/responses.py", LOOP_TEST_AUTH + "/Dockerfile"];
+      for (const file of files) assert.ok(existsSync(file), file);
     });`,
     "engine/b": meet("a", "b"),
     "load/x": `${meet("y", "x")} test("last", () => assert.ok(existsSync("a-done") && existsSync("b-done")));`,

@@ -6,7 +6,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
 import { $, type ProcessOutput } from "zx";
-import { createScratch, EXAMPLE_API, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import {
+  createScratch,
+  EXAMPLE_API,
+  EXAMPLE_AUTH,
+  type Scratch,
+  waitFor,
+} from "../../bench/testbed/scratch.ts";
 import { COLORS } from "../../lib/color.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
 import { ROOT } from "../../lib/settings.ts";
@@ -64,7 +70,7 @@ while True:
 /** A scratch stack whose API may take long to start, because these tests measure no times. */
 async function createPatientScratch(name: string): Promise<Scratch> {
   const stack = await createScratch(name);
-  stack.env.HEALTH_RETRIES = "60";
+  Object.assign(stack.env, { HEALTH_RETRIES: "60", LOOP_AUTH_CONTEXT: EXAMPLE_AUTH });
   return stack;
 }
 

@@ -306,6 +306,7 @@ users("each can use the state that the other left", async () => {
       HEALTH_RETRIES: "60",
       COMPOSE_FILE: join(checkout, "docker-compose.blue-green.yml"),
       LOOP_API_CONTEXT: join(checkout, "examples/loop-api"),
+      LOOP_AUTH_CONTEXT: join(checkout, "examples/loop-auth"),
     };
     const group = (await stat("/var/run/docker.sock")).gid;
     const run = async (who: "root" | "owner", script: string) => {

@@ -12,7 +12,7 @@ import { takeLock } from "../../lib/run/lock.ts";
 import { createLog } from "../../lib/run/log.ts";
 import { failureDetails, runOwnerCommand } from "../../lib/run/owner-command.ts";
 import { loadSettings, ROOT } from "../../lib/settings.ts";
-import { bundle } from "../fixtures.ts";
+import { bundle } from "../bundles.ts";
 
 const folder = await tempFolder("owner-command");
 const SECRET = "https://example.org/hook?token=secret";

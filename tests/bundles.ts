@@ -1,0 +1,130 @@
+import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { dirname, join, relative } from "node:path";
+import { pathToFileURL } from "node:url";
+import { Script } from "node:vm";
+import { type BuildOptions, build, type Plugin } from "esbuild";
+import type { TestFile } from "./choose.ts";
+
+/** What the scripts use of their libraries. */
+const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
+  zod: ["z"],
+  "zx/core": ["$", "which"],
+  undici: ["Agent", "request"],
+};
+
+/** A library in a folder of bundles. Its cache is beside it, and named like it. */
+const fileOf = (folder: string, library: string): string => join(folder, `${library.replace("/", "-")}.cjs`);
+
+/** The file's content is a function of `module`, `exports` and `require`. With a cache, V8 need not compile it at each start. */
+const loadCode = (file: string, library: string): string => `
+import { readFileSync } from "node:fs";
+import { Script } from "node:vm";
+const filename = ${JSON.stringify(file)};
+const cachedData = readFileSync(filename + ".cache");
+const module = { exports: {} };
+new Script(readFileSync(filename, "utf8"), { filename, cachedData }).runInThisContext()(module, module.exports, require);
+export const { ${LIBRARIES[library]?.join(", ")} } = module.exports;
+`;
+
+/** Makes bundles load the libraries from the files in a folder. */
+const librariesIn = (folder: string): Plugin => ({
+  name: "libraries from files",
+  setup: ({ onLoad, onResolve }) => {
+    onResolve({ filter: /^(undici|zx\/core)$/ }, ({ path }) => ({ path, namespace: "library" }));
+    onResolve({ filter: /\/zod\.ts$/ }, () => ({ path: "zod", namespace: "library" })); // it uses `require`
+    onLoad({ filter: /./, namespace: "library" }, ({ path }) => ({
+      contents: loadCode(fileOf(folder, path), path),
+    }));
+  },
+});
+
+/** Writes a library into one file, and what V8 compiles of it while it loads into a second one. */
+async function makeLibrary(folder: string, library: string): Promise<void> {
+  const filename = fileOf(folder, library);
+  await build({
+    stdin: {
+      contents: `module.exports = require(${JSON.stringify(library)});`,
+      resolveDir: import.meta.dirname,
+    },
+    outfile: filename,
+    bundle: true,
+    platform: "node",
+    format: "cjs",
+    banner: { js: "(function (module, exports, require) {" },
+    footer: { js: "})" },
+    logLevel: "error",
+  });
+  const script = new Script(await readFile(filename, "utf8"), { filename });
+  const loaded = { exports: {} };
+  script.runInThisContext()(loaded, loaded.exports, createRequire(filename));
+  await writeFile(`${filename}.cache`, script.createCachedData());
+}
+
+const MODULES: BuildOptions = {
+  bundle: true,
+  splitting: true, // keeps what is loaded with import(), or by several bundles, in files of its own
+  platform: "node",
+  format: "esm",
+  outExtension: { ".js": ".mjs" },
+  banner: {
+    js: 'import { createRequire as requireOf } from "node:module"; const require = requireOf(import.meta.url);',
+  },
+  logLevel: "error",
+};
+
+/** Bundles files of a checkout. Returns the folder with the bundles, in the new folder `top`. */
+export async function bundle(checkout: string, entryPoints: string[], top: string): Promise<string> {
+  const outdir = join(top, "bundles"); // settings.ts takes the parent of this folder for the checkout
+  await symlink(join(checkout, "node_modules"), join(top, "node_modules"));
+  await mkdir(outdir);
+  await Promise.all(Object.keys(LIBRARIES).map((library) => makeLibrary(outdir, library)));
+  await build({ ...MODULES, entryPoints, outdir, plugins: [librariesIn(outdir)] });
+  return outdir;
+}
+
+/** As esbuild bundles it, import() of CommonJS has only the default export. */
+const namesOfUndici: Plugin = {
+  name: "names of undici",
+  setup: ({ onLoad, onResolve }) => {
+    onResolve({ filter: /^undici$/ }, ({ kind, path }) =>
+      kind === "dynamic-import" ? { path, namespace: "library" } : undefined,
+    );
+    onLoad({ filter: /./, namespace: "library" }, ({ path }) => ({
+      contents: `export { ${LIBRARIES[path]?.join(", ")} } from ${JSON.stringify(path)};`,
+      resolveDir: import.meta.dirname,
+    }));
+  },
+};
+
+/** Keeps the places of the sources in bundles that run from elsewhere. */
+const placesOfSources: Plugin = {
+  name: "places of the sources",
+  setup: ({ onLoad }) =>
+    onLoad({ filter: /\.m?ts$/ }, async ({ path }) => {
+      const text = await readFile(path, "utf8");
+      if (!text.includes("import.meta")) return undefined;
+      const places = `const [SOURCE_URL, SOURCE_FOLDER] = ${JSON.stringify([pathToFileURL(path).href, dirname(path)])};`;
+      return { loader: "ts", contents: `${places} ${text}` };
+    }),
+};
+
+/**
+ * Bundles test files of a checkout into the folder `top`, because loading their sources takes up to 1.3 CPU-s. Returns them
+ * with the paths of their bundles.
+ */
+export async function bundleTests(checkout: string, files: TestFile[], top: string): Promise<TestFile[]> {
+  const outdir = join(top, "tests");
+  await build({
+    ...MODULES,
+    entryPoints: files.map(({ path }) => path),
+    outdir,
+    outbase: checkout,
+    external: ["esbuild"], // it looks for its program beside itself
+    sourcemap: true, // a failed test names the lines of the sources
+    plugins: [namesOfUndici, placesOfSources],
+    define: { "import.meta.url": "SOURCE_URL", "import.meta.dirname": "SOURCE_FOLDER" },
+  });
+  const bundleOf = (path: string): string => join(outdir, relative(checkout, path).replace(/ts$/, "mjs"));
+  return files.map((file) => ({ ...file, path: bundleOf(file.path) }));
+}
