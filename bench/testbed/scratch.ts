@@ -22,6 +22,9 @@ export const EXAMPLE_API = join(ROOT, "examples/loop-api");
 /** What stacks release: the example API, from `tests/run.mts` without FastAPI, which takes long to start. */
 const API = process.env.LOOP_TEST_API || EXAMPLE_API;
 
+/** The lines of nginx/api-upstreams.conf about idle connections. */
+export const CONNECTION_LINES = /keepalive \d+;(\s+keepalive_timeout \w+;)?/g;
+
 /** A complete, isolated stack: its own project, ports, containers, images and folders. */
 export interface Scratch {
   folder: string;

@@ -41,6 +41,14 @@ export function readApis(settings: Place): Apis {
   return { blue, green };
 }
 
+/** The APIs of the colors according to the labels of their containers; for a color without a container, as it is recorded. Never throws. */
+export function apisOf(settings: Place, containers: Readonly<Record<Color, Container>>): Apis {
+  const recorded = readApis(settings);
+  const of = (color: Color): Api =>
+    containers[color].status === "absent" ? recorded[color] : containers[color].api;
+  return { blue: of("blue"), green: of("green") };
+}
+
 /** The API of an image that a color ran before; else, as the settings say. Never throws. */
 export const apiOfImage = (settings: Place, image: string): Api =>
   readRecorded(settings).images.find(({ id }) => id === image)?.api ?? settings.api;

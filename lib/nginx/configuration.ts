@@ -5,7 +5,6 @@ import type { Context } from "../run/context.ts";
 import { replaceFile } from "../util/atomic.ts";
 import { accessFile } from "./access.ts";
 import { authFile } from "./auth.ts";
-import { connectionsFile } from "./connections.ts";
 import { newKeyFile } from "./key.ts";
 import { upstreamsFile } from "./upstreams.ts";
 import { CONFIGURATION } from "./workers.ts";
@@ -19,7 +18,7 @@ export async function writeConfiguration(context: Context, nginxRuns: boolean): 
   const { settings } = context;
   const key = await newKeyFile(settings);
   const wanted = [
-    ...[accessFile(settings), authFile(settings), connectionsFile(settings), upstreamsFile(settings)],
+    ...[accessFile(settings), authFile(settings), upstreamsFile(settings)],
     ...(key ? [key] : []),
   ];
   const before = await Promise.all(wanted.map(({ file }) => readFile(file, "utf8").catch(() => undefined)));

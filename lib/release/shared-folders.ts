@@ -25,12 +25,12 @@ async function isLocalEngine(context: Context): Promise<boolean> {
  * change, because it starts a short-lived container. Throws UsageError, DeadlineError, InterruptedError.
  */
 export async function checkSharedFolders(context: Context): Promise<void> {
-  const { nginxFolder, vaultPath, oauthDataPath, auth } = context.settings;
+  const { nginxFolder, vaultPath, oauthDataPath, api } = context.settings;
   if (await isLocalEngine(context)) return;
   const folders = [
     nginxFolder,
     ...(vaultPath === undefined ? [] : [vaultPath]),
-    ...(auth === "on" ? [oauthDataPath] : []),
+    ...(api.auth === "on" ? [oauthDataPath] : []),
   ];
   const check = async (): Promise<void> => {
     const problem = await mountProblem(context, folders, FILE);

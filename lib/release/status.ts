@@ -1,5 +1,6 @@
+import { type Apis, hasAuth } from "../api.ts";
 import { COLORS, type Color, isColor } from "../color.ts";
-import { readApis } from "../docker/apis.ts";
+import { apisOf, readApis } from "../docker/apis.ts";
 import { colorStates, inspectColor } from "../docker/container.ts";
 import { inspectImage, taggedImage } from "../docker/image.ts";
 import { inspectServices } from "../docker/services.ts";
@@ -165,9 +166,9 @@ function disagreements(seen: Observation, published: Color | undefined, kept: bo
   ];
 }
 
-/** The state of auth as it is reported: off, if it is not needed and does not exist. */
-export const authState = <T extends string>({ auth }: Settings, status: T): T | "off" =>
-  auth === "off" && status === "absent" ? "off" : status;
+/** The state of auth as it is reported: off, if neither a color nor the next release needs it, and it does not exist. */
+export const authState = <T extends string>({ api }: Settings, apis: Apis, status: T): T | "off" =>
+  status === "absent" && api.auth === "off" && !hasAuth(apis) ? "off" : status;
 
 /** The message for a canary that no run watches. */
 export const leftCanary = (color: Color): string =>
@@ -207,7 +208,9 @@ export async function readStatus(context: Context): Promise<Status> {
   const nginx = front?.nginx.status ?? "unknown";
   const auth = front?.auth.status ?? "unknown";
   if (front && nginx !== "running") drift.push(`nginx is ${nginx}`);
-  if (front && auth !== "running" && settings.auth === "on") drift.push(`auth is ${auth}`);
+  const apis = front ? apisOf(settings, front) : readApis(settings);
+  const needsAuth = settings.api.auth === "on" || (serving && apis[serving].auth === "on");
+  if (front && auth !== "running" && needsAuth) drift.push(`auth is ${auth}`);
   if (sessions && isOverdue(context, sessions))
     drift.push(
       `${sessions.color} still serves its sessions, although they should have ended at ${clock(sessions.untilMs)}. Run: npx tsx scripts/end-sessions.mts`,
@@ -219,7 +222,7 @@ export async function readStatus(context: Context): Promise<Status> {
     serving: serving ?? null,
     colors: { blue, green },
     nginx,
-    auth: authState(settings, auth),
+    auth: authState(settings, apis, auth),
     link: link ?? null,
     stateFile: published ?? null,
     run: lock?.record

@@ -173,6 +173,56 @@ anyApi(
 );
 
 anyApi(
+  "AUTH and API_IDLE_SECONDS belong to the color: a release that fails, and a rollback, leave those of the other one",
+  async ({ stack }) => {
+    const { color } = await stack.get("/up");
+    const upstreams = (name: string): Promise<string> =>
+      stack
+        .docker(
+          "exec",
+          stack.nginxContainer,
+          "sed",
+          "-n",
+          `/^upstream ${name} /,/^}/p`,
+          "/etc/nginx/api-upstreams.conf",
+        )
+        .then(({ stdout }) => stdout);
+    assert.is(color, "green");
+    const failed = await stack.deploy([], {
+      AUTH: "off",
+      API_IDLE_SECONDS: "0.8",
+      API_PORT: "3999",
+      HEALTH_RETRIES: "2",
+    });
+    assert.is(failed.exitCode, 1, failed.stdall);
+    assert.match(failed.stdall, LOAD_PORTS);
+    const fromAuth = await stack.get("/.well-known/oauth-authorization-server");
+    assert.equal([fromAuth.status, fromAuth.color], [200, "green"]);
+    assert.match(await upstreams("loop_api_green"), "keepalive_timeout 200ms;");
+
+    const off = { ...(await nodeVersion(stack, "1.5.0")), AUTH: "off", API_IDLE_SECONDS: "0.8" };
+    const run = await stack.deploy([], off);
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match((await stack.get("/.well-known/x")).body, '"version":"1.5.0"');
+    const post = await fetch(`http://127.0.0.1:${stack.env.NGINX_PORT}/token`, { method: "POST", body: "x" });
+    assert.match(await post.text(), '"version":"1.5.0"', "a small body reaches the API, too");
+    assert.match(await upstreams("loop_api_blue"), "keepalive_timeout 400ms;");
+    assert.match(await upstreams("loop_api_green"), "keepalive_timeout 200ms;");
+
+    await stack.docker("stop", "--time", "1", `${stack.project}-auth`);
+    const back = await stack.rollback([], off);
+    assert.is(back.exitCode, 0, back.stdall);
+    assert.match(back.stdall, `${stack.project}-auth does not run: starting it`);
+    assert.is((await stack.get("/.well-known/oauth-authorization-server")).status, 200);
+    const forth = await stack.rollback();
+    assert.is(forth.exitCode, 0, forth.stdall);
+    assert.match((await stack.get("/.well-known/x")).body, '"version":"1.5.0"');
+    const again = await stack.rollback();
+    assert.is(again.exitCode, 0, again.stdall);
+  },
+);
+
+anyApi(
   "a run repairs a wrong record and wrong ports in nginx before it relies on them",
   async ({ stack }) => {
     const first = { blue: FIRST_API, green: FIRST_API };
@@ -208,7 +258,8 @@ anyApi(
     // A run that recreates nothing: its build fails.
     const failed = await stack.deploy([], { LOOP_API_CONTEXT: stack.folder });
     assert.is(failed.exitCode, 1, failed.stdall);
-    assert.equal(readApis({ stateDir: stack.stateDir, api: FIRST_API })[next], FIRST_API);
+    const released = { ...FIRST_API, idleSeconds: Number(stack.env.API_IDLE_SECONDS) };
+    assert.equal(readApis({ stateDir: stack.stateDir, api: FIRST_API })[next], released);
     assert.is((await stack.get("/up")).color, color, "the serving color goes on");
     const again = await stack.deploy();
     assert.is(again.exitCode, 0, again.stdall);
@@ -224,7 +275,7 @@ anyApi(
     const [two, three] = [await nodeVersion(stack, "2.1.0"), await nodeVersion(stack, "3.0.0")];
     const first = await stack.deploy([], { ...two, AUTH: "off" });
     assert.is(first.exitCode, 0, first.stdall);
-    assert.match(first.stdall, `docker rm --force ${stack.project}-auth`, "auth is left alone");
+    assert.not.match(first.stdall, "docker rm --force", "the serving color still needs auth");
     assert.match((await stack.get("/token")).body, '"version":"2.1.0"');
     const [short, long] = [await openClock(stack), await openClock(stack)];
     const { color } = await stack.get("/up");

@@ -8,8 +8,8 @@ import { apiOfImage, readApis, recordApi, recordApis } from "../../lib/docker/ap
 import type { Container } from "../../lib/docker/container.ts";
 import type { Context } from "../../lib/run/context.ts";
 
-const NODE: Api = { port: 3000, healthPath: "/up", expect: { ok: true } };
-const NEXT: Api = { port: 4000, healthPath: "/", expect: {} };
+const NODE: Api = { ...FIRST_API, port: 3000, healthPath: "/up", expect: { ok: true }, auth: "off" };
+const NEXT: Api = { ...FIRST_API, port: 4000, healthPath: "/", expect: {}, idleSeconds: 0 };
 
 /** A run whose settings say NEXT. */
 async function createRun(dryRun = false) {
