@@ -38,18 +38,25 @@ const LABELS = {
   idle: "loop.api-idle",
 };
 
+/** Does nginx send this path to auth? Only for a color with AUTH=on; see the map in nginx/nginx-blue-green.conf. */
+export const isAuthPath = (path: string): boolean =>
+  /^\/((authorize|token|register)(\/|$)|\.well-known\/)/.test(path);
+
 /**
  * The API that a container's labels describe. A label that is missing or invalid counts as that of the first version; for the
  * idle time, as `unlabeledIdle`: versions without this label had one setting for both colors.
  */
 export function apiOf(labels: Readonly<Record<string, string>>, unlabeledIdle = FIRST_API.idleSeconds): Api {
   const expect = labels[LABELS.expect] || undefined; // Compose writes an empty label when the variable is not set
+  const path = healthPath.safeParse(labels[LABELS.healthPath]).data ?? FIRST_API.healthPath;
+  // Its settings would have been refused with AUTH=on. Judged through nginx by the response of auth, it would seem sick.
+  const unlabeledAuth = isAuthPath(path) ? "off" : FIRST_API.auth;
   const isValid = expectation.safeParse(expect).success;
   return {
     port: port.safeParse(labels[LABELS.port]).data ?? FIRST_API.port,
-    healthPath: healthPath.safeParse(labels[LABELS.healthPath]).data ?? FIRST_API.healthPath,
+    healthPath: path,
     expect: expect !== undefined && isValid ? parseExpectation(expect) : FIRST_API.expect,
-    auth: auth.safeParse(labels[LABELS.auth]).data ?? FIRST_API.auth,
+    auth: auth.safeParse(labels[LABELS.auth]).data ?? unlabeledAuth,
     idleSeconds: idleSeconds.safeParse(labels[LABELS.idle]).data ?? unlabeledIdle,
   };
 }
@@ -85,7 +92,3 @@ export const hasAuth = (apis: Apis): boolean => COLORS.some((color) => apis[colo
 export const healthPaths = (apis: Apis, first: Color): string[] => [
   ...new Set([first, ...COLORS].map((color) => apis[color].healthPath)),
 ];
-
-/** Does nginx send this path to auth? Only for a color with AUTH=on; see the map in nginx/nginx-blue-green.conf. */
-export const isAuthPath = (path: string): boolean =>
-  /^\/((authorize|token|register)(\/|$)|\.well-known\/)/.test(path);
