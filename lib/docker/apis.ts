@@ -7,7 +7,8 @@ import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import { replaceFile } from "../util/atomic.ts";
 import { type Infer, z } from "../util/zod.ts";
-import type { Container } from "./container.ts";
+import { type Container, inspectAll } from "./container.ts";
+import { containerOf } from "./names.ts";
 
 /** How many images' APIs are remembered, besides those of the releases that are kept: failed releases have images too. */
 const MORE_IMAGES = 10;
@@ -47,6 +48,18 @@ export function apisOf(settings: Place, containers: Readonly<Record<Color, Conta
   const of = (color: Color): Api =>
     containers[color].status === "absent" ? recorded[color] : containers[color].api;
   return { blue: of("blue"), green: of("green") };
+}
+
+/**
+ * The APIs of the colors now. A run has recorded them at its start. What changes nothing asks Docker: right after an upgrade
+ * nothing is recorded, and the settings may be those of the next release already. Never throws.
+ */
+export async function currentApis(context: Context): Promise<Apis> {
+  const { settings, options } = context;
+  if (!options.dryRun) return readApis(settings);
+  const names = { blue: containerOf(settings, "blue"), green: containerOf(settings, "green") };
+  const containers = await inspectAll(context, names).catch(() => undefined);
+  return containers ? apisOf(settings, containers) : readApis(settings);
 }
 
 /** The API of an image that a color ran before; else, as the settings say. Never throws. */

@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import type { Apis } from "../api.ts";
 import { COLORS } from "../color.ts";
-import { readApis } from "../docker/apis.ts";
 import type { Settings } from "../settings.ts";
 import type { GeneratedFile } from "./generated-file.ts";
 
@@ -16,9 +15,9 @@ export const renderAuth = (apis: Apis): string =>
     "",
   ].join("\n");
 
-/** `nginx/auth.conf` for the colors as they are recorded. */
-export const authFile = (settings: Settings): GeneratedFile => ({
+/** `nginx/auth.conf` for these colors. */
+export const authFile = (settings: Settings, apis: Apis): GeneratedFile => ({
   file: join(settings.nginxFolder, "auth.conf"),
-  content: renderAuth(readApis(settings)),
+  content: renderAuth(apis),
   mode: 0o644,
 });

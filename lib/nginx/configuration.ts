@@ -1,4 +1,5 @@
 import { readFile, rm } from "node:fs/promises";
+import { currentApis } from "../docker/apis.ts";
 import { execInNginx } from "../docker/services.ts";
 import { ConfigurationError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
@@ -17,8 +18,9 @@ import { CONFIGURATION } from "./workers.ts";
 export async function writeConfiguration(context: Context, nginxRuns: boolean): Promise<void> {
   const { settings } = context;
   const key = await newKeyFile(settings);
+  const apis = await currentApis(context);
   const wanted = [
-    ...[accessFile(settings), authFile(settings), upstreamsFile(settings)],
+    ...[accessFile(settings), authFile(settings, apis), upstreamsFile(settings, apis)],
     ...(key ? [key] : []),
   ];
   const before = await Promise.all(wanted.map(({ file }) => readFile(file, "utf8").catch(() => undefined)));

@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import { type Api, type Apis, FIRST_API } from "../api.ts";
 import { COLORS, type Color } from "../color.ts";
-import { readApis } from "../docker/apis.ts";
 import { serviceOf } from "../docker/names.ts";
 import type { Settings } from "../settings.ts";
 import type { Answer } from "../util/http-probe.ts";
@@ -49,10 +48,10 @@ export function renderUpstreams(apis: Apis): string {
   ].join("\n");
 }
 
-/** `nginx/api-upstreams.conf` for the colors as they are recorded. */
-export const upstreamsFile = (settings: Settings): GeneratedFile => ({
+/** `nginx/api-upstreams.conf` for these colors. */
+export const upstreamsFile = (settings: Settings, apis: Apis): GeneratedFile => ({
   file: join(settings.nginxFolder, "api-upstreams.conf"),
-  content: renderUpstreams(readApis(settings)),
+  content: renderUpstreams(apis),
   mode: 0o644,
 });
 

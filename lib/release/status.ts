@@ -85,11 +85,13 @@ const messageOf = (error: unknown): string => (error instanceof Error ? error.me
 async function colorStatus(
   context: Context,
   color: Color,
+  apis: Promise<Apis>,
   history: Promise<readonly Entry[]>,
 ): Promise<Infer<typeof ColorStatus>> {
   const port = getHostPort(context.settings, color);
-  const { expect } = readApis(context.settings)[color];
-  const asked = probeHealth(ownHealthUrl(context.settings, color), () => expect, 1);
+  const asked = apis.then(({ [color]: api }) =>
+    probeHealth(ownHealthUrl(context.settings, color, api), () => api.expect, 1),
+  );
   try {
     const { status, image: id, discarded } = await inspectColor(context, color);
     const image = await (id ? inspectImage(context, id) : taggedImage(context, color));
@@ -179,13 +181,16 @@ export async function readStatus(context: Context): Promise<Status> {
   const { settings } = context;
   const lock = await readLock(settings.lockFile);
   const history = readHistory(settings.historyFile);
+  const services = inspectServices(context).catch(() => undefined);
+  // As the containers say: right after an upgrade nothing is recorded, and the settings may be those of the next release already.
+  const known = services.then((seen) => (seen ? apisOf(settings, seen) : readApis(settings)));
   const [answer, loaded, places, blue, green, front, space, runs, sessions] = await Promise.all([
-    probeNginx(settings),
+    known.then((apis) => probeNginx(settings, "blue", apis)),
     probeLoadedColor(settings),
     observePlaces(context),
-    colorStatus(context, "blue", history),
-    colorStatus(context, "green", history),
-    inspectServices(context).catch(() => undefined),
+    colorStatus(context, "blue", known, history),
+    colorStatus(context, "green", known, history),
+    services,
     freeSpace(context).catch(() => undefined),
     history,
     readKeptSessions(context).catch(() => undefined),
@@ -208,7 +213,7 @@ export async function readStatus(context: Context): Promise<Status> {
   const nginx = front?.nginx.status ?? "unknown";
   const auth = front?.auth.status ?? "unknown";
   if (front && nginx !== "running") drift.push(`nginx is ${nginx}`);
-  const apis = front ? apisOf(settings, front) : readApis(settings);
+  const apis = await known;
   const needsAuth = settings.api.auth === "on" || (serving && apis[serving].auth === "on");
   if (front && auth !== "running" && needsAuth) drift.push(`auth is ${auth}`);
   if (sessions && isOverdue(context, sessions))

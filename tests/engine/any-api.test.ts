@@ -1,4 +1,4 @@
-import { cp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { cp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { get } from "node:http";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -145,6 +145,18 @@ anyApi(
     const { status, color } = await stack.get("/health");
     assert.equal([status, color], [200, "blue"]);
     assert.equal((await statusOf(stack, NODE)).drift, []);
+
+    const record = join(stack.stateDir, "apis.json");
+    await rename(record, `${record}.away`); // as right after an upgrade
+    const { serving, colors, drift } = await statusOf(stack, NODE);
+    assert.equal([serving, colors.blue.health, drift], ["blue", "healthy", []]);
+    assert.match((await stack.rollback(["--list"], NODE)).stdout, "blue serves it");
+    const dry = await stack.rollback(["--dry-run"], NODE);
+    assert.not.match(dry.stdall, "neither color serves");
+    assert.not.match(dry.stdall, LOAD_PORTS);
+    assert.not.match(dry.stdall, "write nginx's configuration");
+    await rename(`${record}.away`, record);
+
     const forth = await stack.rollback();
     assert.is(forth.exitCode, 0, forth.stdall);
     assert.is((await stack.get("/up")).color, "green");
