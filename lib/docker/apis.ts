@@ -7,7 +7,7 @@ import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import { replaceFile } from "../util/atomic.ts";
 import { type Infer, z } from "../util/zod.ts";
-import { type Container, inspectAll } from "./container.ts";
+import { type Container, inspectAll, inspectColor } from "./container.ts";
 import { containerOf } from "./names.ts";
 
 /** How many images' APIs are remembered, besides those of the releases that are kept: failed releases have images too. */
@@ -20,6 +20,8 @@ const MORE_IMAGES = 10;
 const Recorded = z.object({
   colors: z.object({ blue: ApiSchema.optional(), green: ApiSchema.optional() }),
   images: z.array(z.object({ id: z.string(), api: ApiSchema })),
+  /** The image of each color's container. The next run adds it to `images`, unless its release failed. */
+  created: z.object({ blue: z.string().optional(), green: z.string().optional() }).default({}),
 });
 type Recorded = Infer<typeof Recorded>;
 
@@ -32,7 +34,7 @@ function readRecorded(settings: Place): Recorded {
   try {
     return Recorded.parse(JSON.parse(readFileSync(fileOf(settings), "utf8")));
   } catch {
-    return { colors: {}, images: [] };
+    return { colors: {}, images: [], created: {} };
   }
 }
 
@@ -90,18 +92,41 @@ export async function recordApis(
   const before = readRecorded(context.settings);
   const present = COLORS.filter((color) => containers[color].status !== "absent");
   const colors = Object.fromEntries(present.map((color) => [color, containers[color].api]));
+  const created = Object.fromEntries(
+    present.map((color) => [color, containers[color].discarded ? undefined : containers[color].image]),
+  );
   const ran = present
     .filter((color) => !containers[color].discarded)
     .map((color) => ({ id: containers[color].image, api: containers[color].api }));
-  const others = before.images.filter(({ id }) => !ran.some((image) => image.id === id));
+  const images = [...ran, ...removedSince(before, present), ...before.images];
+  const isFirst = ({ id }: { id: string }, i: number): boolean =>
+    images.findIndex((one) => one.id === id) === i;
   await write(context, before, {
     colors: { ...before.colors, ...colors },
-    images: [...ran, ...others].slice(0, context.settings.keepReleases + MORE_IMAGES),
+    images: images.filter(isFirst).slice(0, context.settings.keepReleases + MORE_IMAGES),
+    created: { ...before.created, ...created },
   });
 }
 
-/** Records the API that the container of a color was just created with. Does nothing in a dry run. Throws StateFileError. */
-export async function recordApi(context: Context, color: Color, api: Api): Promise<void> {
+/** The images, not known yet, of containers that were removed before a run saw them: a rollback recreates them. */
+const removedSince = ({ colors, images, created }: Recorded, present: readonly Color[]): Recorded["images"] =>
+  COLORS.flatMap((color) => {
+    const [id, api] = [created[color], colors[color]];
+    const isNew = id !== undefined && api && !present.includes(color) && !images.some((one) => one.id === id);
+    return isNew ? [{ id, api }] : [];
+  });
+
+/** Records the container of a color that was just created. Does nothing in a dry run. Throws StateFileError. */
+export async function recordCreated(
+  context: Context,
+  color: Color,
+  { api, image }: Pick<Container, "api" | "image">,
+): Promise<void> {
   const before = readRecorded(context.settings);
-  await write(context, before, { ...before, colors: { ...before.colors, [color]: api } });
+  const colors = { ...before.colors, [color]: api };
+  await write(context, before, { ...before, colors, created: { ...before.created, [color]: image } });
 }
+
+/** The same for the API that it was created with. Throws StateFileError, DockerError. */
+export const recordApi = async (context: Context, color: Color, api: Api): Promise<void> =>
+  recordCreated(context, color, { api, image: (await inspectColor(context, color)).image });

@@ -216,6 +216,8 @@ anyApi(
     const run = await stack.deploy([], off);
     assert.is(run.exitCode, 0, run.stdall);
     assert.match((await stack.get("/.well-known/x")).body, '"version":"1.5.0"');
+    const { created } = JSON.parse(await readFile(join(stack.stateDir, "apis.json"), "utf8"));
+    assert.is(created.blue, await stack.field(`${stack.project}-api-blue`, "{{.Image}}"));
     const post = await fetch(`http://127.0.0.1:${stack.env.NGINX_PORT}/token`, { method: "POST", body: "x" });
     assert.match(await post.text(), '"version":"1.5.0"', "a small body reaches the API, too");
     assert.match(await upstreams("loop_api_blue"), "keepalive_timeout 400ms;");

@@ -4,7 +4,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { type Api, FIRST_API } from "../../lib/api.ts";
-import { apiOfImage, readApis, recordApi, recordApis } from "../../lib/docker/apis.ts";
+import { apiOfImage, readApis, recordApis, recordCreated } from "../../lib/docker/apis.ts";
 import type { Container } from "../../lib/docker/container.ts";
 import type { Context } from "../../lib/run/context.ts";
 
@@ -39,7 +39,7 @@ test("a color whose container is gone keeps its record, and a container that exi
 test("a container that was just created changes only the record of its color", async () => {
   const { settings, context } = await createRun();
   await recordApis(context, { blue: container("1", NODE), green: container("2", FIRST_API) });
-  await recordApi(context, "green", NEXT);
+  await recordCreated(context, "green", container("3", NEXT));
   assert.equal(readApis(settings), { blue: NODE, green: NEXT });
   assert.equal(apiOfImage(settings, "2"), FIRST_API);
 });
@@ -50,6 +50,28 @@ test("an image keeps the API that it ran with, unless it is that of a failed rel
   await recordApis(context, { blue: container("3", FIRST_API, { discarded: true }), green: ABSENT });
   assert.equal(apiOfImage(settings, "1"), NODE);
   assert.equal(apiOfImage(settings, "3"), NEXT, "not known, so as the settings say");
+});
+
+test("an image whose container is removed before the next run keeps the API that the container was created with", async () => {
+  const { settings, context } = await createRun();
+  await recordCreated(context, "green", container("1", NODE));
+  await recordApis(context, { blue: ABSENT, green: ABSENT });
+  assert.equal(apiOfImage(settings, "1"), NODE);
+  await recordCreated(context, "green", container("2", FIRST_API));
+  await recordApis(context, { blue: ABSENT, green: container("2", FIRST_API) });
+  assert.equal(apiOfImage(settings, "1"), NODE, "also when the color has another image");
+});
+
+test("an image that failed with other settings keeps the API that it ran with before", async () => {
+  const { settings, context } = await createRun();
+  await recordApis(context, { blue: container("1", NODE), green: ABSENT });
+  await recordCreated(context, "green", container("1", FIRST_API));
+  await recordApis(context, {
+    blue: container("1", NODE),
+    green: container("1", FIRST_API, { discarded: true }),
+  });
+  await recordApis(context, { blue: ABSENT, green: ABSENT });
+  assert.equal(apiOfImage(settings, "1"), NODE);
 });
 
 test("the images of many releases do not fill the record", async () => {
@@ -72,7 +94,7 @@ test("a damaged record counts as none, and is written again", async () => {
 test("a dry run records nothing", async () => {
   const { settings, context } = await createRun(true);
   await recordApis(context, { blue: container("1", NODE), green: ABSENT });
-  await recordApi(context, "green", NODE);
+  await recordCreated(context, "green", container("2", NODE));
   assert.equal(readApis(settings), { blue: NEXT, green: NEXT });
 });
 test.run();
