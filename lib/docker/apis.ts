@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { type Api, ApiSchema, type Apis } from "../api.ts";
 import { COLORS, type Color } from "../color.ts";
 import { StateFileError } from "../errors.ts";
@@ -68,13 +69,16 @@ export async function currentApis(context: Context): Promise<Apis> {
 export const apiOfImage = (settings: Place, image: string): Api =>
   readRecorded(settings).images.find(({ id }) => id === image)?.api ?? settings.api;
 
-async function write({ settings, options }: Context, before: Recorded, after: Recorded): Promise<void> {
+async function write({ settings, options, log }: Context, before: Recorded, after: Recorded): Promise<void> {
   const content = `${JSON.stringify(after)}\n`;
   if (options.dryRun || content === `${JSON.stringify(before)}\n`) return;
   try {
     await replaceFile(fileOf(settings), content);
   } catch (error) {
-    throw new StateFileError(`Cannot record the APIs of the colors in ${fileOf(settings)}`, {
+    const what = `Cannot record the APIs of the colors in ${fileOf(settings)}`;
+    // The colors are recorded right, so a rollback can go on: only a color without a container needs the images.
+    if (isDeepStrictEqual(after.colors, before.colors)) return log.warn(`${what}: ${error}`);
+    throw new StateFileError(what, {
       details: String(error),
       next: "Free some space on its disk, or point STATE_DIR elsewhere, and run this again; the serving color was not touched.",
     });

@@ -195,11 +195,12 @@ anyApi(
           stack.nginxContainer,
           "sed",
           "-n",
-          `/^upstream ${name} /,/^}/p`,
+          `/^upstream loop_api_${name} /,/^}/p`,
           "/etc/nginx/api-upstreams.conf",
         )
         .then(({ stdout }) => stdout);
-    assert.is(color, "green");
+    assert.ok(isColor(color));
+    const next = getInactiveColor(color);
     const failed = await stack.deploy([], {
       AUTH: "off",
       API_IDLE_SECONDS: "0.8",
@@ -209,19 +210,19 @@ anyApi(
     assert.is(failed.exitCode, 1, failed.stdall);
     assert.match(failed.stdall, LOAD_PORTS);
     const fromAuth = await stack.get("/.well-known/oauth-authorization-server");
-    assert.equal([fromAuth.status, fromAuth.color], [200, "green"]);
-    assert.match(await upstreams("loop_api_green"), "keepalive_timeout 200ms;");
+    assert.equal([fromAuth.status, fromAuth.color], [200, color]);
+    assert.match(await upstreams(color), "keepalive_timeout 200ms;");
 
     const off = { ...(await nodeVersion(stack, "1.5.0")), AUTH: "off", API_IDLE_SECONDS: "0.8" };
     const run = await stack.deploy([], off);
     assert.is(run.exitCode, 0, run.stdall);
     assert.match((await stack.get("/.well-known/x")).body, '"version":"1.5.0"');
     const { created } = JSON.parse(await readFile(join(stack.stateDir, "apis.json"), "utf8"));
-    assert.is(created.blue, await stack.field(`${stack.project}-api-blue`, "{{.Image}}"));
+    assert.is(created[next], await stack.field(`${stack.project}-api-${next}`, "{{.Image}}"));
     const post = await fetch(`http://127.0.0.1:${stack.env.NGINX_PORT}/token`, { method: "POST", body: "x" });
     assert.match(await post.text(), '"version":"1.5.0"', "a small body reaches the API, too");
-    assert.match(await upstreams("loop_api_blue"), "keepalive_timeout 400ms;");
-    assert.match(await upstreams("loop_api_green"), "keepalive_timeout 200ms;");
+    assert.match(await upstreams(next), "keepalive_timeout 400ms;");
+    assert.match(await upstreams(color), "keepalive_timeout 200ms;");
 
     await stack.docker("stop", "--time", "1", `${stack.project}-auth`);
     const back = await stack.rollback([], off);

@@ -1,4 +1,4 @@
-import { readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -6,6 +6,7 @@ import { tempFolder } from "../../bench/testbed/temp.ts";
 import { type Api, FIRST_API } from "../../lib/api.ts";
 import { apiOfImage, readApis, recordApis, recordCreated } from "../../lib/docker/apis.ts";
 import type { Container } from "../../lib/docker/container.ts";
+import { StateFileError } from "../../lib/errors.ts";
 import type { Context } from "../../lib/run/context.ts";
 
 const NODE: Api = { ...FIRST_API, port: 3000, healthPath: "/up", expect: { ok: true }, auth: "off" };
@@ -14,8 +15,10 @@ const NEXT: Api = { ...FIRST_API, port: 4000, healthPath: "/", expect: {}, idleS
 /** A run whose settings say NEXT. */
 async function createRun(dryRun = false) {
   const settings = { stateDir: await tempFolder("apis"), api: NEXT, keepReleases: 1 };
-  const context = { settings, options: { dryRun } } as unknown as Context;
-  return { settings, context, file: join(settings.stateDir, "apis.json") };
+  const warnings: string[] = [];
+  const log = { warn: (text: string) => warnings.push(text) };
+  const context = { settings, options: { dryRun }, log } as unknown as Context;
+  return { settings, context, warnings, file: join(settings.stateDir, "apis.json") };
 }
 
 const container = (image: string, api: Api, more: Partial<Container> = {}): Container =>
@@ -89,6 +92,19 @@ test("a damaged record counts as none, and is written again", async () => {
   }
   await recordApis(context, { blue: container("1", NODE), green: ABSENT });
   assert.equal(readApis(settings).blue, NODE);
+});
+
+test("a record that cannot be written ends the run if a color's entry would be wrong; else it is a warning", async () => {
+  const { settings, context, warnings, file } = await createRun();
+  await recordApis(context, { blue: container("1", NODE), green: ABSENT });
+  await mkdir(join(settings.stateDir, ".apis.json.tmp")); // not even root can write a file there
+  await recordApis(context, { blue: container("2", NODE), green: ABSENT });
+  assert.match(warnings.join(), `Cannot record the APIs of the colors in ${file}`);
+  const wrong = await recordApis(context, { blue: container("2", NEXT), green: ABSENT }).catch(
+    (error) => error,
+  );
+  assert.instance(wrong, StateFileError);
+  assert.is(warnings.length, 1);
 });
 
 test("a dry run records nothing", async () => {
