@@ -59,9 +59,9 @@ const isFirst = ({ port, healthPath }: Api): boolean =>
   port === FIRST_API.port && healthPath === FIRST_API.healthPath;
 
 /**
- * Does nginx reach these APIs? Auth and idle time of a new color matter only from its canary or switch on, which loads the files
- * anyway. `loaded` is its answer about what it has loaded. An nginx that loaded its configuration from an
- * older version reports no ports: it knows only the first port and health path.
+ * Does nginx reach these APIs? The answer says what it has loaded. An nginx that loaded its configuration from an older version
+ * reports no ports: it knows only the first port and health path. Auth and idle time do not count: a color gets no requests before
+ * its canary or switch, which loads the files anyway.
  */
 export const knowsApis = ({ ports }: Answer, apis: Apis): boolean =>
   ports === undefined ? COLORS.every((color) => isFirst(apis[color])) : ports === portsOf(apis);
