@@ -2,9 +2,8 @@ import { cp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { $, type ProcessOutput } from "zx/core";
-import { renderConnections } from "../lib/nginx/connections.ts";
 import { ROOT } from "../lib/settings.ts";
-import { createScratch, type Scratch, waitFor } from "./testbed/scratch.ts";
+import { CONNECTION_LINES, createScratch, type Scratch, waitFor } from "./testbed/scratch.ts";
 
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
 
@@ -106,10 +105,12 @@ async function changedNginx(stack: Scratch, name: string, change: (folder: strin
   ]);
 }
 
-const rewritten = (line: RegExp, by: string) => async (folder: string) => {
-  const file = join(folder, "nginx-blue-green.conf");
-  await writeFile(file, (await readFile(file, "utf8")).replace(line, by));
-};
+const rewritten =
+  (line: RegExp, by: string, name = "nginx-blue-green.conf") =>
+  async (folder: string) => {
+    const file = join(folder, name);
+    await writeFile(file, (await readFile(file, "utf8")).replace(line, by));
+  };
 
 type Maker = (stack: Scratch, tools: string, api: string) => Promise<Target & { remove(): Promise<unknown> }>;
 
@@ -119,8 +120,10 @@ const PROXIES: readonly Maker[] = [
   (stack, tools, api) =>
     beside(stack, "Caddy", ["--env", `API=${api}`, tools, "caddy", "run", "--config", "/bench/Caddyfile"]),
   (stack) =>
-    changedNginx(stack, "nginx (this tool) with `keepalive 0`", (folder) =>
-      writeFile(join(folder, "api-connections.conf"), renderConnections({ apiIdleSeconds: 0 })),
+    changedNginx(
+      stack,
+      "nginx (this tool) with `keepalive 0`",
+      rewritten(CONNECTION_LINES, "keepalive 0;", "api-upstreams.conf"),
     ),
 ];
 

@@ -1,14 +1,18 @@
 import { COLORS, type Color } from "./color.ts";
 import { type Expectation, parseExpectation } from "./util/expectation.ts";
-import { expectation, healthPath, port } from "./util/formats.ts";
+import { expectation, healthPath, idleSeconds, port } from "./util/formats.ts";
 import { z } from "./util/zod.ts";
 
-/** How an API is reached and when it is healthy. Each color has its own, because settings change between releases. */
+/** What nginx and the health checks need to know of an API. Each color has its own, because settings change between releases. */
 export interface Api {
   /** The port that it listens on in its container. */
   port: number;
   healthPath: string;
   expect: Expectation;
+  /** on: nginx sends the paths of auth to auth. off: to the API. */
+  auth: "on" | "off";
+  /** Seconds that it keeps an idle connection open; 0: it closes each one after its response. */
+  idleSeconds: number;
 }
 
 /** The API of each color. */
@@ -19,41 +23,72 @@ export const FIRST_API: Api = {
   port: 8081,
   healthPath: "/health",
   expect: { status: "healthy", vault_exists: true },
+  auth: "on",
+  idleSeconds: 2,
 };
 
-/** The labels of the API's containers; the compose file sets them from the settings. */
-const LABELS = { port: "loop.api-port", healthPath: "loop.health-path", expect: "loop.health-expect" };
+const auth = z.enum(["on", "off"]);
 
-/** The API that a container's labels describe. A label that is missing or invalid counts as that of the first version. */
-export function apiOf(labels: Readonly<Record<string, string>>): Api {
+/** The labels of the API's containers; the compose file sets them from the settings. */
+const LABELS = {
+  port: "loop.api-port",
+  healthPath: "loop.health-path",
+  expect: "loop.health-expect",
+  auth: "loop.auth",
+  idle: "loop.api-idle",
+};
+
+/** Does nginx send this path to auth? Only for a color with AUTH=on; see the map in nginx/nginx-blue-green.conf. */
+export const isAuthPath = (path: string): boolean =>
+  /^\/((authorize|token|register)(\/|$)|\.well-known\/)/.test(path);
+
+/**
+ * The API that a container's labels describe. A label that is missing or invalid counts as that of the first version; for the
+ * idle time, as `unlabeledIdle`: versions without this label had one setting for both colors.
+ */
+export function apiOf(labels: Readonly<Record<string, string>>, unlabeledIdle = FIRST_API.idleSeconds): Api {
   const expect = labels[LABELS.expect] || undefined; // Compose writes an empty label when the variable is not set
+  const path = healthPath.safeParse(labels[LABELS.healthPath]).data ?? FIRST_API.healthPath;
+  // Its settings would have been refused with AUTH=on. Judged through nginx by the response of auth, it would seem sick.
+  const unlabeledAuth = isAuthPath(path) ? "off" : FIRST_API.auth;
   const isValid = expectation.safeParse(expect).success;
   return {
     port: port.safeParse(labels[LABELS.port]).data ?? FIRST_API.port,
-    healthPath: healthPath.safeParse(labels[LABELS.healthPath]).data ?? FIRST_API.healthPath,
+    healthPath: path,
     expect: expect !== undefined && isValid ? parseExpectation(expect) : FIRST_API.expect,
+    auth: auth.safeParse(labels[LABELS.auth]).data ?? unlabeledAuth,
+    idleSeconds: idleSeconds.safeParse(labels[LABELS.idle]).data ?? unlabeledIdle,
   };
 }
 
 /** The settings that give a new container these labels. */
-export const apiSettings = ({ port, healthPath, expect }: Api): Record<string, string> => ({
+export const apiSettings = ({
+  port,
+  healthPath,
+  expect,
+  auth,
+  idleSeconds,
+}: Api): Record<string, string> => ({
   API_PORT: String(port),
   HEALTH_PATH: healthPath,
   HEALTH_EXPECT: JSON.stringify(expect),
+  AUTH: auth,
+  API_IDLE_SECONDS: String(idleSeconds),
 });
 
-/** An `Api` in a file. */
+/** An `Api` in a file. Those of a version without the last two had the first API's, or will be corrected from labels. */
 export const ApiSchema = z.object({
   port: z.number().int().min(1).max(65535),
   healthPath,
   expect: z.record(z.string(), z.unknown()),
+  auth: auth.default(FIRST_API.auth),
+  idleSeconds: z.number().min(0).default(FIRST_API.idleSeconds),
 });
+
+/** Does a color have auth? Then auth is needed, whatever the settings say for the next release. */
+export const hasAuth = (apis: Apis): boolean => COLORS.some((color) => apis[color].auth === "on");
 
 /** The distinct health paths of the colors, usually one; that of `first` comes first. */
 export const healthPaths = (apis: Apis, first: Color): string[] => [
   ...new Set([first, ...COLORS].map((color) => apis[color].healthPath)),
 ];
-
-/** Does nginx send this path to auth? Only with AUTH=on. */
-export const isAuthPath = (path: string): boolean =>
-  /^\/((authorize|token|register)(\/|$)|\.well-known\/)/.test(path);

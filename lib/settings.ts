@@ -159,16 +159,12 @@ export interface Settings {
   ports: Readonly<Record<Color, number>>;
   /** The data folder of the API; undefined for an API without one. */
   vaultPath: string | undefined;
-  /** How the next release is reached, and when it is healthy; see lib/docker/apis.ts for the colors that exist. */
+  /** The API of the next release; see lib/docker/apis.ts for the colors that exist. */
   api: Api;
-  /** off: there is no auth, and nginx sends its paths to the API. */
-  auth: "on" | "off";
   /** The image that a release pulls instead of building one; undefined to build. */
   apiImage: string | undefined;
   /** The build context of both colors. */
   apiContext: string;
-  /** Seconds that the API keeps an idle connection open; 0: it closes each one after its response. */
-  apiIdleSeconds: number;
   /** The memory limit of a color: as set, and in bytes; 0 for no limit. */
   apiMemory: { set: string; bytes: number };
   activeColorFile: string;
@@ -239,7 +235,7 @@ const refuse = (problems: string[]): never => {
 };
 
 /** What makes Compose mount an empty, read-only tmpfs in place of a folder: it cannot leave out a mount. */
-const emptyMount = (name: string): Record<string, string> => ({
+export const emptyMount = (name: string): Record<string, string> => ({
   [`LOOP_${name}_MOUNT`]: "tmpfs",
   [`LOOP_${name}_SOURCE`]: "",
   [`LOOP_${name}_READ_ONLY`]: "true", // a writable one would be memory without a limit of its own
@@ -331,6 +327,8 @@ export function loadSettings(
     port: raw.API_PORT,
     healthPath: raw.HEALTH_PATH,
     expect: parseExpectation(raw.HEALTH_EXPECT),
+    auth: raw.AUTH,
+    idleSeconds: raw.API_IDLE_SECONDS,
   };
   const resolved = { ...raw, NGINX_CONTAINER: nginxContainer, VAULT_PATH: vaultPath ?? NO_VAULT };
   const settings: Settings = {
@@ -348,10 +346,8 @@ export function loadSettings(
     ports: { blue: BLUE_PORT, green: GREEN_PORT },
     vaultPath,
     api,
-    auth: raw.AUTH,
     apiImage: raw.LOOP_API_IMAGE || undefined,
     apiContext: raw.LOOP_API_CONTEXT,
-    apiIdleSeconds: raw.API_IDLE_SECONDS,
     apiMemory: { set: raw.API_MEMORY, bytes: bytesIn(raw.API_MEMORY) },
     activeColorFile,
     oldStateFile: raw.ACTIVE_COLOR_FILE ?? inVault(".active-color"),
@@ -382,7 +378,6 @@ export function loadSettings(
       ...Object.fromEntries(Object.entries(resolved).map(([name, value]) => [name, String(value ?? "")])),
       ...apiSettings(api),
       ...(vaultPath === undefined ? emptyMount("VAULT") : {}),
-      ...(auth ? {} : emptyMount("OAUTH")),
     },
     warnings,
   };

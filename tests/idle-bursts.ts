@@ -1,12 +1,12 @@
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent } from "undici";
 import * as assert from "uvu/assert";
-import { createScratch, type Scratch } from "../bench/testbed/scratch.ts";
+import { CONNECTION_LINES, createScratch, type Scratch } from "../bench/testbed/scratch.ts";
 
-/** nginx's file with the connection settings. */
-export const FILE = "nginx/api-connections.conf";
+/** nginx's file with the connection settings of both colors. */
+const FILE = "nginx/api-upstreams.conf";
 
 /** Makes the next release of a stack run uvicorn with these arguments. `overlay` adds more services to the compose overlay. */
 export async function setApi(stack: Scratch, uvicorn: string, overlay = ""): Promise<void> {
@@ -36,9 +36,10 @@ export async function createReleasedWithApi(
   return stack;
 }
 
-/** Replaces nginx's file with the connection settings and reloads nginx. */
-export async function reloadConnections(stack: Scratch, content: string): Promise<void> {
-  await writeFile(join(stack.folder, FILE), content);
+/** Replaces the connection settings of both colors by this line, and reloads nginx. */
+export async function reloadConnections(stack: Scratch, line: string): Promise<void> {
+  const file = join(stack.folder, FILE);
+  await writeFile(file, (await readFile(file, "utf8")).replace(CONNECTION_LINES, line));
   const reload = "nginx -t -q -c /etc/nginx/nginx-blue-green.conf && kill -HUP 1";
   const { exitCode, stderr } = await stack.docker("exec", stack.nginxContainer, "sh", "-c", reload);
   assert.is(exitCode, 0, stderr);
@@ -94,7 +95,7 @@ export async function expectNoPostLost(posts: number): Promise<void> {
     const { sent, lost } = await sendBursts(stack, 800, 2000, posts);
     const { stderr } = await stack.docker("logs", stack.nginxContainer);
     assert.equal(lost, [], `of ${sent}\n${stderr.slice(-2000)}`);
-    await reloadConnections(stack, "keepalive 512;\nkeepalive_timeout 10s;\n");
+    await reloadConnections(stack, "keepalive 512; keepalive_timeout 10s;");
     const control = await sendBursts(stack, 800, 2000, 100_000);
     assert.ok(
       control.lost.length > 0,

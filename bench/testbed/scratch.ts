@@ -28,6 +28,9 @@ export const EXAMPLE_AUTH = join(ROOT, "examples/loop-auth");
 /** The auth of stacks: the example, from `tests/run.mts` a server that only answers. */
 const AUTH = process.env.LOOP_TEST_AUTH || EXAMPLE_AUTH;
 
+/** The lines of nginx/api-upstreams.conf about idle connections. */
+export const CONNECTION_LINES = /keepalive \d+;(\s+keepalive_timeout \w+;)?/g;
+
 /** A complete, isolated stack: its own project, ports, containers, images and folders. */
 export interface Scratch {
   folder: string;

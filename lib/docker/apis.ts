@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { type Api, ApiSchema, type Apis } from "../api.ts";
 import { COLORS, type Color } from "../color.ts";
 import { StateFileError } from "../errors.ts";
@@ -7,7 +8,8 @@ import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import { replaceFile } from "../util/atomic.ts";
 import { type Infer, z } from "../util/zod.ts";
-import type { Container } from "./container.ts";
+import { type Container, inspectAll, inspectColor } from "./container.ts";
+import { containerOf } from "./names.ts";
 
 /** How many images' APIs are remembered, besides those of the releases that are kept: failed releases have images too. */
 const MORE_IMAGES = 10;
@@ -19,6 +21,8 @@ const MORE_IMAGES = 10;
 const Recorded = z.object({
   colors: z.object({ blue: ApiSchema.optional(), green: ApiSchema.optional() }),
   images: z.array(z.object({ id: z.string(), api: ApiSchema })),
+  /** The image of each color's container. The next run adds it to `images`, unless its release failed. */
+  created: z.object({ blue: z.string().optional(), green: z.string().optional() }).default({}),
 });
 type Recorded = Infer<typeof Recorded>;
 
@@ -31,7 +35,7 @@ function readRecorded(settings: Place): Recorded {
   try {
     return Recorded.parse(JSON.parse(readFileSync(fileOf(settings), "utf8")));
   } catch {
-    return { colors: {}, images: [] };
+    return { colors: {}, images: [], created: {} };
   }
 }
 
@@ -41,17 +45,40 @@ export function readApis(settings: Place): Apis {
   return { blue, green };
 }
 
+/** The APIs of the colors according to the labels of their containers; for a color without a container, as it is recorded. Never throws. */
+export function apisOf(settings: Place, containers: Readonly<Record<Color, Container>>): Apis {
+  const recorded = readApis(settings);
+  const of = (color: Color): Api =>
+    containers[color].status === "absent" ? recorded[color] : containers[color].api;
+  return { blue: of("blue"), green: of("green") };
+}
+
+/**
+ * The APIs of the colors now. A run has recorded them at its start. What changes nothing asks Docker: right after an upgrade
+ * nothing is recorded, and the settings may be those of the next release already. Never throws.
+ */
+export async function currentApis(context: Context): Promise<Apis> {
+  const { settings, options } = context;
+  if (!options.dryRun) return readApis(settings);
+  const names = { blue: containerOf(settings, "blue"), green: containerOf(settings, "green") };
+  const containers = await inspectAll(context, names).catch(() => undefined);
+  return containers ? apisOf(settings, containers) : readApis(settings);
+}
+
 /** The API of an image that a color ran before; else, as the settings say. Never throws. */
 export const apiOfImage = (settings: Place, image: string): Api =>
   readRecorded(settings).images.find(({ id }) => id === image)?.api ?? settings.api;
 
-async function write({ settings, options }: Context, before: Recorded, after: Recorded): Promise<void> {
+async function write({ settings, options, log }: Context, before: Recorded, after: Recorded): Promise<void> {
   const content = `${JSON.stringify(after)}\n`;
   if (options.dryRun || content === `${JSON.stringify(before)}\n`) return;
   try {
     await replaceFile(fileOf(settings), content);
   } catch (error) {
-    throw new StateFileError(`Cannot record the APIs of the colors in ${fileOf(settings)}`, {
+    const what = `Cannot record the APIs of the colors in ${fileOf(settings)}`;
+    // The colors are recorded right, so a rollback can go on: only a color without a container needs the images.
+    if (isDeepStrictEqual(after.colors, before.colors)) return log.warn(`${what}: ${error}`);
+    throw new StateFileError(what, {
       details: String(error),
       next: "Free some space on its disk, or point STATE_DIR elsewhere, and run this again; the serving color was not touched.",
     });
@@ -69,18 +96,41 @@ export async function recordApis(
   const before = readRecorded(context.settings);
   const present = COLORS.filter((color) => containers[color].status !== "absent");
   const colors = Object.fromEntries(present.map((color) => [color, containers[color].api]));
+  const created = Object.fromEntries(
+    present.map((color) => [color, containers[color].discarded ? undefined : containers[color].image]),
+  );
   const ran = present
     .filter((color) => !containers[color].discarded)
     .map((color) => ({ id: containers[color].image, api: containers[color].api }));
-  const others = before.images.filter(({ id }) => !ran.some((image) => image.id === id));
+  const images = [...ran, ...removedSince(before, present), ...before.images];
+  const isFirst = ({ id }: { id: string }, i: number): boolean =>
+    images.findIndex((one) => one.id === id) === i;
   await write(context, before, {
     colors: { ...before.colors, ...colors },
-    images: [...ran, ...others].slice(0, context.settings.keepReleases + MORE_IMAGES),
+    images: images.filter(isFirst).slice(0, context.settings.keepReleases + MORE_IMAGES),
+    created: { ...before.created, ...created },
   });
 }
 
-/** Records the API that the container of a color was just created with. Does nothing in a dry run. Throws StateFileError. */
-export async function recordApi(context: Context, color: Color, api: Api): Promise<void> {
+/** The images, not known yet, of containers that were removed before a run saw them: a rollback recreates them. */
+const removedSince = ({ colors, images, created }: Recorded, present: readonly Color[]): Recorded["images"] =>
+  COLORS.flatMap((color) => {
+    const [id, api] = [created[color], colors[color]];
+    const isNew = id !== undefined && api && !present.includes(color) && !images.some((one) => one.id === id);
+    return isNew ? [{ id, api }] : [];
+  });
+
+/** Records the container of a color that was just created. Does nothing in a dry run. Throws StateFileError. */
+export async function recordCreated(
+  context: Context,
+  color: Color,
+  { api, image }: Pick<Container, "api" | "image">,
+): Promise<void> {
   const before = readRecorded(context.settings);
-  await write(context, before, { ...before, colors: { ...before.colors, [color]: api } });
+  const colors = { ...before.colors, [color]: api };
+  await write(context, before, { ...before, colors, created: { ...before.created, [color]: image } });
 }
+
+/** The same for the API that it was created with. Throws StateFileError, DockerError. */
+export const recordApi = async (context: Context, color: Color, api: Api): Promise<void> =>
+  recordCreated(context, color, { api, image: (await inspectColor(context, color)).image });

@@ -2,6 +2,7 @@ import type { ProcessOutput } from "zx/core";
 import { DockerError } from "../errors.ts";
 import { run } from "../run/command.ts";
 import type { Context } from "../run/context.ts";
+import { emptyMount } from "../settings.ts";
 import { quote } from "../util/quote.ts";
 
 /** Seconds that the engine may take to answer a question, and to start or stop a container. */
@@ -28,6 +29,10 @@ interface How {
  */
 const NO_GIT = { BUILDX_GIT_INFO: "false", BUILDX_GIT_LABELS: "false", BUILDX_GIT_CHECK_DIRTY: "false" };
 
+/** An API without auth gets no OAuth data. A color that is recreated may have another AUTH than the settings. */
+const withoutUnusedMounts = (environment: Record<string, string>): Record<string, string> =>
+  environment.AUTH === "off" ? { ...environment, ...emptyMount("OAUTH") } : environment;
+
 /** Runs one docker command, for QUERY_SECONDS at most. The caller checks its exit code. Throws DeadlineError. */
 export function docker(
   { settings, options, lock, commandSignal }: Context,
@@ -38,7 +43,7 @@ export function docker(
     deadline: QUERY_SECONDS,
     ...(commandSignal ? { signal: commandSignal } : {}),
     ...how,
-    environment: { ...settings.environment, ...NO_GIT, ...how.environment },
+    environment: withoutUnusedMounts({ ...settings.environment, ...NO_GIT, ...how.environment }),
     verbose: options.verbose,
     keepOpen: lock.descriptor,
   });

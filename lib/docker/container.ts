@@ -134,7 +134,7 @@ function ownContainer({ settings }: Context, name: string, seen: Infer<typeof In
     addresses: Object.values(seen.networks).map(({ IPAddress }) => IPAddress),
     ports: published.map(({ HostPort }) => Number(HostPort)),
     binds: published.map(({ HostIp }) => HostIp),
-    api: apiOf(seen.labels ?? {}),
+    api: apiOf(seen.labels ?? {}, settings.api.idleSeconds),
     folders: Object.fromEntries(
       (seen.mounts ?? []).flatMap(({ Source, Destination }) => (Source ? [[Destination, Source]] : [])),
     ),

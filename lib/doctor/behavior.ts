@@ -52,13 +52,13 @@ const LONGEST_WATCH = 5;
 
 /** The API must keep an idle connection as long as API_IDLE_SECONDS says. */
 export async function checkIdle({ settings }: Context, { port }: Trial): Promise<Verdict> {
-  const { api, apiIdleSeconds } = settings;
-  const needed = watchedSeconds(settings);
+  const { api } = settings;
+  const needed = watchedSeconds(api);
   if (needed === 0) return ok("API_IDLE_SECONDS=0: nginx does not reuse connections");
-  const watched = Math.min(Math.max(apiIdleSeconds, needed), LONGEST_WATCH);
+  const watched = Math.min(Math.max(api.idleSeconds, needed), LONGEST_WATCH);
   const seconds = await closedAfter(port, api.healthPath, watched);
   if (seconds === undefined) return ok(`an idle connection stayed open for ${watched} s`);
-  return idleVerdict(seconds, needed, apiIdleSeconds);
+  return idleVerdict(seconds, needed, api.idleSeconds);
 }
 
 /** The verdict for an API that closed an idle connection after `seconds`; a release requires `needed`. */

@@ -119,36 +119,39 @@ const contextOf = (settings: Settings, { log, signal }: Examination): Context =>
   change: async (_, act) => void (await act()), // shared folders can only be checked with a container
 });
 
+/** A trial would take memory from a run in progress; undefined when there is none. Never throws. */
+async function runInProgress({ settings }: Context): Promise<Verdict | undefined> {
+  const lock = await readLock(settings.lockFile);
+  if (!lock?.held) return undefined;
+  const next = "Run this again when it has ended.";
+  return warning(`not tried: a ${lock.record?.verb ?? "run"} is in progress`, next);
+}
+
 /** Tries the API's image in a container of its own. */
 async function tryApi(examiner: Examiner, context: Context): Promise<void> {
   const check = "trial";
-  const lock = await readLock(context.settings.lockFile);
-  if (lock?.held) {
-    const next = "Run this again when it has ended.";
-    report(examiner, {
-      check,
-      ...warning(`not tried: a ${lock.record?.verb ?? "run"} is in progress`, next),
-    });
-    return;
-  }
+  const busy = await runInProgress(context);
+  if (busy) return report(examiner, { check, ...busy });
   if (isBlocked(examiner, TRIAL_NEEDS)) {
     for (const name of [check, "health", "idle timeout", "sessions"]) examiner.skipped.add(name);
     return;
   }
   let trial: Trial | undefined;
-  const start = async (inner: Context): Promise<Verdict> => {
-    const image = examiner.build ? await buildTrial(inner) : await imageToTry(inner);
+  const start = async (inner: Context, project: string): Promise<Verdict> => {
+    const image = examiner.build ? await buildTrial(inner, project) : await imageToTry(inner);
     if (image === undefined)
       return warning(
         "not tried: there is no image yet",
         "Add --build to build one, or release: a release checks it too.",
       );
-    trial = await startTrial(inner, image);
+    const begun = await runInProgress(context); // a build or pull takes long enough for cron to start one
+    if (begun) return begun;
+    trial = await startTrial(inner, project, image);
     return ok(`${image} runs, with a read-only vault and without a public port`);
   };
   try {
-    await withTrial(context, async () => {
-      await attempt(examiner, { name: check, needs: [], look: start }, context);
+    await withTrial(context, async (project) => {
+      await attempt(examiner, { name: check, needs: [], look: (inner) => start(inner, project) }, context);
       if (trial === undefined) return;
       for (const each of checksOf(trial)) await attempt(examiner, each, context);
     });

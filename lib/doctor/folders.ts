@@ -84,8 +84,8 @@ function looksEmpty(folder: string): boolean {
 }
 
 /** Throws UsageError when a release could not create the folder. */
-export async function checkOAuthData({ settings: { auth, oauthDataPath } }: Context): Promise<Verdict> {
-  if (auth === "off") return ok("none: AUTH=off");
+export async function checkOAuthData({ settings: { api, oauthDataPath } }: Context): Promise<Verdict> {
+  if (api.auth === "off") return ok("none: AUTH=off");
   if (isFolder(oauthDataPath)) return ok(oauthDataPath);
   const failure = existsSync(oauthDataPath) ? "it is not a folder" : whyNotWritable(oauthDataPath);
   if (failure !== undefined)

@@ -29,7 +29,7 @@ export async function checkNginxPort(context: Context): Promise<Verdict> {
 
 /** Throws PortConflictError, DockerError. */
 export async function checkAuthPort(context: Context): Promise<Verdict> {
-  if (context.settings.auth === "off") return ok("none: AUTH=off");
+  if (context.settings.api.auth === "off") return ok("none: AUTH=off");
   return portOf(context, stoppedAuth(context, await inspectAuth(context)), context.settings.authPort);
 }
 

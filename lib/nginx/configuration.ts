@@ -1,11 +1,11 @@
 import { readFile, rm } from "node:fs/promises";
+import { currentApis } from "../docker/apis.ts";
 import { execInNginx } from "../docker/services.ts";
 import { ConfigurationError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { replaceFile } from "../util/atomic.ts";
 import { accessFile } from "./access.ts";
 import { authFile } from "./auth.ts";
-import { connectionsFile } from "./connections.ts";
 import { newKeyFile } from "./key.ts";
 import { upstreamsFile } from "./upstreams.ts";
 import { CONFIGURATION } from "./workers.ts";
@@ -18,8 +18,9 @@ import { CONFIGURATION } from "./workers.ts";
 export async function writeConfiguration(context: Context, nginxRuns: boolean): Promise<void> {
   const { settings } = context;
   const key = await newKeyFile(settings);
+  const apis = await currentApis(context);
   const wanted = [
-    ...[accessFile(settings), authFile(settings), connectionsFile(settings), upstreamsFile(settings)],
+    ...[accessFile(settings), authFile(settings, apis), upstreamsFile(settings, apis)],
     ...(key ? [key] : []),
   ];
   const before = await Promise.all(wanted.map(({ file }) => readFile(file, "utf8").catch(() => undefined)));

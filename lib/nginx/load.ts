@@ -1,5 +1,5 @@
 import { type Color, isColor } from "../color.ts";
-import { readApis } from "../docker/apis.ts";
+import { currentApis, readApis } from "../docker/apis.ts";
 import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import type { Answer } from "../util/http-probe.ts";
@@ -60,7 +60,7 @@ export async function loadKey(context: Context): Promise<void> {
   const keyed = keyless.status === 404 ? await probeLoadedColor(settings) : keyless;
   if (keyless.status !== 404 || keyed.status === 404)
     return reloadAsLoaded(context, "load the probe key into nginx", keyless, keyless.color);
-  if (!knowsApis(keyed, readApis(settings)))
+  if (!knowsApis(keyed, await currentApis(context)))
     await reloadAsLoaded(context, LOAD_PORTS, keyless, keyless.color);
 }
 

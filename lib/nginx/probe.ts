@@ -1,6 +1,6 @@
-import { healthPaths } from "../api.ts";
+import { type Apis, healthPaths } from "../api.ts";
 import { type Color, isColor } from "../color.ts";
-import { readApis } from "../docker/apis.ts";
+import { currentApis, readApis } from "../docker/apis.ts";
 import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import { type Answer, probeHealth } from "../util/http-probe.ts";
@@ -15,8 +15,11 @@ export const RELOAD_SECONDS = 10;
  * have different paths, asks each one until a color answers on its own, beginning with that of `expected`. nginx removes the
  * key, which marks the request as a run's in the log. Never throws.
  */
-export async function probeNginx(settings: Settings, expected: Color = "blue"): Promise<Answer> {
-  const apis = readApis(settings);
+export async function probeNginx(
+  settings: Settings,
+  expected: Color = "blue",
+  apis: Apis = readApis(settings),
+): Promise<Answer> {
   const headers = await keyHeaders(settings);
   let answer: Answer = { healthy: false, finding: "not asked" };
   for (const path of healthPaths(apis, expected)) {
@@ -30,8 +33,8 @@ export async function probeNginx(settings: Settings, expected: Color = "blue"): 
 }
 
 /** The serving color, proven by a healthy response through nginx; undefined when there is none. Never throws. */
-export async function servingColor({ settings }: Context): Promise<Color | undefined> {
-  const { healthy, color } = await probeNginx(settings);
+export async function servingColor(context: Context): Promise<Color | undefined> {
+  const { healthy, color } = await probeNginx(context.settings, "blue", await currentApis(context));
   return healthy && isColor(color) ? color : undefined;
 }
 

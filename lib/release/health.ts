@@ -41,8 +41,8 @@ function nextStep({ vaultPath }: Settings, finding: string): string {
 }
 
 /** The URL of a color's health path on its own port. */
-export const ownHealthUrl = (settings: Settings, color: Color): string =>
-  `http://127.0.0.1:${getHostPort(settings, color)}${readApis(settings)[color].healthPath}`;
+export const ownHealthUrl = (settings: Settings, color: Color, api = readApis(settings)[color]): string =>
+  `http://127.0.0.1:${getHostPort(settings, color)}${api.healthPath}`;
 
 /**
  * Spec `health_check`: waits until a color is healthy on its host port and through nginx, which first learns its port, for HEALTH_RETRIES ×

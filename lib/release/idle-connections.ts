@@ -1,17 +1,18 @@
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Api } from "../api.ts";
 import type { Color } from "../color.ts";
 import { readApis } from "../docker/apis.ts";
 import { HealthError } from "../errors.ts";
 import { reusedIdleSeconds } from "../nginx/connections.ts";
 import type { Context } from "../run/context.ts";
-import { getHostPort, type Settings } from "../settings.ts";
+import { getHostPort } from "../settings.ts";
 
 /** The API has to keep an idle connection this many times longer than nginx does. */
 const MARGIN = 1.5;
 
 /** The seconds for which a release watches an idle connection of a new color; 0 when nginx does not reuse connections. */
-export const watchedSeconds = (settings: Settings): number => reusedIdleSeconds(settings) * MARGIN;
+export const watchedSeconds = (api: Pick<Api, "idleSeconds">): number => reusedIdleSeconds(api) * MARGIN;
 
 /** Does a response announce that its connection ends with it? nginx does not reuse such a connection. */
 const isAnnounced = (head: string): boolean =>
@@ -57,13 +58,13 @@ export async function closedAfter(port: number, path: string, seconds: number): 
 export const checkIdleConnections = (context: Context, color: Color): Promise<void> => {
   const { settings } = context;
   const port = getHostPort(settings, color);
-  const watched = watchedSeconds(settings);
+  const watched = watchedSeconds(settings.api);
   const check = async (): Promise<void> => {
     if (watched === 0) return; // nginx does not reuse connections
     const seconds = await closedAfter(port, readApis(settings)[color].healthPath, watched);
     if (seconds === undefined) return;
     throw new HealthError(
-      `The API closes idle connections sooner than API_IDLE_SECONDS=${settings.apiIdleSeconds} says`,
+      `The API closes idle connections sooner than API_IDLE_SECONDS=${settings.api.idleSeconds} says`,
       {
         details: `${color} closed one after ${seconds.toFixed(2)} s, without "Connection: close" in its response: nginx would lose requests.`,
         next: "Set API_IDLE_SECONDS to the API's own idle timeout, or to 0 if it closes after each response, and run this again; the serving color was not touched.",

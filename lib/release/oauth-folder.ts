@@ -5,8 +5,8 @@ import { makeFolder } from "../util/atomic.ts";
 
 /** Creates the folder for auth's data, accessible to its owner only, if there is none, unless AUTH=off. Throws UsageError when it cannot. */
 export async function createFolders({ settings, change }: Context): Promise<void> {
-  const { oauthDataPath, auth } = settings;
-  if (auth === "off" || isFolder(oauthDataPath)) return;
+  const { oauthDataPath, api } = settings;
+  if (api.auth === "off" || isFolder(oauthDataPath)) return;
   await change("create the OAuth data folder", () => makeOauthFolder(oauthDataPath), [
     `mkdir -m 700 ${oauthDataPath}`,
   ]);

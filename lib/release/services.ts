@@ -1,5 +1,6 @@
 import { statSync } from "node:fs";
-import { recordApis } from "../docker/apis.ts";
+import { hasAuth } from "../api.ts";
+import { apisOf, recordApis } from "../docker/apis.ts";
 import { ACT_SECONDS } from "../docker/cli.ts";
 import { type Container, runningColors } from "../docker/container.ts";
 import { authOf } from "../docker/names.ts";
@@ -32,8 +33,8 @@ export async function startServices(context: Context): Promise<void> {
   const { nginx, auth, ...colors } = await inspectServices(context);
   expectOwn(context, nginx);
   await recordApis(context, colors);
-  const needsAuth = context.settings.auth === "on";
-  if (!needsAuth) reportUnusedAuth(context, auth);
+  const needsAuth = context.settings.api.auth === "on";
+  if (!needsAuth && !hasAuth(apisOf(context.settings, colors))) reportUnusedAuth(context, auth);
   const stopped = [stoppedNginx(context, nginx), needsAuth ? stoppedAuth(context, auth) : undefined].filter(
     (service) => service !== undefined,
   );
@@ -60,7 +61,7 @@ export async function startServicesForRollback(context: Context): Promise<void> 
     await start(context, stopped);
     await context.change("wait until nginx serves", () => waitUntilServing(context));
   }
-  if (context.settings.auth === "off") return;
+  if (context.settings.api.auth === "off" && !hasAuth(apisOf(context.settings, stack))) return;
   try {
     const seen = (stopped ? undefined : all?.auth) ?? (await inspectAuth(context));
     const auth = stoppedAuth(context, seen, ["--no-build", "--pull", "never"]);
@@ -75,7 +76,7 @@ export async function startServicesForRollback(context: Context): Promise<void> 
   }
 }
 
-/** With AUTH=off, an auth container of before is left alone. */
+/** With AUTH=off in the settings and for both colors, an auth container of before is left alone. */
 function reportUnusedAuth(context: Context, { status }: Container): void {
   if (status === "absent") return;
   const { dockerCmd } = context.settings;

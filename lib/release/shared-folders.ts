@@ -26,13 +26,13 @@ async function isOnThisHost(folder: string): Promise<boolean> {
  * InterruptedError.
  */
 export async function checkSharedFolders(context: Context): Promise<string> {
-  const { nginxFolder, vaultPath, oauthDataPath, auth } = context.settings;
+  const { nginxFolder, vaultPath, oauthDataPath, api } = context.settings;
   const data = await dataFolder(context);
   if (await isOnThisHost(data)) return data;
   const folders = [
     nginxFolder,
     ...(vaultPath === undefined ? [] : [vaultPath]),
-    ...(auth === "on" ? [oauthDataPath] : []),
+    ...(api.auth === "on" ? [oauthDataPath] : []),
   ];
   const check = async (): Promise<void> => {
     const problem = await mountProblem(context, folders, FILE);

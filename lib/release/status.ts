@@ -1,5 +1,6 @@
+import { type Apis, hasAuth } from "../api.ts";
 import { COLORS, type Color, isColor } from "../color.ts";
-import { readApis } from "../docker/apis.ts";
+import { apisOf, readApis } from "../docker/apis.ts";
 import { colorStates, inspectColor } from "../docker/container.ts";
 import { inspectImage, taggedImage } from "../docker/image.ts";
 import { inspectServices } from "../docker/services.ts";
@@ -84,11 +85,13 @@ const messageOf = (error: unknown): string => (error instanceof Error ? error.me
 async function colorStatus(
   context: Context,
   color: Color,
+  apis: Promise<Apis>,
   history: Promise<readonly Entry[]>,
 ): Promise<Infer<typeof ColorStatus>> {
   const port = getHostPort(context.settings, color);
-  const { expect } = readApis(context.settings)[color];
-  const asked = probeHealth(ownHealthUrl(context.settings, color), () => expect, 1);
+  const asked = apis.then(({ [color]: api }) =>
+    probeHealth(ownHealthUrl(context.settings, color, api), () => api.expect, 1),
+  );
   try {
     const { status, image: id, discarded } = await inspectColor(context, color);
     const image = await (id ? inspectImage(context, id) : taggedImage(context, color));
@@ -165,9 +168,9 @@ function disagreements(seen: Observation, published: Color | undefined, kept: bo
   ];
 }
 
-/** The state of auth as it is reported: off, if it is not needed and does not exist. */
-export const authState = <T extends string>({ auth }: Settings, status: T): T | "off" =>
-  auth === "off" && status === "absent" ? "off" : status;
+/** The state of auth as it is reported: off, if neither a color nor the next release needs it, and it does not exist. */
+export const authState = <T extends string>({ api }: Settings, apis: Apis, status: T): T | "off" =>
+  status === "absent" && api.auth === "off" && !hasAuth(apis) ? "off" : status;
 
 /** The message for a canary that no run watches. */
 export const leftCanary = (color: Color): string =>
@@ -178,13 +181,16 @@ export async function readStatus(context: Context): Promise<Status> {
   const { settings } = context;
   const lock = await readLock(settings.lockFile);
   const history = readHistory(settings.historyFile);
+  const services = inspectServices(context).catch(() => undefined);
+  // As the containers say: right after an upgrade nothing is recorded, and the settings may be those of the next release already.
+  const known = services.then((seen) => (seen ? apisOf(settings, seen) : readApis(settings)));
   const [answer, loaded, places, blue, green, front, space, runs, sessions] = await Promise.all([
-    probeNginx(settings),
+    known.then((apis) => probeNginx(settings, "blue", apis)),
     probeLoadedColor(settings),
     observePlaces(context),
-    colorStatus(context, "blue", history),
-    colorStatus(context, "green", history),
-    inspectServices(context).catch(() => undefined),
+    colorStatus(context, "blue", known, history),
+    colorStatus(context, "green", known, history),
+    services,
     freeSpace(context).catch(() => undefined),
     history,
     readKeptSessions(context).catch(() => undefined),
@@ -207,7 +213,9 @@ export async function readStatus(context: Context): Promise<Status> {
   const nginx = front?.nginx.status ?? "unknown";
   const auth = front?.auth.status ?? "unknown";
   if (front && nginx !== "running") drift.push(`nginx is ${nginx}`);
-  if (front && auth !== "running" && settings.auth === "on") drift.push(`auth is ${auth}`);
+  const apis = await known;
+  const needsAuth = settings.api.auth === "on" || (serving && apis[serving].auth === "on");
+  if (front && auth !== "running" && needsAuth) drift.push(`auth is ${auth}`);
   if (sessions && isOverdue(context, sessions))
     drift.push(
       `${sessions.color} still serves its sessions, although they should have ended at ${clock(sessions.untilMs)}. Run: npx tsx scripts/end-sessions.mts`,
@@ -219,7 +227,7 @@ export async function readStatus(context: Context): Promise<Status> {
     serving: serving ?? null,
     colors: { blue, green },
     nginx,
-    auth: authState(settings, auth),
+    auth: authState(settings, apis, auth),
     link: link ?? null,
     stateFile: published ?? null,
     run: lock?.record

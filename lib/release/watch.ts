@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Color, isColor } from "../color.ts";
+import { apisOf, readApis } from "../docker/apis.ts";
 import { type Container, inspectAll } from "../docker/container.ts";
 import { authOf, containerOf } from "../docker/names.ts";
 import { ToolError } from "../errors.ts";
@@ -215,6 +216,7 @@ function statesOf(
   settings: Settings,
 ): Seen["containers"] {
   const stateOf = (part: Part): Seen["containers"][Part] => containers?.[part].status ?? "unknown";
-  const auth = authState(settings, stateOf("auth"));
+  const apis = containers ? apisOf(settings, containers) : readApis(settings);
+  const auth = authState(settings, apis, stateOf("auth"));
   return { blue: stateOf("blue"), green: stateOf("green"), nginx: stateOf("nginx"), auth };
 }

@@ -1,4 +1,4 @@
-import { cp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { cp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { get } from "node:http";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -145,6 +145,18 @@ anyApi(
     const { status, color } = await stack.get("/health");
     assert.equal([status, color], [200, "blue"]);
     assert.equal((await statusOf(stack, NODE)).drift, []);
+
+    const record = join(stack.stateDir, "apis.json");
+    await rename(record, `${record}.away`); // as right after an upgrade
+    const { serving, colors, drift } = await statusOf(stack, NODE);
+    assert.equal([serving, colors.blue.health, drift], ["blue", "healthy", []]);
+    assert.match((await stack.rollback(["--list"], NODE)).stdout, "blue serves it");
+    const dry = await stack.rollback(["--dry-run"], NODE);
+    assert.not.match(dry.stdall, "neither color serves");
+    assert.not.match(dry.stdall, LOAD_PORTS);
+    assert.not.match(dry.stdall, "write nginx's configuration");
+    await rename(`${record}.away`, record);
+
     const forth = await stack.rollback();
     assert.is(forth.exitCode, 0, forth.stdall);
     assert.is((await stack.get("/up")).color, "green");
@@ -161,7 +173,7 @@ anyApi("a color without its container is recreated for the API of its image", as
 anyApi(
   "a failed health check says what differs, and the failed settings do not harm a rollback",
   async ({ stack }) => {
-    const wrong = { ...NODE, HEALTH_EXPECT: '{"ok":true,"version":"9"}', HEALTH_RETRIES: "3" };
+    const wrong = { ...NODE, HEALTH_EXPECT: '{"ok":true,"version":"9"}', HEALTH_RETRIES: "10" };
     const failed = await stack.deploy([], wrong);
     assert.is(failed.exitCode, 1, failed.stdall);
     assert.match(failed.stderr, 'version is "1.0.0", expected "9"');
@@ -169,6 +181,59 @@ anyApi(
     const rollback = await stack.rollback([], wrong);
     assert.is(rollback.exitCode, 0, rollback.stdall);
     assert.is((await stack.get("/up")).color, "green");
+  },
+);
+
+anyApi(
+  "AUTH and API_IDLE_SECONDS belong to the color: a release that fails, and a rollback, leave those of the other one",
+  async ({ stack }) => {
+    const { color } = await stack.get("/up");
+    const upstreams = (name: string): Promise<string> =>
+      stack
+        .docker(
+          "exec",
+          stack.nginxContainer,
+          "sed",
+          "-n",
+          `/^upstream loop_api_${name} /,/^}/p`,
+          "/etc/nginx/api-upstreams.conf",
+        )
+        .then(({ stdout }) => stdout);
+    assert.ok(isColor(color));
+    const next = getInactiveColor(color);
+    const failed = await stack.deploy([], {
+      AUTH: "off",
+      API_IDLE_SECONDS: "0.8",
+      API_PORT: "3999",
+      HEALTH_RETRIES: "5",
+    });
+    assert.is(failed.exitCode, 1, failed.stdall);
+    assert.match(failed.stdall, LOAD_PORTS);
+    const fromAuth = await stack.get("/.well-known/oauth-authorization-server");
+    assert.equal([fromAuth.status, fromAuth.color], [200, color]);
+    assert.match(await upstreams(color), "keepalive_timeout 200ms;");
+
+    const off = { ...(await nodeVersion(stack, "1.5.0")), AUTH: "off", API_IDLE_SECONDS: "0.8" };
+    const run = await stack.deploy([], off);
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match((await stack.get("/.well-known/x")).body, '"version":"1.5.0"');
+    const { created } = JSON.parse(await readFile(join(stack.stateDir, "apis.json"), "utf8"));
+    assert.is(created[next], await stack.field(`${stack.project}-api-${next}`, "{{.Image}}"));
+    const post = await fetch(`http://127.0.0.1:${stack.env.NGINX_PORT}/token`, { method: "POST", body: "x" });
+    assert.match(await post.text(), '"version":"1.5.0"', "a small body reaches the API, too");
+    assert.match(await upstreams(next), "keepalive_timeout 400ms;");
+    assert.match(await upstreams(color), "keepalive_timeout 200ms;");
+
+    await stack.docker("stop", "--time", "1", `${stack.project}-auth`);
+    const back = await stack.rollback([], off);
+    assert.is(back.exitCode, 0, back.stdall);
+    assert.match(back.stdall, `${stack.project}-auth does not run: starting it`);
+    assert.is((await stack.get("/.well-known/oauth-authorization-server")).status, 200);
+    const forth = await stack.rollback();
+    assert.is(forth.exitCode, 0, forth.stdall);
+    assert.match((await stack.get("/.well-known/x")).body, '"version":"1.5.0"');
+    const again = await stack.rollback();
+    assert.is(again.exitCode, 0, again.stdall);
   },
 );
 
@@ -208,7 +273,8 @@ anyApi(
     // A run that recreates nothing: its build fails.
     const failed = await stack.deploy([], { LOOP_API_CONTEXT: stack.folder });
     assert.is(failed.exitCode, 1, failed.stdall);
-    assert.equal(readApis({ stateDir: stack.stateDir, api: FIRST_API })[next], FIRST_API);
+    const released = { ...FIRST_API, idleSeconds: Number(stack.env.API_IDLE_SECONDS) };
+    assert.equal(readApis({ stateDir: stack.stateDir, api: FIRST_API })[next], released);
     assert.is((await stack.get("/up")).color, color, "the serving color goes on");
     const again = await stack.deploy();
     assert.is(again.exitCode, 0, again.stdall);
@@ -224,7 +290,7 @@ anyApi(
     const [two, three] = [await nodeVersion(stack, "2.1.0"), await nodeVersion(stack, "3.0.0")];
     const first = await stack.deploy([], { ...two, AUTH: "off" });
     assert.is(first.exitCode, 0, first.stdall);
-    assert.match(first.stdall, `docker rm --force ${stack.project}-auth`, "auth is left alone");
+    assert.not.match(first.stdall, "docker rm --force", "the serving color still needs auth");
     assert.match((await stack.get("/token")).body, '"version":"2.1.0"');
     const [short, long] = [await openClock(stack), await openClock(stack)];
     const { color } = await stack.get("/up");

@@ -52,6 +52,7 @@ recovery("a pruned previous image is reported and does not block later runs", as
   await stack.docker(
     "image",
     "prune",
+    "--all", // its release number would keep it
     "--force",
     "--filter",
     `label=com.docker.compose.project=${stack.project}`,

@@ -21,7 +21,7 @@ const doctor = suite<{ stack: Scratch }>("the doctor");
 doctor.before(async (context) => {
   const stack = await createReleasedScratch("doctor");
   await addVaultFile(stack);
-  Object.assign(stack.env, { HEALTH_RETRIES: "3", VERIFY_SECONDS: "0" });
+  Object.assign(stack.env, { HEALTH_RETRIES: "8", VERIFY_SECONDS: "0" });
   context.stack = stack;
 });
 doctor.after(({ stack }) => stack.remove());
@@ -250,33 +250,65 @@ doctor("while a run is in progress, no trial is started", async ({ stack }) => {
   assertFinding(of("trial"), "warning", "a deploy is in progress", "when it has ended");
 });
 
-/** What a doctor leaves that was killed together with its watchdog. The next one removes it. */
-async function plantLeftovers({ docker, project }: Scratch): Promise<void> {
-  const label = `com.docker.compose.project=${project}-doctor`;
-  await docker("network", "create", "--label", label, `${project}-doctor_other`);
-  await docker("volume", "create", "--label", label, `${project}-doctor_data`);
-  await docker("create", "--name", `${project}-doctor-trial`, "nginx:1.30");
+doctor("a run that begins while the image is built is seen before the trial starts", async ({ stack }) => {
+  const command = join(stack.folder, "docker");
+  const marker = join(stack.folder, "built");
+  const real = which.sync("docker");
+  // The end of the build waits until the lock is taken.
+  const script = `#!/bin/sh
+case "$*" in
+  *" build loop-api-blue") ${real} "$@" || exit; : > ${marker}; while [ -e ${marker} ]; do sleep 0.1; done;;
+  *) exec ${real} "$@";;
+esac
+`;
+  await writeFile(command, script, { mode: 0o755 });
+  const examined = stack.doctor(["--json", "--build"], { DOCKER_CMD: command });
+  await waitFor("the image is built", async () => (await readdir(stack.folder)).includes("built"), 60);
+  const lock = await takeLock(join(stack.stateDir, "lock"), "deploy", assert.unreachable);
+  await rm(marker);
+  const { stdout } = await examined;
+  lock.end("nothing");
+  await rm(command);
+  const { findings }: Report = JSON.parse(stdout);
+  const trial = findings.find(({ check }) => check === "trial");
+  assert.match(trial?.finding ?? stdout, "a deploy is in progress");
+  assert.not.ok(findings.some(({ check }) => check === "health"));
+});
+
+/** Creates a network, a volume and a container of a project. Returns a function that removes them. */
+async function plantProject({ docker }: Scratch, project: string): Promise<() => Promise<void>> {
+  const label = `com.docker.compose.project=${project}`;
+  await docker("network", "create", "--label", label, `${project}_other`);
+  await docker("volume", "create", "--label", label, `${project}_data`);
+  await docker("create", "--label", label, "--name", `${project}-trial`, "nginx:1.30");
+  return async () => {
+    await docker("rm", `${project}-trial`);
+    await docker("network", "rm", `${project}_other`);
+    await docker("volume", "rm", `${project}_data`);
+  };
 }
 
 for (const signal of ["SIGINT", "SIGKILL"] as const) {
   doctor(
-    `${signal} during a trial leaves nothing behind${signal === "SIGINT" ? ", not even what an earlier doctor left" : ""}`,
+    `${signal} during a trial leaves nothing behind${signal === "SIGINT" ? ", not even what an earlier doctor left, and a project with a similar name as it was" : ""}`,
     async ({ stack }) => {
+      const removeSimilar = await plantProject(stack, `${stack.project}-doctor`);
       const before = await belongings(stack);
-      if (signal === "SIGINT") await plantLeftovers(stack);
+      if (signal === "SIGINT") await plantProject(stack, `${stack.project}-doctor-0123abcd`);
       const [command, ...args] = scriptCommand("doctor");
       const child = spawn(command, args, {
         env: { ...stack.env, LOOP_FAULT: "slow-start=60", HEALTH_RETRIES: "60" },
         stdio: "ignore",
       });
       const ended = new Promise((resolve) => child.once("exit", resolve));
-      const trial = `${stack.project}-doctor-trial`;
-      const runs = async () => (await stack.field(trial, "{{.State.Status}}")) === "running";
+      const filter = ["--filter", `name=${stack.project}-doctor-`, "--filter", "status=running"];
+      const runs = async () => (await stack.docker("ps", "--quiet", ...filter)).stdout !== "";
       await waitFor("the trial runs", runs, 30).finally(() => child.kill(signal));
       assert.is(await ended, signal === "SIGINT" ? 130 : null);
       if (signal === "SIGKILL")
         await waitFor("the trial is removed", async () => (await belongings(stack)) === before, 60);
       assert.is(await belongings(stack), before);
+      await removeSimilar();
     },
   );
 }

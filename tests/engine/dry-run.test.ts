@@ -65,7 +65,7 @@ dryRun(
     const project = stack.project;
     for (const command of [
       /compose -p \S+ .* build loop-api-green/,
-      /compose .* up -d --no-deps --no-build --pull never --force-recreate loop-api-green/,
+      /compose .* up -d --no-deps --no-build --pull never --force-recreate --renew-anon-volumes loop-api-green/,
       `ln -sfn green-upstream-sessions.conf ${stack.folder}/nginx/active-upstream.conf`,
       `exec ${project}-nginx sh -c 'nginx -t -q -c /etc/nginx/nginx-blue-green.conf && kill -HUP 1'`,
       `write green to ${stack.stateDir}/active-color and ${stack.stateFile}`,

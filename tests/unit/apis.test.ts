@@ -1,21 +1,24 @@
-import { readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { type Api, FIRST_API } from "../../lib/api.ts";
-import { apiOfImage, readApis, recordApi, recordApis } from "../../lib/docker/apis.ts";
+import { apiOfImage, readApis, recordApis, recordCreated } from "../../lib/docker/apis.ts";
 import type { Container } from "../../lib/docker/container.ts";
+import { StateFileError } from "../../lib/errors.ts";
 import type { Context } from "../../lib/run/context.ts";
 
-const NODE: Api = { port: 3000, healthPath: "/up", expect: { ok: true } };
-const NEXT: Api = { port: 4000, healthPath: "/", expect: {} };
+const NODE: Api = { ...FIRST_API, port: 3000, healthPath: "/up", expect: { ok: true }, auth: "off" };
+const NEXT: Api = { ...FIRST_API, port: 4000, healthPath: "/", expect: {}, idleSeconds: 0 };
 
 /** A run whose settings say NEXT. */
 async function createRun(dryRun = false) {
   const settings = { stateDir: await tempFolder("apis"), api: NEXT, keepReleases: 1 };
-  const context = { settings, options: { dryRun } } as unknown as Context;
-  return { settings, context, file: join(settings.stateDir, "apis.json") };
+  const warnings: string[] = [];
+  const log = { warn: (text: string) => warnings.push(text) };
+  const context = { settings, options: { dryRun }, log } as unknown as Context;
+  return { settings, context, warnings, file: join(settings.stateDir, "apis.json") };
 }
 
 const container = (image: string, api: Api, more: Partial<Container> = {}): Container =>
@@ -39,7 +42,7 @@ test("a color whose container is gone keeps its record, and a container that exi
 test("a container that was just created changes only the record of its color", async () => {
   const { settings, context } = await createRun();
   await recordApis(context, { blue: container("1", NODE), green: container("2", FIRST_API) });
-  await recordApi(context, "green", NEXT);
+  await recordCreated(context, "green", container("3", NEXT));
   assert.equal(readApis(settings), { blue: NODE, green: NEXT });
   assert.equal(apiOfImage(settings, "2"), FIRST_API);
 });
@@ -50,6 +53,28 @@ test("an image keeps the API that it ran with, unless it is that of a failed rel
   await recordApis(context, { blue: container("3", FIRST_API, { discarded: true }), green: ABSENT });
   assert.equal(apiOfImage(settings, "1"), NODE);
   assert.equal(apiOfImage(settings, "3"), NEXT, "not known, so as the settings say");
+});
+
+test("an image whose container is removed before the next run keeps the API that the container was created with", async () => {
+  const { settings, context } = await createRun();
+  await recordCreated(context, "green", container("1", NODE));
+  await recordApis(context, { blue: ABSENT, green: ABSENT });
+  assert.equal(apiOfImage(settings, "1"), NODE);
+  await recordCreated(context, "green", container("2", FIRST_API));
+  await recordApis(context, { blue: ABSENT, green: container("2", FIRST_API) });
+  assert.equal(apiOfImage(settings, "1"), NODE, "also when the color has another image");
+});
+
+test("an image that failed with other settings keeps the API that it ran with before", async () => {
+  const { settings, context } = await createRun();
+  await recordApis(context, { blue: container("1", NODE), green: ABSENT });
+  await recordCreated(context, "green", container("1", FIRST_API));
+  await recordApis(context, {
+    blue: container("1", NODE),
+    green: container("1", FIRST_API, { discarded: true }),
+  });
+  await recordApis(context, { blue: ABSENT, green: ABSENT });
+  assert.equal(apiOfImage(settings, "1"), NODE);
 });
 
 test("the images of many releases do not fill the record", async () => {
@@ -69,10 +94,23 @@ test("a damaged record counts as none, and is written again", async () => {
   assert.equal(readApis(settings).blue, NODE);
 });
 
+test("a record that cannot be written ends the run if a color's entry would be wrong; else it is a warning", async () => {
+  const { settings, context, warnings, file } = await createRun();
+  await recordApis(context, { blue: container("1", NODE), green: ABSENT });
+  await mkdir(join(settings.stateDir, ".apis.json.tmp")); // not even root can write a file there
+  await recordApis(context, { blue: container("2", NODE), green: ABSENT });
+  assert.match(warnings.join(), `Cannot record the APIs of the colors in ${file}`);
+  const wrong = await recordApis(context, { blue: container("2", NEXT), green: ABSENT }).catch(
+    (error) => error,
+  );
+  assert.instance(wrong, StateFileError);
+  assert.is(warnings.length, 1);
+});
+
 test("a dry run records nothing", async () => {
   const { settings, context } = await createRun(true);
   await recordApis(context, { blue: container("1", NODE), green: ABSENT });
-  await recordApi(context, "green", NODE);
+  await recordCreated(context, "green", container("2", NODE));
   assert.equal(readApis(settings), { blue: NEXT, green: NEXT });
 });
 test.run();

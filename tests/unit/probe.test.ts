@@ -6,12 +6,12 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
-import { type Apis, FIRST_API } from "../../lib/api.ts";
+import { type Api, type Apis, FIRST_API } from "../../lib/api.ts";
 import { probeNginx } from "../../lib/nginx/probe.ts";
 import type { Settings } from "../../lib/settings.ts";
 import type { Answer } from "../../lib/util/http-probe.ts";
 
-const NODE = { port: 3000, healthPath: "/up", expect: { ok: true } };
+const NODE: Api = { ...FIRST_API, port: 3000, healthPath: "/up", expect: { ok: true } };
 const MIXED: Apis = { blue: FIRST_API, green: NODE };
 const HEALTHY = { "/health": FIRST_API.expect, "/up": { ok: true } };
 

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
+import { apiSettings } from "../../lib/api.ts";
 import { docker } from "../../lib/docker/cli.ts";
 import { UsageError } from "../../lib/errors.ts";
 import type { Needs } from "../../lib/places.ts";
@@ -299,9 +300,20 @@ test("VAULT_PATH=none means no vault: the state file is in STATE_DIR, and Compos
   );
   assert.equal([vaultPath, oldStateFile], [undefined, undefined]);
   assert.is(activeColorFile, join(stateDir, ".active-color"));
-  const { VAULT_PATH, LOOP_VAULT_MOUNT, LOOP_VAULT_SOURCE, LOOP_OAUTH_MOUNT } = environment;
+  const { VAULT_PATH, LOOP_VAULT_MOUNT, LOOP_VAULT_SOURCE } = environment;
   assert.equal([VAULT_PATH, LOOP_VAULT_MOUNT, LOOP_VAULT_SOURCE], ["none", "tmpfs", ""]);
-  assert.is(LOOP_OAUTH_MOUNT, undefined, "auth is still on");
+});
+
+test("a container gets the OAuth data if its API has auth, whatever the settings say for the next release", async () => {
+  const DOCKER_CMD = join(await tempFolder("settings"), "docker");
+  await writeFile(DOCKER_CMD, '#!/bin/sh\necho "$AUTH $LOOP_OAUTH_MOUNT"\n', { mode: 0o755 });
+  const seen = async (inSettings: "on" | "off", ofApi: "on" | "off") => {
+    const settings = loadSettings({ DOCKER_CMD, AUTH: inSettings }, NO_FILE);
+    const environment = apiSettings({ ...settings.api, auth: ofApi });
+    return (await docker(readOnlyContext(settings, createLog()), ["version"], { environment })).stdout.trim();
+  };
+  assert.equal([await seen("on", "on"), await seen("off", "on")], ["on", "on"]);
+  assert.equal([await seen("off", "off"), await seen("on", "off")], ["off tmpfs", "off tmpfs"]);
 });
 
 test("only the word none is special: ./none is a folder", () => {
@@ -311,7 +323,6 @@ test("only the word none is special: ./none is a folder", () => {
 
 test("AUTH=off needs no sources of auth and no port, and its data folder still is one that containers can write to", async () => {
   const off = { AUTH: "off", LOOP_AUTH_CONTEXT: "/nonexistent", AUTH_PORT: "8080" };
-  assert.is(loadSettings(off, NO_FILE).environment.LOOP_OAUTH_MOUNT, "tmpfs");
   assert.match(errorsOf({ LOOP_AUTH_CONTEXT: "/nonexistent" }), "Without auth, set AUTH=off");
   const OAUTH_DATA_PATH = await tempFolder("settings");
   assert.match(errorsOf({ ...off, OAUTH_DATA_PATH, STATE_DIR: join(OAUTH_DATA_PATH, "x") }), /^STATE_DIR is/);
