@@ -104,15 +104,17 @@ async function main(context: Context): Promise<Outcome> {
   const found = forRollback(seen, interrupted, { finishes, replaces: target !== undefined });
   const from = await recoverInterruptedRun(context, found);
   const { active } = from;
-  if (target && (await servesRelease(context, from, target)))
-    return interrupted === undefined
-      ? describeUnchanged(context, active, `Release ${target.release} serves already`)
-      : finish(
-          context,
-          from,
-          `Rolled back to release ${target.release}, finishing an interrupted run:`,
-          interrupted,
-        );
+  if (target && (await servesRelease(context, from, target))) {
+    const { release } = target;
+    if (interrupted?.to !== active)
+      return describeUnchanged(context, active, `Release ${release} serves already`);
+    return finish(
+      context,
+      from,
+      `Rolled back to release ${release}, finishing the interrupted run:`,
+      interrupted,
+    );
+  }
   if (repeated && interrupted?.to === active && from.serves)
     return finish(context, from, "Rolled back, finishing the interrupted run:", interrupted);
   // The release that the owner wants to leave was interrupted, and recovery has already moved the traffic back.

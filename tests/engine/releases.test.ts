@@ -227,7 +227,7 @@ releases("a run of --to that is killed is repaired by the next run", async ({ st
     assert.is(again.exitCode, 0, `${step}\n${again.stdall}`);
     const seen = [(await stack.get()).color, await stack.running()];
     assert.equal(seen, [idle, [idle]], `${step}\n${again.stdall}`);
-    if (step === "mark") assert.match(again.stdout, `to release ${target}, finishing an interrupted run`);
+    if (step === "mark") assert.match(again.stdout, `to release ${target}, finishing the interrupted run`);
     const row = (await list(stack)).find((one) => one.startsWith(`${target} `));
     assert.match(row ?? "", `${idle} serves it`, step);
   }
