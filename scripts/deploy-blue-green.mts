@@ -23,7 +23,7 @@ import { migrateState } from "../lib/release/migrate.ts";
 import { createFolders } from "../lib/release/oauth-folder.ts";
 import { findActive } from "../lib/release/observation.ts";
 import { checkPortAvailable } from "../lib/release/port.ts";
-import { pruneLeftovers, removeFailedImages } from "../lib/release/prune.ts";
+import { pruneLeftovers, removeUnreleased } from "../lib/release/prune.ts";
 import { pullContainer } from "../lib/release/pull.ts";
 import { recoverInterruptedRun } from "../lib/release/recovery.ts";
 import { keepReleases } from "../lib/release/releases.ts";
@@ -115,7 +115,7 @@ async function main(context: Context): Promise<Outcome> {
       : pullContainer(context, next, settings.apiImage));
     if (await isUnchanged(context, from, next)) {
       await restoreImage(context, next, previous);
-      await removeFailedImages(context);
+      await removeUnreleased(context, "unused");
       return describeUnchanged(context, active, "Nothing new");
     }
     await checkPortAvailable(context, next);
@@ -126,7 +126,7 @@ async function main(context: Context): Promise<Outcome> {
   }
   const discard = async (inner: Context): Promise<void> => {
     await discardRelease(inner, next, previous);
-    await removeFailedImages(inner); // every failed night would leave an image
+    await removeUnreleased(inner, "failed"); // every failed night would leave an image
   };
   try {
     lock.record({ started: true });

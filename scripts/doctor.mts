@@ -16,8 +16,8 @@ without a public port: its health, its idle timeout, and whether it keeps MCP se
 to do: ✓ fine, ! a release may fail, ✗ a release would fail. Touches no color, and removes what it created.
 
   --build     build the API's image for the trial, and remove it afterwards; its build cache stays.
-              Without this option, the trial uses LOOP_API_IMAGE, else the newest image of a color. With neither,
-              there is no trial
+              Without this option, the trial uses LOOP_API_IMAGE, else the newest image of a color with the
+              port and health check of the settings. With neither, there is no trial
   --json      print JSON, for scripts; fields: docs/reference.md#doctor-json
   -h, --help  print this help
 

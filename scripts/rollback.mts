@@ -49,7 +49,7 @@ least JUDGE_ERRORS (3) responses with a 5xx status, an error rate of at least JU
 higher error rate than the previous color. The error rate is the share of a color's responses to clients that have a
 5xx status.
 
-  --list      print the releases that are kept, the newest first, and exit
+  --list      print the releases that are kept, the one that served last first, and exit
   --to N      roll back to release N of that list instead of the previous one
   --dry-run   change nothing; print the steps and their commands
   --accept-empty-vault

@@ -141,7 +141,7 @@ async function tryApi(examiner: Examiner, context: Context): Promise<void> {
     const image = examiner.build ? await buildTrial(inner, project) : await imageToTry(inner);
     if (image === undefined)
       return warning(
-        "not tried: there is no image yet",
+        "not tried: no color has an image for these settings",
         "Add --build to build one, or release: a release checks it too.",
       );
     const begun = await runInProgress(context); // a build or pull takes long enough for cron to start one

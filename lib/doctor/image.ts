@@ -1,5 +1,9 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import type { Api } from "../api.ts";
+import { COLORS, type Color } from "../color.ts";
+import { readApis } from "../docker/apis.ts";
 import { docker } from "../docker/cli.ts";
 import { type Image, inspectImage, inspectImages, taggedImages } from "../docker/image.ts";
 import { imageOf } from "../docker/names.ts";
@@ -27,14 +31,25 @@ export async function checkSource(context: Context): Promise<Verdict> {
   };
 }
 
-/** The image for a trial: the one that a release would pull, or the newest image of a color; undefined for neither. Throws DockerError. */
+/**
+ * The image for a trial: the one that a release would pull, or the newest image of a color whose API is reached as the settings
+ * say; undefined for neither. The other color may have another API. Throws DockerError.
+ */
 export async function imageToTry(context: Context): Promise<string | undefined> {
-  if (context.settings.apiImage !== undefined) return context.settings.apiImage;
-  const { blue, green } = await taggedImages(context);
-  const builtMs = (image: Image | undefined): number => Date.parse(image?.built ?? "1970-01-01");
-  if (!blue && !green) return undefined;
-  return imageOf(context.settings, builtMs(green) > builtMs(blue) ? "green" : "blue");
+  const { settings } = context;
+  if (settings.apiImage !== undefined) return settings.apiImage;
+  const [images, apis] = [await taggedImages(context), readApis(settings)];
+  const builtMs = (color: Color): number => Date.parse(images[color]?.built ?? "1970-01-01");
+  const [newest] = COLORS.filter((color) => images[color] && isReachedAs(apis[color], settings.api)).sort(
+    (a, b) => builtMs(b) - builtMs(a),
+  );
+  return newest && imageOf(settings, newest);
 }
+
+const isReachedAs = (api: Api, other: Api): boolean =>
+  api.port === other.port &&
+  api.healthPath === other.healthPath &&
+  isDeepStrictEqual(api.expect, other.expect);
 
 /** The images that checks may pull. */
 const pulledBy = ({ environment, apiImage }: Settings): string[] => [

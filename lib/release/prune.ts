@@ -92,9 +92,9 @@ async function pruneAllImages(context: Context, state?: ReleaseState): Promise<v
   await pruneImages(context);
 }
 
-/** Part of an undo: removes the image of the failed release, as far as no container uses it. Never throws. */
-export const removeFailedImages = (context: Context): Promise<void> =>
-  context.change("remove the failed image", () => pruneAllImages(context), [
+/** Removes the image that a run will not release, as far as no container uses it. Never throws. */
+export const removeUnreleased = (context: Context, which: "failed" | "unused"): Promise<void> =>
+  context.change(`remove the ${which} image`, () => pruneAllImages(context), [
     shellCommand(context, pruneArgs(context)),
   ]);
 

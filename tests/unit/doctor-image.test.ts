@@ -2,6 +2,7 @@ import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
+import { FIRST_API } from "../../lib/api.ts";
 import { checkSource, imageToTry, withoutNewImages } from "../../lib/doctor/image.ts";
 import { type Context, readOnlyContext } from "../../lib/run/context.ts";
 import { createLog } from "../../lib/run/log.ts";
@@ -99,6 +100,19 @@ images("a trial uses LOOP_API_IMAGE, else the newest image of a color", async ({
     "loop-api:green": "sha256:g 2026-01-02T00:00:00Z",
   });
   assert.is(await imageToTry(context()), "loop-api:green");
+});
+
+images("a trial does not use the image of a color with another API", async ({ folder, context, have }) => {
+  await have({
+    "loop-api:blue": "sha256:b 2026-01-01T00:00:00Z",
+    "loop-api:green": "sha256:g 2026-01-02T00:00:00Z",
+  });
+  const [blue, green] = [FIRST_API, { ...FIRST_API, port: 3000 }];
+  await writeFile(join(folder, "apis.json"), JSON.stringify({ colors: { blue, green }, images: [] }));
+  const env = { STATE_DIR: folder };
+  assert.is(await imageToTry(context(env)), "loop-api:blue");
+  assert.is(await imageToTry(context({ ...env, API_PORT: "3000" })), "loop-api:green");
+  assert.is(await imageToTry(context({ ...env, HEALTH_PATH: "/up" })), undefined);
 });
 
 images("sources without a Dockerfile are a problem, unless a compose file may name another", async (bed) => {
