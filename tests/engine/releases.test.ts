@@ -195,8 +195,8 @@ releases("only KEEP_RELEASES releases stay, and nothing of a failed one", async 
 releases("a run of --to that is killed is repaired by the next run", async ({ stack }) => {
   for (const version of ["1.0.9", "1.0.10"])
     assert.is((await stack.deploy([], await stack.apiVersion(version))).exitCode, 0);
-  for (const step of ["check the memory", "use the image of release", "recreate", "switch", "mark"]) {
-    const rows = await list(stack);
+  let rows = await list(stack);
+  for (const step of ["use the image of release", "recreate", "switch", "mark"]) {
     const free = rows.filter((row) => row.endsWith("MB")).map((row) => row.split(" ")[0] ?? ""); // neither color has them
     const [target = ""] = free;
     const { color: serving } = await stack.get();
@@ -212,7 +212,6 @@ releases("a run of --to that is killed is repaired by the next run", async ({ st
       const other = await stack.rollback();
       assert.is(other.exitCode, 0, other.stdall);
       assert.is(await stack.field(`${stack.project}-api-${idle}`, "{{.Image}}"), before);
-      assert.is((await stack.rollback()).exitCode, 0);
     }
     if (step === "switch") {
       // The owner changes their mind. The color that was left is the marked one: it must not be replaced.
@@ -221,15 +220,14 @@ releases("a run of --to that is killed is repaired by the next run", async ({ st
       assert.is(other.exitCode, 0, other.stdall);
       assert.match(other.stdall, `was never fully verified: going back to ${serving}`);
       assert.is(await stack.field(`${stack.project}-api-${serving}`, "{{.Id}}"), marked);
-      assert.is((await stack.rollback()).exitCode, 0);
     }
     const again = await stack.rollback(["--to", target]);
     assert.is(again.exitCode, 0, `${step}\n${again.stdall}`);
-    const seen = [(await stack.get()).color, await stack.running()];
-    assert.equal(seen, [idle, [idle]], `${step}\n${again.stdall}`);
     if (step === "mark") assert.match(again.stdout, `to release ${target}, finishing the interrupted run`);
-    const row = (await list(stack)).find((one) => one.startsWith(`${target} `));
-    assert.match(row ?? "", `${idle} serves it`, step);
+    const { color } = await stack.get();
+    assert.equal(await stack.running(), [color], `${step}\n${again.stdall}`);
+    rows = await list(stack);
+    assert.match(rows.find((row) => row.startsWith(`${target} `)) ?? "", `${color} serves it`, step);
   }
 });
 
