@@ -1,7 +1,7 @@
 #!/usr/bin/env -S npx tsx
 import { getInactiveColor } from "../lib/color.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
-import { restoreImage, taggedImages } from "../lib/docker/image.ts";
+import { restoreImage } from "../lib/docker/image.ts";
 import { startContainer } from "../lib/docker/start.ts";
 import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
@@ -26,7 +26,7 @@ import { checkPortAvailable } from "../lib/release/port.ts";
 import { pruneLeftovers, removeUnreleased } from "../lib/release/prune.ts";
 import { pullContainer } from "../lib/release/pull.ts";
 import { recoverInterruptedRun } from "../lib/release/recovery.ts";
-import { keepReleases } from "../lib/release/releases.ts";
+import { keepReleases, repairTags } from "../lib/release/releases.ts";
 import { describeRelease, describeUnchanged } from "../lib/release/result.ts";
 import { startServices } from "../lib/release/services.ts";
 import { endSessions, keepSessions } from "../lib/release/sessions.ts";
@@ -95,7 +95,7 @@ async function main(context: Context): Promise<Outcome> {
   const { active } = from;
   const next = getInactiveColor(active);
 
-  const images = await taggedImages(context);
+  const images = await repairTags(context);
   const previous = images[next]?.id;
   await checkDiskSpace(context, images, dataFolder);
   await warnOfApiMemory(context, active);

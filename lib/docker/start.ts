@@ -78,10 +78,12 @@ export interface Restart {
  */
 export const findRestart = (context: Context, color: Color, wanted?: string): Promise<Restart> =>
   context.inspect(`inspect ${color}`, async () => {
-    const [{ image, discarded, status, ports }, tagged] = await Promise.all([
+    const [{ image, discarded, status, ports }, found] = await Promise.all([
       inspectColor(context, color),
       wanted === undefined ? taggedImage(context, color) : inspectImage(context, wanted),
     ]);
+    // `docker image prune --all` keeps only one of the tags of an image that a container uses.
+    const tagged = found ?? (image === "" || discarded ? undefined : await inspectImage(context, image));
     if (!tagged) {
       throw new NothingToRollBackToError(
         `There is nothing to roll back to: ${imageOf(context.settings, color)} does not exist`,

@@ -6,7 +6,12 @@ import { Agent, WebSocket } from "undici";
 import * as assert from "uvu/assert";
 import { hasRegistry, type Registry, startRegistry } from "../../bench/testbed/registry.ts";
 import { startRun } from "../../bench/testbed/run.ts";
-import { createReleasedScratch, createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
+import {
+  createReleasedScratch,
+  createScratch,
+  EXAMPLE_AUTH,
+  type Scratch,
+} from "../../bench/testbed/scratch.ts";
 import { FIRST_API } from "../../lib/api.ts";
 import { getInactiveColor, isColor } from "../../lib/color.ts";
 import { readApis } from "../../lib/docker/apis.ts";
@@ -95,7 +100,7 @@ async function openClock({ env }: Scratch): Promise<Clock> {
 
 const anyApi = suite<{ stack: Scratch; registry: Registry | undefined }>("any API");
 anyApi.before(async (context) => {
-  context.stack = await createReleasedScratch("any-api");
+  context.stack = await createReleasedScratch("any-api", { LOOP_AUTH_CONTEXT: EXAMPLE_AUTH });
   context.registry = hasRegistry ? await startRegistry(context.stack) : undefined;
 });
 anyApi.after(async ({ stack, registry }) => {

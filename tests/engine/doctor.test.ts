@@ -220,7 +220,7 @@ doctor("without flock, perl and python3, no run could take its lock", async ({ s
 doctor("an API that is unhealthy, ends, or closes idle connections early is found", async ({ stack }) => {
   const sick = await examine(stack, { LOOP_FAULT: "unhealthy" });
   assert.is(sick.exitCode, 1);
-  assertFinding(sick.of("health"), "problem", /not healthy within 3 s.*unhealthy/, "vault_exists");
+  assertFinding(sick.of("health"), "problem", /not healthy within 8 s.*unhealthy/, "vault_exists");
   const ending = await examine(stack, { LOOP_FAULT: "exit" });
   assertFinding(
     ending.of("health"),
