@@ -49,7 +49,7 @@ export const isAuthPath = (path: string): boolean =>
 export function apiOf(labels: Readonly<Record<string, string>>, unlabeledIdle = FIRST_API.idleSeconds): Api {
   const expect = labels[LABELS.expect] || undefined; // Compose writes an empty label when the variable is not set
   const path = healthPath.safeParse(labels[LABELS.healthPath]).data ?? FIRST_API.healthPath;
-  // Its settings would have been refused with AUTH=on. Judged through nginx by the response of auth, it would seem sick.
+  // With AUTH=on, the settings would have refused this path: auth would answer the health check, and the API would seem unhealthy.
   const unlabeledAuth = isAuthPath(path) ? "off" : FIRST_API.auth;
   const isValid = expectation.safeParse(expect).success;
   return {
@@ -76,7 +76,7 @@ export const apiSettings = ({
   API_IDLE_SECONDS: String(idleSeconds),
 });
 
-/** An `Api` in a file. Those of a version without the last two had the first API's, or will be corrected from labels. */
+/** An `Api` in apis.json. An older entry may lack the last two fields; it gets the first API's until labels correct them. */
 export const ApiSchema = z.object({
   port: z.number().int().min(1).max(65535),
   healthPath,

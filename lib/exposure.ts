@@ -13,7 +13,7 @@ function realPath(path: string): string {
 }
 
 /**
- * The folders that containers can write to. With AUTH=off, OAUTH_DATA_PATH still is one: a container of before may mount it.
+ * The folders that containers can write to. With AUTH=off, OAUTH_DATA_PATH still is one: an older container may mount it.
  */
 export interface Mounts {
   vaultPath: string | undefined;

@@ -43,11 +43,11 @@ const HELP = `Usage: npx tsx scripts/deploy-blue-green.mts [options]
 
 Builds the API, or pulls its image (LOOP_API_IMAGE, --image), and starts it as the idle color. Checks its health and idle
 connections, and optionally runs it as a canary (CANARY_PERCENT of the new requests for CANARY_SECONDS). Then switches
-nginx to it, verifies it for VERIFY_SECONDS, and drains the previous color, which it stops unless that still has MCP
+nginx to it and verifies it for VERIFY_SECONDS. Then drains the previous color, and stops it unless it still has MCP
 sessions. Runs SMOKE_COMMAND before any traffic, and the hooks in HOOKS_PATH; see docs/hooks.md.
 
-During the canary and VERIFY_SECONDS, requests HEALTH_PATH through nginx every second, and counts the responses to
-clients in nginx's log. Switches nginx back if a response to it is unhealthy or, after the switch, comes from
+During the canary and VERIFY_SECONDS, checks the health through nginx every second, and counts the responses to
+clients in nginx's log. Switches nginx back if a health check fails or, after the switch, its response comes from
 another color; or if the new color has at least JUDGE_ERRORS (3) responses with a 5xx status, an error rate of at
 least JUDGE_PERCENT (5), and a significantly higher error rate than the previous color. The error rate is the share of
 a color's responses to clients that have a 5xx status.

@@ -43,8 +43,8 @@ stops it unless it still has MCP sessions. A second rollback returns to that col
 its canary or verification, a rollback returns all traffic to the color that served before it, and goes no further back.
 Runs the hooks in HOOKS_PATH; see docs/hooks.md.
 
-During VERIFY_SECONDS, requests HEALTH_PATH through nginx every second, and counts the responses to clients in nginx's
-log. Switches nginx back if a response to it is unhealthy or comes from another color; or if the new color has at
+During VERIFY_SECONDS, checks the health through nginx every second, and counts the responses to clients in nginx's
+log. Switches nginx back if a health check fails or its response comes from another color; or if the new color has at
 least JUDGE_ERRORS (3) responses with a 5xx status, an error rate of at least JUDGE_PERCENT (5), and a significantly
 higher error rate than the previous color. The error rate is the share of a color's responses to clients that have a
 5xx status.

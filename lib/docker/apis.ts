@@ -54,8 +54,9 @@ export function apisOf(settings: Place, containers: Readonly<Record<Color, Conta
 }
 
 /**
- * The APIs of the colors now. A run has recorded them at its start. What changes nothing asks Docker: right after an upgrade
- * nothing is recorded, and the settings may be those of the next release already. Never throws.
+ * The APIs of the colors now. A run has recorded them at its start. A dry run, and any command that
+ * changes nothing, asks Docker: right after an upgrade nothing is recorded, and the settings may already be those of the next
+ * release. Never throws.
  */
 export async function currentApis(context: Context): Promise<Apis> {
   const { settings, options } = context;
@@ -131,6 +132,6 @@ export async function recordCreated(
   await write(context, before, { ...before, colors, created: { ...before.created, [color]: image } });
 }
 
-/** The same for the API that it was created with. Throws StateFileError, DockerError. */
+/** Records the API that a color's container was just created with. Throws StateFileError, DockerError. */
 export const recordApi = async (context: Context, color: Color, api: Api): Promise<void> =>
   recordCreated(context, color, { api, image: (await inspectColor(context, color)).image });

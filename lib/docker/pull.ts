@@ -32,13 +32,13 @@ function registryOf(reference: string): string {
 const REASONS: readonly [pattern: RegExp, what: string, next: (reference: string) => string][] = [
   [
     /docker-credential-|error getting credentials/i,
-    "the program with the logins does not work",
-    () => "Check credHelpers and credsStore in ~/.docker/config.json, and in cron the PATH",
+    "the credential helper does not work",
+    () => "Check credHelpers and credsStore in ~/.docker/config.json, and PATH in the crontab",
   ],
   [
     /permission denied.*(docker daemon|docker\.sock)/i,
     "this user may not use Docker",
-    () => "Run this as a user who may",
+    () => "Run this as a user who may use Docker",
   ],
   [
     /no space left on device/i,
@@ -66,7 +66,7 @@ const REASONS: readonly [pattern: RegExp, what: string, next: (reference: string
     /unauthorized|no basic auth credentials|authentication required|denied|forbidden/i,
     "the registry requires a login, or this user may not pull it",
     (reference) =>
-      `Log in as the user who runs this (cron's jobs included): ${`docker login ${registryOf(reference)}`.trim()}`,
+      `Log in as the user who runs this, by hand or in cron: ${`docker login ${registryOf(reference)}`.trim()}`,
   ],
   [
     /manifest unknown|not found|name unknown|does not exist/i,
@@ -99,7 +99,7 @@ export function pullFailed(reference: string, output: string): PullError {
   });
 }
 
-/** Names of one architecture; an engine of the first runs images of all in its row. */
+/** By the architecture of the engine: the other architectures whose images it also runs. */
 const RUNS: Readonly<Record<string, readonly string[]>> = { amd64: ["386"], arm64: ["arm"] };
 
 /** A pulled image. */
@@ -132,7 +132,7 @@ export async function pull(context: Context, reference: string): Promise<Pulled>
   if (!image) {
     throw new PullError(`${reference} was pulled, but Docker does not say which digest it has`, {
       details: lastLines(output.stdall, 10),
-      next: "Check that Docker works: docker pull. The serving color was not touched.",
+      next: "Check that docker pull works. The serving color was not touched.",
     });
   }
   await expectArchitecture(context, reference, image);

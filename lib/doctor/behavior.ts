@@ -24,7 +24,7 @@ export async function checkHealth(context: Context, { port, ending }: Trial): Pr
   const seconds = (): number => (performance.now() - started) / 1000;
   for (let probes = 1; ; probes++) {
     const ended = probes % PROBES_PER_LOOK === 1 ? await ending() : undefined;
-    if (ended !== undefined) return problem(ended, "Correct what its log shows.");
+    if (ended !== undefined) return problem(ended, "Fix what its log shows.");
     const { healthy, finding } = await probeHealth(
       `http://127.0.0.1:${port}${api.healthPath}`,
       () => api.expect,
@@ -33,7 +33,7 @@ export async function checkHealth(context: Context, { port, ending }: Trial): Pr
     if (healthy) return ok(`healthy after ${seconds().toFixed(1)} s: ${finding}`);
     if (seconds() > retries * interval)
       return problem(
-        `not healthy within ${retries * interval} s; GET ${api.healthPath} on port ${api.port} gave: ${finding}`,
+        `not healthy within ${retries * interval} s; GET ${api.healthPath} on port ${api.port} returned: ${finding}`,
         finding.includes("vault not accessible") && vaultPath !== undefined
           ? "Check that the container may read VAULT_PATH."
           : `${expectedInWords(api)} Correct API_PORT, HEALTH_PATH or HEALTH_EXPECT, or the API. If it is only slow, raise HEALTH_RETRIES.`,
@@ -66,8 +66,8 @@ export function idleVerdict(seconds: number, needed: number, setting: number): V
   const value = Math.floor(seconds * 10) / 10;
   const say = seconds < needed ? problem : warning;
   return say(
-    `the API closed an idle connection after ${seconds.toFixed(2)} s; API_IDLE_SECONDS=${setting} says that it does not`,
-    `Set API_IDLE_SECONDS=${value}, or let the API keep idle connections longer.`,
+    `the API closed an idle connection after ${seconds.toFixed(2)} s; API_IDLE_SECONDS=${setting} says that it keeps it open longer`,
+    `Set API_IDLE_SECONDS=${value}, or let the API keep idle connections open longer.`,
   );
 }
 
@@ -75,7 +75,7 @@ export function idleVerdict(seconds: number, needed: number, setting: number): V
 const MCP_SECONDS = 10;
 
 /**
- * Does the API keep MCP sessions? Information only. Only `initialize` can start one; a server that does not know it has none.
+ * Does the API keep MCP sessions? Information only. Only `initialize` can start one; a server without `initialize` has no sessions.
  */
 export async function checkSessions(context: Context, { port }: Trial): Promise<Verdict> {
   const endpoint = new URL(`http://127.0.0.1:${port}${MCP_PATH}`);

@@ -69,13 +69,13 @@ export function compareZones(cron: string | undefined, shell: string, nowMs: num
   if (cron === undefined)
     return warning(
       "the time zone of cron is unknown",
-      `Let a job print the output of date, to see when ${NIGHTLY} is.`,
+      `Run date in a cron job, to see in which time zone ${NIGHTLY} is.`,
     );
   const odd = oddDay(NIGHTLY, cron, nowMs);
   if (odd)
     return warning(
       odd.times === "none"
-        ? `on ${odd.date}, ${NIGHTLY} does not exist in ${cron}: a nightly release may be left out`
+        ? `on ${odd.date}, ${NIGHTLY} does not exist in ${cron}: a nightly release may be skipped`
         : `on ${odd.date}, ${NIGHTLY} exists twice in ${cron}: a nightly release may run twice`,
       move,
     );
@@ -83,8 +83,8 @@ export function compareZones(cron: string | undefined, shell: string, nowMs: num
   const here = clockIn(shell)(next).time;
   if (here !== NIGHTLY)
     return warning(
-      `cron uses ${cron}, this shell ${shell}: 0 3 * * * runs at ${here} of this shell's time`,
-      "Write times of cron's zone into the crontab.",
+      `cron uses ${cron}, this shell ${shell}: 0 3 * * * runs at ${here} in this shell's time zone`,
+      "Write the times in the crontab in cron's time zone.",
     );
   return ok(`0 3 * * * runs at ${NIGHTLY} ${cron}`);
 }

@@ -33,7 +33,7 @@ export async function checkSource(context: Context): Promise<Verdict> {
 
 /**
  * The image for a trial: the one that a release would pull, or the newest image of a color whose API is reached as the settings
- * say; undefined for neither. The other color may have another API. Throws DockerError.
+ * say; undefined if there is neither. The other color may have another API. Throws DockerError.
  */
 export async function imageToTry(context: Context): Promise<string | undefined> {
   const { settings } = context;

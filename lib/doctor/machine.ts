@@ -66,8 +66,8 @@ export async function checkLimits(context: Context): Promise<Verdict> {
   ];
   if (unsupported.length > 0)
     return warning(
-      `this kernel does not limit ${unsupported.join(" and ")}: one container can use up this machine`,
-      "Releases work. Watch with docker stats what the containers use.",
+      `this kernel does not limit ${unsupported.join(" and ")}: one container can exhaust this machine`,
+      "Releases still work. Watch what the containers use: docker stats.",
     );
   return ok(
     swap === "true"

@@ -39,7 +39,7 @@ export async function checkNginx(context: Context): Promise<Verdict> {
   if (found === undefined)
     return problem(
       `the image ${image} does not start as nginx: ${lastLines(output.stderr, 3)}`,
-      "Check NGINX_IMAGE, and that this machine can pull it: docker pull.",
+      "Check NGINX_IMAGE, and that docker pull can pull it.",
     );
   if (!isAtLeast(found.split(".").map(Number), OLDEST))
     return problem(

@@ -80,7 +80,7 @@ export async function buildTrial(context: Context, project: string): Promise<str
     onLine: log.progress,
   });
   signal.throwIfAborted();
-  expectSuccess(output, "building the API", "Correct what the build reports.");
+  expectSuccess(output, "building the API", "Fix what the build reports.");
   return image;
 }
 
@@ -151,7 +151,7 @@ export async function startTrial(context: Context, project: string, image: strin
   const args = ["run", "--detach", "--no-deps", "--name", name, "--publish", publish, serviceOf(COLOR)];
   const { commandSignal: _, ...rest } = context; // killed, it could still create the container after its removal
   const started = await trialCompose(rest, project, image, args, { deadline: ACT_SECONDS });
-  expectSuccess(started, "starting the trial container", "Correct what Docker reports.");
+  expectSuccess(started, "starting the trial container", "Fix what Docker reports.");
   const mapped = await docker(context, ["port", name, `${api.port}/tcp`]);
   return {
     port: Number(mapped.stdout.trim().split("\n")[0]?.split(":").at(-1)), // NaN if it has ended

@@ -12,7 +12,7 @@ export const RELOAD_SECONDS = 10;
 
 /**
  * Asks the health path through nginx, as a client would, and judges the response by the color that answered. When the colors
- * have different paths, asks each one until a color answers on its own, beginning with that of `expected`. nginx removes the
+ * have different paths, asks each one until a color answers on its own path, beginning with that of `expected`. nginx removes the
  * key, which marks the request as a run's in the log. Never throws.
  */
 export async function probeNginx(

@@ -65,8 +65,8 @@ function proofOf(color: Color, { file, link, interrupted }: Observation): Proof 
  * |--------------|---------|---------|------|--------|--------------|--------|-------------------|
  * | X            | ·       | running | ·    | X      | ·            | X      | resolves that both run, X keeps the traffic until then; repairs the link |
  * | X            | ·       | ·       | ·    | X      | ·            | X      | releases to Y; repairs the link |
- * | Y            | ·       | ·       | ·    | X      | deploy to Y  | Y      | gives the traffic back to X and discards Y's build; if X is unhealthy, as two rows below |
- * | Y            | ·       | ·       | ·    | X      | rollback to Y, or failed reload with the link at Y | Y | verifies Y in full and marks it; if that fails, gives the traffic back to X |
+ * | Y            | ·       | ·       | ·    | X      | deploy to Y  | Y      | switches nginx back to X and discards Y's build; if X is unhealthy, as two rows below |
+ * | Y            | ·       | ·       | ·    | X      | rollback to Y, or failed reload with the link at Y | Y | verifies Y in full and marks it; if that fails, switches nginx back to X |
  * | Y            | ·       | ·       | ·    | X or none | none, or other | Y | verifies Y in full and marks it; if that fails, exit 3, nothing changed |
  * | neither      | running | ·       | ·    | X      | ·            | X      | gives the traffic to X if healthy; else to Y if it runs and is healthy, as in the row above; then resolves that both run |
  * | neither      | not     | running | ·    | X      | ·            | X      | starts X; then the same |

@@ -76,7 +76,7 @@ export async function startServicesForRollback(context: Context): Promise<void> 
   }
 }
 
-/** With AUTH=off in the settings and for both colors, an auth container of before is left alone. */
+/** With AUTH=off in the settings and for both colors, an existing auth container is left alone. */
 function reportUnusedAuth(context: Context, { status }: Container): void {
   if (status === "absent") return;
   const { dockerCmd } = context.settings;

@@ -290,7 +290,7 @@ async function plantProject({ docker }: Scratch, project: string): Promise<() =>
 
 for (const signal of ["SIGINT", "SIGKILL"] as const) {
   doctor(
-    `${signal} during a trial leaves nothing behind${signal === "SIGINT" ? ", not even what an earlier doctor left, and a project with a similar name as it was" : ""}`,
+    `${signal} during a trial leaves nothing behind${signal === "SIGINT" ? ", removes what an earlier doctor left, and keeps a project with a similar name" : ""}`,
     async ({ stack }) => {
       const removeSimilar = await plantProject(stack, `${stack.project}-doctor`);
       const before = await belongings(stack);

@@ -165,7 +165,7 @@ test("a rollback leaves the serving color without proof, undoes an interrupted r
   }
 });
 
-test("a rollback to another image never leaves an unverified color for the marked one, which it would replace", () => {
+test("a rollback to another image goes back from an unverified color to the marked one first, instead of replacing that one", () => {
   for (const observation of OBSERVATIONS) {
     const state = resolveActive(observation);
     const { proof } = forRollback(state, observation.interrupted, { finishes: false, replaces: true });

@@ -29,7 +29,7 @@ async function inspect(names: string[], found: unknown[], stderr = ""): Promise<
 const contentOf = async (image: unknown): Promise<string | undefined> =>
   (await inspect(["x:1"], [image]))[0]?.content;
 
-test("labels that say when and for what an image was built are no difference in content; anything else is", async () => {
+test("labels about the build do not count as content; everything else does", async () => {
   const { Config } = IMAGE;
   const [base, ...same] = await Promise.all([
     contentOf(IMAGE),
