@@ -1,142 +1,22 @@
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseEnv } from "node:util";
-import { which } from "zx/core";
 import { type Api, apiSettings, isAuthPath } from "./api.ts";
 import type { Color } from "./color.ts";
 import { UsageError } from "./errors.ts";
 import { exposureOf } from "./exposure.ts";
 import { composePlaces, exposedPlaces, type Needs, placesOf } from "./places.ts";
+import { isFolder, MAY_BE_EMPTY, MUST_EXIST, NO_VAULT, rawSettings, SECRET } from "./settings-schema.ts";
 import { parseExpectation } from "./util/expectation.ts";
-import {
-  bodySize,
-  bytesIn,
-  canaryPercent,
-  count,
-  expectation,
-  healthPath,
-  idleSeconds,
-  imageReference,
-  ipv4,
-  memoryLimit,
-  networks,
-  percent,
-  port,
-  processLimit,
-  seconds,
-  someSeconds,
-  tmpfsSize,
-} from "./util/formats.ts";
-import { NOTIFY_FORMAT_NAMES, type NotifyFormat } from "./util/notify-formats.ts";
-import { z } from "./util/zod.ts";
+import { bytesIn } from "./util/formats.ts";
+import type { NotifyFormat } from "./util/notify-formats.ts";
 
 /** The checkout. Relative paths in settings start here, so that cron's working directory does not matter. */
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const SETTINGS_FILE = ".env.blue-green";
-/** The VAULT_PATH of an API without a vault. */
-const NO_VAULT = "none";
-const NAS_VAULT = "/volume1/LOOP_CORE/vault/LOOP";
-const NAS_DOCKER = ["/var/packages/ContainerManager/target/usr/bin/docker", "/usr/local/bin/docker"];
 
 type Environment = Readonly<Record<string, string | undefined>>;
-
-/** Is this an existing folder? False without permission to look: that is as bad as a missing volume. */
-export function isFolder(path: string): boolean {
-  try {
-    return statSync(path).isDirectory();
-  } catch {
-    return false;
-  }
-}
-const path = z.string().transform((text) => resolve(ROOT, text));
-const MUST_EXIST = "must be an existing folder; is the volume mounted?";
-const existingFolder = path.refine(isFolder, MUST_EXIST);
-/** VAULT_PATH: a folder, or null for the word none; zod would replace undefined by the default. */
-const vaultFolder = z
-  .string()
-  .transform((text): string | null => (text === NO_VAULT ? null : resolve(ROOT, text)));
-const existingVault = vaultFolder.refine((folder) => folder === null || isFolder(folder), MUST_EXIST);
-
-/** The docker command: on this PATH, or where a NAS has it; undefined when there is none. */
-export const findDocker = (searched = process.env.PATH): string | undefined =>
-  which.sync("docker", { nothrow: true, path: searched }) ?? NAS_DOCKER.find((file) => existsSync(file));
-
-/**
- * Every setting and its default, under its external name. Add a setting here and in `Settings`. `pulls`: the API's image is
- * pulled, so its sources need not exist.
- */
-export const rawSettings = (needs: Needs, pulls = false) => {
-  const [vault, hooks] = needs === "nothing" ? [vaultFolder, path] : [existingVault, existingFolder];
-  const source = needs === "vault and sources" ? existingFolder : path;
-  return z.object({
-    DOCKER_CMD: z.string().default(() => findDocker() ?? "docker"),
-    COMPOSE_FILE: z.string().default("docker-compose.blue-green.yml"),
-    COMPOSE_PROJECT_NAME: z
-      .string()
-      .regex(/^[a-z0-9][a-z0-9_-]*$/, "must be lower-case letters, digits, - and _")
-      .default("loop"),
-    NGINX_CONTAINER: z
-      .string()
-      .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, "must be a container name")
-      .optional(),
-    NGINX_IMAGE: z.string().default("nginx:1.30"),
-    NGINX_BIND: ipv4.optional(),
-    NGINX_PORT: port.default(8080),
-    BLUE_PORT: port.default(8082),
-    GREEN_PORT: port.default(8085),
-    AUTH_PORT: port.default(8084),
-    VAULT_PATH: vault.default(existsSync(NAS_VAULT) ? NAS_VAULT : join(ROOT, "examples/vault")),
-    ACTIVE_COLOR_FILE: path.optional(),
-    STATE_DIR: path.optional(),
-    OAUTH_DATA_PATH: path.default(join(ROOT, "oauth-data")),
-    LOOP_API_IMAGE: imageReference.optional(),
-    LOOP_API_CONTEXT: (pulls ? path : source).default(join(ROOT, "examples/loop-api")),
-    AUTH: z.enum(["on", "off"], "must be on or off").default("on"),
-    LOOP_AUTH_CONTEXT: path.default(join(ROOT, "examples/loop-auth")),
-    API_PORT: port.default(8081),
-    HEALTH_PATH: healthPath.default("/health"),
-    HEALTH_EXPECT: expectation.default('{"status":"healthy","vault_exists":true}'),
-    API_IDLE_SECONDS: idleSeconds.default(2),
-    HEALTH_RETRIES: count.default(30),
-    HEALTH_INTERVAL: someSeconds.default(10),
-    HEALTH_TIMEOUT: someSeconds.default(5),
-    SMOKE_COMMAND: z.string().regex(/\S/, "must be a command").optional(),
-    SMOKE_SECONDS: someSeconds.default(60),
-    HOOKS_PATH: hooks.optional(),
-    HOOK_SECONDS: someSeconds.default(60),
-    BUILD_SECONDS: someSeconds.default(3600),
-    KEEP_RELEASES: count.default(5),
-    VERIFY_SECONDS: seconds.default(30),
-    CANARY_PERCENT: canaryPercent.default(0),
-    CANARY_SECONDS: someSeconds.default(60),
-    JUDGE_ERRORS: count.default(3),
-    JUDGE_PERCENT: percent.default(5),
-    JUDGE_RESPONSES: count.default(20),
-    DRAIN_SECONDS: seconds.default(30),
-    SESSION_SECONDS: seconds.default(900),
-    SESSION_IDLE_SECONDS: seconds.default(300),
-    STANDBY: z.enum(["stopped", "paused"], "must be stopped or paused").default("stopped"),
-    LOG_FILE: path.optional(),
-    BODY_MAX: bodySize.default("100m"),
-    TRUSTED_PROXIES: networks.optional(),
-    API_MEMORY: memoryLimit.default("1g"),
-    NGINX_MEMORY: memoryLimit.default("512m"),
-    AUTH_MEMORY: memoryLimit.default("256m"),
-    API_PIDS: processLimit.default("512"),
-    NGINX_PIDS: processLimit.default("256"),
-    AUTH_PIDS: processLimit.default("128"),
-    API_TMP: tmpfsSize.default("256m"),
-    NOTIFY_URL: z.url({ protocol: /^https?$/, error: "must be an http or https address" }).optional(),
-    NOTIFY_ON: z.enum(["always", "failure"], "must be always or failure").default("always"),
-    NOTIFY_FORMAT: z
-      .enum(NOTIFY_FORMAT_NAMES, `must be one of ${NOTIFY_FORMAT_NAMES.join(", ")}`)
-      .default("json"),
-  });
-};
-
-/** Settings that may contain a secret: their values are never printed. */
-export const SECRET = ["NOTIFY_URL"];
 
 /** The settings of a run. Paths are absolute, times in seconds. */
 export interface Settings {
@@ -215,9 +95,6 @@ export interface Settings {
 export const reachedAt = (bind: string | undefined): string =>
   bind === undefined || bind === "0.0.0.0" ? "127.0.0.1" : bind;
 
-/** Settings for which an empty value means something. */
-const MAY_BE_EMPTY = ["HEALTH_EXPECT", "LOOP_API_IMAGE"];
-
 /** Any other empty variable counts as not set, as in Compose. */
 const withoutEmpty = (environment: Environment): Record<string, string> =>
   Object.fromEntries(
@@ -277,7 +154,7 @@ export function loadSettings(
 ): Settings {
   const fromFile = readSettingsFile(settingsFile);
   const merged = { ...withoutEmpty(fromFile), ...withoutEmpty(environment) };
-  const parsed = rawSettings(needs, !!merged.LOOP_API_IMAGE).safeParse(merged);
+  const parsed = rawSettings(ROOT, needs, !!merged.LOOP_API_IMAGE).safeParse(merged);
   if (!parsed.success) {
     return refuse(
       parsed.error.issues.map(

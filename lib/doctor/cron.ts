@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, realpathSync } from "node:fs";
 import { dirname } from "node:path";
 import { which } from "zx/core";
-import { findDocker } from "../settings.ts";
+import { findDocker } from "../settings-schema.ts";
 import { ok, type Verdict, warning } from "./finding.ts";
 
 /** The time of the nightly release in the documentation: `0 3 * * *`. */

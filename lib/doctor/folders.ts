@@ -8,7 +8,7 @@ import { getActiveColor } from "../release/state-file.ts";
 import { vaultLoss } from "../release/vault.ts";
 import type { Context } from "../run/context.ts";
 import { checkStateDir } from "../run/state-dir.ts";
-import { isFolder } from "../settings.ts";
+import { isFolder } from "../settings-schema.ts";
 import { ok, problem, type Verdict, warning } from "./finding.ts";
 
 /** The folder itself, or the nearest existing one above it. */

@@ -9,7 +9,8 @@ import { type Image, inspectImage, inspectImages, taggedImages } from "../docker
 import { imageOf } from "../docker/names.ts";
 import { pull } from "../docker/pull.ts";
 import type { Context } from "../run/context.ts";
-import { isFolder, type Settings } from "../settings.ts";
+import type { Settings } from "../settings.ts";
+import { isFolder } from "../settings-schema.ts";
 import { ok, problem, type Verdict } from "./finding.ts";
 
 /** Where a release gets the API's image from. Throws PullError, DeadlineError, DockerError. */

@@ -4,7 +4,8 @@ import { ACT_SECONDS, act, CHECK_DOCKER, compose, docker, expectSuccess, lastLin
 import { serviceOf } from "../docker/names.ts";
 import { DockerError } from "../errors.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
-import { isFolder, type Settings } from "../settings.ts";
+import type { Settings } from "../settings.ts";
+import { isFolder } from "../settings-schema.ts";
 
 /** The API in a container of its own, beside the colors. */
 export interface Trial {

@@ -1,6 +1,6 @@
 import { UsageError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
-import { isFolder } from "../settings.ts";
+import { isFolder } from "../settings-schema.ts";
 import { makeFolder } from "../util/atomic.ts";
 
 /** Creates the folder for auth's data, accessible to its owner only, if there is none, unless AUTH=off. Throws UsageError when it cannot. */

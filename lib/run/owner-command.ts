@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { ROOT, SECRET, type Settings } from "../settings.ts";
+import { ROOT, type Settings } from "../settings.ts";
+import { SECRET } from "../settings-schema.ts";
 import type { Context } from "./context.ts";
 
 /**

@@ -2,7 +2,8 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { ROOT, rawSettings } from "../../lib/settings.ts";
+import { ROOT } from "../../lib/settings.ts";
+import { rawSettings } from "../../lib/settings-schema.ts";
 
 async function sources(): Promise<string> {
   const lib = join(ROOT, "lib");
@@ -64,7 +65,7 @@ async function settingsTable(): Promise<Map<string, string>> {
 test("the README's table and .env.blue-green.example have every setting with its default", async () => {
   const table = await settingsTable();
   const example = await readFile(join(ROOT, ".env.blue-green.example"), "utf8");
-  const schema = rawSettings("nothing");
+  const schema = rawSettings(ROOT, "nothing");
   const defaults = schema.parse({});
   assert.equal([...table.keys()].sort(), Object.keys(schema.shape).sort());
   for (const [name, value] of table) {
