@@ -2,7 +2,7 @@ import { COLORS, type Color } from "../color.ts";
 import type { Entry } from "../run/history.ts";
 import { describeSource } from "./pull.ts";
 import { shortRevision } from "./revision.ts";
-import { clock, type Status } from "./status.ts";
+import { clock, type Status } from "./status-report.ts";
 
 /** The responses to clients during the canary and verification of the new color, if any were counted. */
 const trafficOf = ({ traffic }: Entry): string =>

@@ -1,26 +1,26 @@
-import { type Apis, hasAuth } from "../api.ts";
-import { COLORS, type Color, isColor } from "../color.ts";
+import type { Apis } from "../api.ts";
+import { type Color, isColor } from "../color.ts";
 import { apisOf, readApis } from "../docker/apis.ts";
-import { colorStates, inspectColor } from "../docker/container.ts";
+import { type Container, colorStates, inspectColor } from "../docker/container.ts";
 import { inspectImage, taggedImage } from "../docker/image.ts";
 import { inspectServices } from "../docker/services.ts";
 import { readShare } from "../nginx/canary.ts";
 import { readLink } from "../nginx/link.ts";
 import { probeLoadedColor, probeNginx } from "../nginx/probe.ts";
 import type { Context } from "../run/context.ts";
-import { Entry, readHistory } from "../run/history.ts";
+import { type Entry, readHistory } from "../run/history.ts";
 import { readLock } from "../run/lock.ts";
 import { howItEnded } from "../run/record.ts";
-import { getHostPort, type Settings } from "../settings.ts";
+import { getHostPort } from "../settings.ts";
 import { isFolder } from "../settings-schema.ts";
 import { probeHealth } from "../util/http-probe.ts";
-import { type Infer, z } from "../util/zod.ts";
 import { type Observation, resolveActive } from "./active.ts";
 import { freeSpace } from "./disk.ts";
 import { ownHealthUrl } from "./health.ts";
 import { sourceOf } from "./releases.ts";
 import { type KeptSessions, readKeptSessions } from "./sessions.ts";
 import { readMarked, readStateFile } from "./state-file.ts";
+import { authState, type ColorStatus, clock, leftCanary, type Status, sessionsOf } from "./status-report.ts";
 import { vaultLoss } from "./vault.ts";
 
 const RUNS_SHOWN = 5;
@@ -28,73 +28,25 @@ const RUNS_SHOWN = 5;
 /** Seconds that the end of the sessions may take, besides the drain: it polls, reloads nginx and stops a container. */
 const ENDS_SECONDS = 60;
 
-const ColorStatus = z.object({
-  /** running, paused, exited, created, restarting, dead, or absent; unknown when Docker does not answer. */
-  container: z.string(),
-  port: z.number(),
-  /** The image id of the container, or else of the color's tag. */
-  image: z.string().nullable(),
-  /** Where the image was pulled from, with its digest; null if it was built here. */
-  source: z.string().nullable(),
-  /** ISO 8601. */
-  built: z.string().nullable(),
-  /** The commit that it was built from. */
-  revision: z.string().nullable(),
-  /** It belongs to a failed release: a rollback recreates it from the last good build. */
-  failed: z.boolean(),
-  /** The result of its /health on its own port: "healthy", or what is wrong; null when it does not run. */
-  health: z.string().nullable(),
-});
-
-/** What `scripts/status.mts --json` prints. */
-export const Status = z.object({
-  project: z.string(),
-  /** The color of a healthy response through nginx; null when there was none. */
-  serving: z.enum(COLORS).nullable(),
-  colors: z.object({ blue: ColorStatus, green: ColorStatus }),
-  nginx: z.string(),
-  auth: z.string(),
-  /** The color that the active link points at, or its raw target; null when there is none, or it cannot be read. */
-  link: z.string().nullable(),
-  /** The color in the state file; null when there is none, or it cannot be read. */
-  stateFile: z.enum(COLORS).nullable(),
-  /** The run in progress (`held`), or one that left something to repair; null if no run is in progress and nothing is left to repair. */
-  run: z.object({ held: z.boolean(), verb: z.string(), pid: z.number(), since: z.string() }).nullable(),
-  /** The color that still serves its own sessions after a switch to the other one; null when there is none. Times are ISO 8601. */
-  sessions: z
-    .object({
-      color: z.enum(COLORS),
-      lastUsed: z.string(),
-      inUse: z.number(),
-      openRequests: z.number(),
-      until: z.string(),
-    })
-    .nullable(),
-  /** The new color that gets this percentage of the new requests before a switch; null when there is none. */
-  canary: z.object({ color: z.enum(COLORS), percent: z.number().nullable() }).nullable(),
-  /** What disagrees or is missing, in words. The next run repairs what it can. */
-  drift: z.array(z.string()),
-  /** Free bytes where Docker keeps its data; null when unknown. */
-  freeBytes: z.number().nullable(),
-  /** The last runs, newest first. */
-  runs: z.array(Entry),
-});
-export type Status = Infer<typeof Status>;
-
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 async function colorStatus(
   context: Context,
   color: Color,
+  services: Promise<Readonly<Record<Color, Container>> | undefined>,
   apis: Promise<Apis>,
   history: Promise<readonly Entry[]>,
-): Promise<Infer<typeof ColorStatus>> {
+): Promise<ColorStatus> {
   const port = getHostPort(context.settings, color);
   const asked = apis.then(({ [color]: api }) =>
     probeHealth(ownHealthUrl(context.settings, color, api), () => api.expect, 1),
   );
   try {
-    const { status, image: id, discarded } = await inspectColor(context, color);
+    const {
+      status,
+      image: id,
+      discarded,
+    } = (await services)?.[color] ?? (await inspectColor(context, color));
     const image = await (id ? inspectImage(context, id) : taggedImage(context, color));
     const { healthy, finding } = await asked;
     return {
@@ -169,14 +121,6 @@ function disagreements(seen: Observation, published: Color | undefined, kept: bo
   ];
 }
 
-/** The state of auth as it is reported: off, if neither a color nor the next release needs it, and it does not exist. */
-export const authState = <T extends string>({ api }: Settings, apis: Apis, status: T): T | "off" =>
-  status === "absent" && api.auth === "off" && !hasAuth(apis) ? "off" : status;
-
-/** The message for a canary that no run watches. */
-export const leftCanary = (color: Color): string =>
-  `${color} is still a canary, but no run is watching it. To end the canary, run a rollback or a release`;
-
 /** Inspects everything and changes nothing. Never throws: what cannot be seen is reported as unknown. */
 export async function readStatus(context: Context): Promise<Status> {
   const { settings } = context;
@@ -189,8 +133,8 @@ export async function readStatus(context: Context): Promise<Status> {
     known.then((apis) => probeNginx(settings, "blue", apis)),
     probeLoadedColor(settings),
     observePlaces(context),
-    colorStatus(context, "blue", known, history),
-    colorStatus(context, "green", known, history),
+    colorStatus(context, "blue", services, known, history),
+    colorStatus(context, "green", services, known, history),
     services,
     freeSpace(context).catch(() => undefined),
     history,
@@ -242,24 +186,6 @@ export async function readStatus(context: Context): Promise<Status> {
   };
 }
 
-/** The state of a kept color's sessions, as it is reported. */
-export const sessionsOf = ({
-  color,
-  usedMs,
-  inUse,
-  open,
-  untilMs,
-}: KeptSessions): NonNullable<Status["sessions"]> => ({
-  color,
-  lastUsed: new Date(usedMs).toISOString(),
-  inUse,
-  openRequests: open,
-  until: new Date(untilMs).toISOString(),
-});
-
 /** Is the end of the sessions so late that nobody can be working on it? */
 const isOverdue = ({ settings }: Context, { untilMs }: KeptSessions): boolean =>
   Date.now() > untilMs + (settings.drainSeconds + ENDS_SECONDS) * 1000;
-
-/** The time of day, local. */
-export const clock = (ms: number): string => new Date(ms).toTimeString().slice(0, 5);

@@ -3,7 +3,7 @@ import { COLORS, type Color } from "../color.ts";
 import { cut } from "../util/columns.ts";
 import { visible } from "../util/visible.ts";
 import type { Minute, Second } from "./rates.ts";
-import { sessionsOf } from "./status.ts";
+import { sessionsOf } from "./status-report.ts";
 import { describeRun, describeSessions } from "./status-text.ts";
 import type { Seen } from "./watch.ts";
 

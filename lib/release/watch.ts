@@ -14,7 +14,7 @@ import type { Settings } from "../settings.ts";
 import { followLogOf } from "./log-follower.ts";
 import { type Minute, newRates } from "./rates.ts";
 import { type KeptSessions, readKeptSessions } from "./sessions.ts";
-import { authState, leftCanary } from "./status.ts";
+import { authState, leftCanary } from "./status-report.ts";
 
 /** Seconds between two looks. The sessions take four docker commands, and are looked at only while a color is kept. */
 const [NGINX_SECONDS, RUN_SECONDS, CONTAINERS_SECONDS, SESSIONS_SECONDS] = [1, 1, 3, 10];

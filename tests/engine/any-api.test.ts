@@ -16,7 +16,7 @@ import { FIRST_API } from "../../lib/api.ts";
 import { getInactiveColor, isColor } from "../../lib/color.ts";
 import { readApis } from "../../lib/docker/apis.ts";
 import { renderUpstreams } from "../../lib/nginx/upstreams.ts";
-import type { Status } from "../../lib/release/status.ts";
+import type { Status } from "../../lib/release/status-report.ts";
 import { ROOT } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 

@@ -6,7 +6,7 @@ import type { Shot } from "../../bench/testbed/load.ts";
 import { startRun } from "../../bench/testbed/run.ts";
 import type { Scratch } from "../../bench/testbed/scratch.ts";
 import { startSessions } from "../../bench/testbed/sessions.ts";
-import type { Status } from "../../lib/release/status.ts";
+import type { Status } from "../../lib/release/status-report.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { type Bed, createBed, startPosts, stopLoads } from "../posts.ts";
 import { suite } from "../suite.ts";

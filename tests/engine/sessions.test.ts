@@ -6,7 +6,7 @@ import { release } from "../../bench/testbed/released.ts";
 import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { type Sessions, startSessions } from "../../bench/testbed/sessions.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
-import type { Status } from "../../lib/release/status.ts";
+import type { Status } from "../../lib/release/status-report.ts";
 import { expectIntact, killRollback } from "../session-kills.ts";
 import { suite } from "../suite.ts";
 

@@ -2,7 +2,7 @@ import * as assert from "uvu/assert";
 import { startLoad } from "../../bench/testbed/load.ts";
 import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
-import { Status } from "../../lib/release/status.ts";
+import { Status } from "../../lib/release/status-report.ts";
 import { suite } from "../suite.ts";
 
 const standby = suite<{ stack: Scratch; url: string }>("a paused standby");

@@ -4,7 +4,7 @@ import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { startRun, waitForLock } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
-import { Status } from "../../lib/release/status.ts";
+import { Status } from "../../lib/release/status-report.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { replaceLink } from "../../lib/util/atomic.ts";
 import { suite } from "../suite.ts";

@@ -5,7 +5,7 @@ import * as assert from "uvu/assert";
 import { which } from "zx/core";
 import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
-import { Status } from "../../lib/release/status.ts";
+import { Status } from "../../lib/release/status-report.ts";
 import { suite } from "../suite.ts";
 
 const vm = suite<{ stack: Scratch }>("an engine in a VM");
