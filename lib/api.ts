@@ -48,15 +48,12 @@ export const isAuthPath = (path: string): boolean =>
  */
 export function apiOf(labels: Readonly<Record<string, string>>, unlabeledIdle = FIRST_API.idleSeconds): Api {
   const expect = labels[LABELS.expect] || undefined; // Compose writes an empty label when the variable is not set
-  const path = healthPath.safeParse(labels[LABELS.healthPath]).data ?? FIRST_API.healthPath;
-  // With AUTH=on, the settings would have refused this path: auth would answer the health check, and the API would seem unhealthy.
-  const unlabeledAuth = isAuthPath(path) ? "off" : FIRST_API.auth;
   const isValid = expectation.safeParse(expect).success;
   return {
     port: port.safeParse(labels[LABELS.port]).data ?? FIRST_API.port,
-    healthPath: path,
+    healthPath: healthPath.safeParse(labels[LABELS.healthPath]).data ?? FIRST_API.healthPath,
     expect: expect !== undefined && isValid ? parseExpectation(expect) : FIRST_API.expect,
-    auth: auth.safeParse(labels[LABELS.auth]).data ?? unlabeledAuth,
+    auth: auth.safeParse(labels[LABELS.auth]).data ?? FIRST_API.auth,
     idleSeconds: idleSeconds.safeParse(labels[LABELS.idle]).data ?? unlabeledIdle,
   };
 }
@@ -76,13 +73,13 @@ export const apiSettings = ({
   API_IDLE_SECONDS: String(idleSeconds),
 });
 
-/** An `Api` in apis.json. An older entry may lack the last two fields; it gets the first API's until labels correct them. */
+/** An `Api` in apis.json. */
 export const ApiSchema = z.object({
   port: z.number().int().min(1).max(65535),
   healthPath,
   expect: z.record(z.string(), z.unknown()),
-  auth: auth.default(FIRST_API.auth),
-  idleSeconds: z.number().min(0).default(FIRST_API.idleSeconds),
+  auth,
+  idleSeconds: z.number().min(0),
 });
 
 /** Does a color have auth? Then auth is needed, whatever the settings say for the next release. */

@@ -11,6 +11,7 @@ import { switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/verify.ts";
 import { buildContainer } from "../lib/release/build.ts";
 import { tryCanary } from "../lib/release/canary.ts";
+import { repairTags } from "../lib/release/color-tags.ts";
 import { detectConflicts } from "../lib/release/conflict.ts";
 import { checkDiskSpace } from "../lib/release/disk.ts";
 import { healthCheck } from "../lib/release/health.ts";
@@ -26,7 +27,7 @@ import { checkPortAvailable } from "../lib/release/port.ts";
 import { pruneLeftovers, removeUnreleased } from "../lib/release/prune.ts";
 import { pullContainer } from "../lib/release/pull.ts";
 import { recoverInterruptedRun } from "../lib/release/recovery.ts";
-import { keepReleases, repairTags } from "../lib/release/releases.ts";
+import { keepReleases } from "../lib/release/releases.ts";
 import { describeRelease, describeUnchanged } from "../lib/release/result.ts";
 import { startServices } from "../lib/release/services.ts";
 import { endSessions, keepSessions } from "../lib/release/sessions.ts";
@@ -166,7 +167,7 @@ async function main(context: Context): Promise<Outcome> {
   const releases = await keepReleases(rest, next, previous ? [previous] : []);
   await pruneLeftovers(rest, releases);
   await runHook(rest, "post-deploy");
-  return { ...(await describeRelease(rest, active, next)), ...figures };
+  return { ...(await describeRelease(rest, active, next, releases?.images)), ...figures };
 }
 
 await runScript({

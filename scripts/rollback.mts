@@ -1,7 +1,7 @@
 #!/usr/bin/env -S npx tsx
 import { getInactiveColor } from "../lib/color.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
-import { taggedImage } from "../lib/docker/image.ts";
+import { inspectImage, taggedImage } from "../lib/docker/image.ts";
 import { findRestart, restartContainer } from "../lib/docker/start.ts";
 import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
@@ -11,6 +11,7 @@ import { newestLoaded } from "../lib/nginx/probe.ts";
 import { switchNginx } from "../lib/nginx/switch.ts";
 import { verifyNginxTraffic } from "../lib/nginx/verify.ts";
 import { type ActiveState, forRollback } from "../lib/release/active.ts";
+import { repairTags, tagRelease } from "../lib/release/color-tags.ts";
 import { healthCheck } from "../lib/release/health.ts";
 import { checkHooks, runFailureHook, runHook } from "../lib/release/hooks.ts";
 import { markActive } from "../lib/release/mark.ts";
@@ -20,7 +21,7 @@ import { createFoldersForRollback } from "../lib/release/oauth-folder.ts";
 import { findActive } from "../lib/release/observation.ts";
 import { checkPortAvailable } from "../lib/release/port.ts";
 import { recoverInterruptedRun } from "../lib/release/recovery.ts";
-import { findRelease, listReleases, servesRelease, tagRelease } from "../lib/release/releases.ts";
+import { findRelease, listReleases, servesRelease } from "../lib/release/releases.ts";
 import { describeReleases } from "../lib/release/releases-text.ts";
 import { describeRollback, describeUnchanged } from "../lib/release/result.ts";
 import { retire, retireIfRunning } from "../lib/release/retire.ts";
@@ -128,8 +129,10 @@ async function main(context: Context): Promise<Outcome> {
     return finish(context, from, "Rolled back, from an interrupted release:", interrupted);
   const next = getInactiveColor(active);
 
-  const restart = await findRestart(context, next, target?.id);
-  const previous = target && (await taggedImage(context, next))?.id;
+  const images = await repairTags(context);
+  const image = target ? await inspectImage(context, target.id) : images[next];
+  const restart = await findRestart(context, next, image);
+  const previous = images[next]?.id;
   const moved = target?.id === previous ? undefined : target; // the release that the color's tag must be moved to
   if (!restart.existing) await checkCompose(context);
   if (!restart.holdsPort) {

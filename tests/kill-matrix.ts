@@ -66,11 +66,8 @@ async function killAt(stack: Scratch, load: Load, verb: Verb, done: number, kill
 /** Returns the signals for a step. */
 type Kills = (step: number, name: string) => readonly Kill[];
 
-/**
- * Kills a deploy or rollback in each of its steps, on its own stack, under the load of ten clients, whose mean think time is
- * `thinkMs`.
- */
-export async function killInEveryStep(verb: Verb, kills: Kills, thinkMs: number): Promise<void> {
+/** Kills a deploy or rollback in each of its steps, under load, on its own stack. */
+export async function killInEveryStep(verb: Verb, kills: Kills): Promise<void> {
   const stack = await createReleasedScratch(`kill-${verb}`);
   let load: Load | undefined;
   try {
@@ -78,7 +75,7 @@ export async function killInEveryStep(verb: Verb, kills: Kills, thinkMs: number)
     const steps = await runToEnd(stack, verb);
     load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {
       clients: { post: 5, get: 5 },
-      thinkMs,
+      thinkMs: 50,
       patientMs: [0, 0],
     });
     for (let done = 0; done < steps.length; done++)
@@ -91,8 +88,8 @@ export async function killInEveryStep(verb: Verb, kills: Kills, thinkMs: number)
 }
 
 /** Kills deploys and rollbacks at the same time, each on its own stack. Throws the first failure. */
-export async function killBoth(kills: Kills, thinkMs: number): Promise<void> {
+export async function killBoth(kills: Kills): Promise<void> {
   const verbs = ["deploy", "rollback"] as const;
-  const results = await Promise.allSettled(verbs.map((verb) => killInEveryStep(verb, kills, thinkMs)));
+  const results = await Promise.allSettled(verbs.map((verb) => killInEveryStep(verb, kills)));
   for (const result of results) if (result.status === "rejected") throw result.reason;
 }

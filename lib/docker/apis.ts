@@ -22,7 +22,7 @@ const Recorded = z.object({
   colors: z.object({ blue: ApiSchema.optional(), green: ApiSchema.optional() }),
   images: z.array(z.object({ id: z.string(), api: ApiSchema })),
   /** The image of each color's container. The next run adds it to `images`, unless its release failed. */
-  created: z.object({ blue: z.string().optional(), green: z.string().optional() }).default({}),
+  created: z.object({ blue: z.string().optional(), green: z.string().optional() }),
 });
 type Recorded = Infer<typeof Recorded>;
 

@@ -1,6 +1,7 @@
 import { ComposeFileError, DockerError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { checkComposeFiles } from "../settings.ts";
+import { isAtLeast } from "../util/version.ts";
 import { CHECK_DOCKER, compose, docker, expectSuccess, lastLines } from "./cli.ts";
 
 /** Fails unless the engine answers. Returns its version. Throws DockerError. */
@@ -31,8 +32,7 @@ export async function expectCompose(context: Context): Promise<string> {
     docker(context, ["compose", "version", "--short"]),
     docker(context, compose(context, "config", "--quiet")),
   ]);
-  const [, major = 0, minor = 0] = plugin.stdout.match(/(\d+)\.(\d+)/)?.map(Number) ?? [];
-  if (plugin.exitCode !== 0 || major < 2 || (major === 2 && minor < 20)) {
+  if (plugin.exitCode !== 0 || !isAtLeast(plugin.stdout, [2, 20])) {
     throw new DockerError(
       `Docker Compose v2 is missing or too old (${plugin.stdout.trim() || "none"}; 2.20 or newer is needed)`,
       {

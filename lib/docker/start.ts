@@ -7,7 +7,7 @@ import { checkComposeFiles, getHostPort } from "../settings.ts";
 import { apiOfImage, recordApi } from "./apis.ts";
 import { ACT_SECONDS, act, compose, docker, expectSuccess, shellCommand } from "./cli.ts";
 import { inspectColor } from "./container.ts";
-import { type Image, inspectImage, taggedImage } from "./image.ts";
+import type { Image } from "./image.ts";
 import { containerOf, imageOf, serviceOf } from "./names.ts";
 
 /** The arguments that recreate a color's container from its image and start it, and nothing else. */
@@ -73,18 +73,13 @@ export interface Restart {
 }
 
 /**
- * Decides how to start a color again, from its tag's image or from `wanted`, which the tag gets before the start. Throws
- * NothingToRollBackToError when it has no good build, DockerError.
+ * Decides how to start a color again from this image, which its tag names before the start. Throws NothingToRollBackToError when
+ * there is none, DockerError.
  */
-export const findRestart = (context: Context, color: Color, wanted?: string): Promise<Restart> =>
+export const findRestart = (context: Context, color: Color, wanted: Image | undefined): Promise<Restart> =>
   context.inspect(`inspect ${color}`, async () => {
-    const [{ image, discarded, status, ports }, found] = await Promise.all([
-      inspectColor(context, color),
-      wanted === undefined ? taggedImage(context, color) : inspectImage(context, wanted),
-    ]);
-    // `docker image prune --all` keeps only one of the tags of an image that a container uses.
-    const tagged = found ?? (image === "" || discarded ? undefined : await inspectImage(context, image));
-    if (!tagged) {
+    const { image, discarded, status, ports } = await inspectColor(context, color);
+    if (!wanted) {
       throw new NothingToRollBackToError(
         `There is nothing to roll back to: ${imageOf(context.settings, color)} does not exist`,
         {
@@ -93,18 +88,18 @@ export const findRestart = (context: Context, color: Color, wanted?: string): Pr
       );
     }
     const existing =
-      image === tagged.id && !discarded && ports.includes(getHostPort(context.settings, color));
+      image === wanted.id && !discarded && ports.includes(getHostPort(context.settings, color));
     const [runs, paused] = [existing && status === "running", status === "paused"];
     const start = [paused ? "unpause" : "start", containerOf(context.settings, color)];
     const holdsPort = runs || (existing && paused);
-    const api = apiOfImage(context.settings, tagged.id);
+    const api = apiOfImage(context.settings, wanted.id);
     return {
       existing,
       runs,
       holdsPort,
       api,
       args: existing ? start : upArgs(context, color),
-      image: tagged,
+      image: wanted,
     };
   });
 

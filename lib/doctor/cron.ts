@@ -39,11 +39,11 @@ function clockIn(zone: string): (ms: number) => { time: string; date: string } {
   };
 }
 
-/** When it is this time of day in a zone during the next year, in ms since 1970. */
-function timesOf(time: string, zone: string, nowMs: number): number[] {
+/** When it is this time of day in a zone during the next days, in ms since 1970. */
+function timesOf(time: string, zone: string, nowMs: number, days: number): number[] {
   const clock = clockIn(zone);
   const first = Math.ceil(nowMs / HALF_HOUR_MS) * HALF_HOUR_MS;
-  const halfHours = Array.from({ length: DAYS_AHEAD * 48 }, (_, i) => first + i * HALF_HOUR_MS);
+  const halfHours = Array.from({ length: days * 48 }, (_, i) => first + i * HALF_HOUR_MS);
   return halfHours.filter((ms) => clock(ms).time === time);
 }
 
@@ -54,7 +54,7 @@ export function oddDay(
   nowMs: number,
 ): { date: string; times: "none" | "two" } | undefined {
   const clock = clockIn(zone);
-  const times = timesOf(time, zone, nowMs);
+  const times = timesOf(time, zone, nowMs, DAYS_AHEAD);
   for (const [i, ms] of times.entries()) {
     const hours = (ms - (times[i - 1] ?? ms)) / 3_600_000;
     if (hours > 36) return { date: clock((times[i - 1] ?? ms) + 24 * 3_600_000).date, times: "none" };
@@ -79,7 +79,7 @@ export function compareZones(cron: string | undefined, shell: string, nowMs: num
         : `on ${odd.date}, ${NIGHTLY} exists twice in ${cron}: a nightly release may run twice`,
       move,
     );
-  const [next = nowMs] = timesOf(NIGHTLY, cron, nowMs);
+  const [next = nowMs] = timesOf(NIGHTLY, cron, nowMs, 3);
   const here = clockIn(shell)(next).time;
   if (here !== NIGHTLY)
     return warning(

@@ -3,9 +3,15 @@ import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import type { Api } from "../api.ts";
 import { COLORS, type Color } from "../color.ts";
-import { readApis } from "../docker/apis.ts";
-import { docker } from "../docker/cli.ts";
-import { type Image, inspectImage, inspectImages, taggedImages } from "../docker/image.ts";
+import { currentApis } from "../docker/apis.ts";
+import {
+  type Image,
+  inspectImage,
+  inspectImages,
+  removeReference,
+  taggedImages,
+  tagImage,
+} from "../docker/image.ts";
 import { imageOf } from "../docker/names.ts";
 import { pull } from "../docker/pull.ts";
 import type { Context } from "../run/context.ts";
@@ -39,7 +45,7 @@ export async function checkSource(context: Context): Promise<Verdict> {
 export async function imageToTry(context: Context): Promise<string | undefined> {
   const { settings } = context;
   if (settings.apiImage !== undefined) return settings.apiImage;
-  const [images, apis] = [await taggedImages(context), readApis(settings)];
+  const [images, apis] = await Promise.all([taggedImages(context), currentApis(context)]);
   const builtMs = (color: Color): number => Date.parse(images[color]?.built ?? "1970-01-01");
   const [newest] = COLORS.filter((color) => images[color] && isReachedAs(apis[color], settings.api)).sort(
     (a, b) => builtMs(b) - builtMs(a),
@@ -74,6 +80,10 @@ export async function withoutNewImages<T>(context: Context, act: () => Promise<T
 async function restore(context: Context, name: string, before: Image | undefined): Promise<void> {
   const now = await inspectImage(context, name).catch(() => undefined);
   if (now === undefined || now.id === before?.id) return;
-  if (before) await docker(context, ["tag", before.id, name]);
-  await docker(context, ["rmi", before ? now.id : name]);
+  try {
+    if (before) await tagImage(context, before.id, name);
+    await removeReference(context, before ? now.id : name);
+  } catch (error) {
+    context.log.warn(`${name} is not what it was before: ${error}`);
+  }
 }

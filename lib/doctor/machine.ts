@@ -6,10 +6,11 @@ import { CHECK_DOCKER, docker, expectSuccess } from "../docker/cli.ts";
 import { runningColors } from "../docker/container.ts";
 import { dataFolder, expectCompose, expectEngine } from "../docker/engine.ts";
 import { taggedImages } from "../docker/image.ts";
-import { checkDiskSpace, freeSpace, gib } from "../release/disk.ts";
+import { checkDiskSpace, gib } from "../release/disk.ts";
 import { expectMemory, freeMemory, mib } from "../release/memory.ts";
 import type { Context } from "../run/context.ts";
 import { MECHANISMS, tryLock } from "../run/flock.ts";
+import { isAtLeast } from "../util/version.ts";
 import { ok, problem, type Verdict, warning } from "./finding.ts";
 
 /** Takes the kernel's lock, as a run does, but on a file that no run uses. */
@@ -32,14 +33,12 @@ export async function checkLockProgram(): Promise<Verdict> {
 }
 
 /** Releases use options of this version. */
-const OLDEST_ENGINE = [20, 10] as const;
+const OLDEST_ENGINE = [20, 10];
 
 /** Throws DockerError when the engine does not answer. */
 export async function checkEngine(context: Context): Promise<Verdict> {
   const version = await expectEngine(context);
-  const [major = 0, minor = 0] = version.split(".").map(Number);
-  const [oldestMajor, oldestMinor] = OLDEST_ENGINE;
-  if (major < oldestMajor || (major === oldestMajor && minor < oldestMinor))
+  if (!isAtLeast(version, OLDEST_ENGINE))
     return problem(
       `Docker ${version} is too old`,
       "Update it to 20.10 or newer (on the NAS: Container Manager).",
@@ -100,8 +99,7 @@ const IMAGES = 3;
 /** Throws DiskSpaceError when a release would not build. */
 export async function checkDisk(context: Context): Promise<Verdict> {
   const images = await taggedImages(context);
-  await checkDiskSpace(context, images, await dataFolder(context));
-  const { bytes, words } = await freeSpace(context);
+  const { bytes, words } = await checkDiskSpace(context, images, await dataFolder(context));
   const { blue, green } = images;
   if (bytes === undefined) return ok(words);
   const largest = Math.max(blue?.bytes ?? 0, green?.bytes ?? 0) || FIRST_IMAGE_BYTES;

@@ -3,16 +3,11 @@ import { readOnlyMount } from "../docker/mounts.ts";
 import { FIRST_START_SECONDS } from "../docker/services.ts";
 import { CONFIGURATION, CONFIGURATION_FOLDER } from "../nginx/workers.ts";
 import type { Context } from "../run/context.ts";
+import { isAtLeast } from "../util/version.ts";
 import { ok, problem, type Verdict } from "./finding.ts";
 
 /** The first version that keeps connections to an upstream with the settings of the configuration. */
 const OLDEST = [1, 29, 7] as const;
-
-/** Is a version at least as new as another? */
-export function isAtLeast(version: readonly number[], oldest: readonly number[]): boolean {
-  const different = oldest.findIndex((part, i) => part !== version[i]);
-  return different === -1 || (version[different] ?? 0) > (oldest[different] ?? 0);
-}
 
 /** The version first: an old nginx would only call a directive unknown. */
 const TEST = `nginx -v && exec nginx -t -q -c ${CONFIGURATION}`;
@@ -41,7 +36,7 @@ export async function checkNginx(context: Context): Promise<Verdict> {
       `the image ${image} does not start as nginx: ${lastLines(output.stderr, 3)}`,
       "Check NGINX_IMAGE, and that docker pull can pull it.",
     );
-  if (!isAtLeast(found.split(".").map(Number), OLDEST))
+  if (!isAtLeast(found, OLDEST))
     return problem(
       `${image} has nginx ${found}; ${OLDEST.join(".")} or newer is needed`,
       "Set NGINX_IMAGE to a newer one, such as nginx:1.30.",

@@ -67,20 +67,18 @@ export async function newestLoaded(settings: Settings): Promise<string | undefin
 }
 
 /** The URL of a color's health path through nginx, whichever color is active. */
-export const urlThroughNginx = (settings: Settings, color: Color): string =>
-  `${settings.nginxUrl}/_loop/${color}${readApis(settings)[color].healthPath}`;
+export const urlThroughNginx = (settings: Settings, color: Color, api = readApis(settings)[color]): string =>
+  `${settings.nginxUrl}/_loop/${color}${api.healthPath}`;
 
 /**
  * Asks a color's health path through nginx, whichever color is active. nginx may not have resolved a new container's address yet,
  * and a switch before that would answer 502. Never throws.
  */
-export const probeThroughNginx = async ({ settings }: Context, color: Color): Promise<Answer> =>
-  probeHealth(
-    urlThroughNginx(settings, color),
-    () => readApis(settings)[color].expect,
-    settings.health.timeout,
-    await keyHeaders(settings),
-  );
+export async function probeThroughNginx({ settings }: Context, color: Color): Promise<Answer> {
+  const api = readApis(settings)[color];
+  const url = urlThroughNginx(settings, color, api);
+  return probeHealth(url, () => api.expect, settings.health.timeout, await keyHeaders(settings));
+}
 
 /** Does nginx reach a healthy API of this color? Never throws. */
 export const nginxReaches = async (context: Context, color: Color): Promise<boolean> =>

@@ -30,18 +30,21 @@ async function freeSpaceIn(context: Context, folder: string): Promise<Space> {
 
 /**
  * Requires room for an image as large as the last one: a full disk would break more than the build. `folder` is the engine's
- * data folder. If the free space is unknown, says so and continues. Throws DiskSpaceError, DeadlineError.
+ * data folder. If the free space is unknown, says so and continues. Returns the free space. Throws DiskSpaceError, DeadlineError.
  */
 export const checkDiskSpace = (
   context: Context,
   { blue, green }: Readonly<Record<Color, Image | undefined>>,
   folder: string,
-): Promise<void> =>
+): Promise<Space> =>
   context.inspect("check the disk space", async () => {
     const { bytes, words } = await freeSpaceIn(context, folder);
     const needed = Math.max(blue?.bytes ?? 0, green?.bytes ?? 0);
-    if (bytes === undefined) return context.log.info(words);
-    if (bytes >= needed) return;
+    if (bytes === undefined) {
+      context.log.info(words);
+      return { words };
+    }
+    if (bytes >= needed) return { bytes, words };
     const act = context.settings.apiImage === undefined ? "build" : "pull";
     throw new DiskSpaceError(`Not enough disk space to ${act}: ${words}`, {
       details: `The last image took ${gib(needed)}.`,

@@ -45,8 +45,8 @@ export const ownHealthUrl = (settings: Settings, color: Color, api = readApis(se
   `http://127.0.0.1:${getHostPort(settings, color)}${api.healthPath}`;
 
 /**
- * Spec `health_check`: waits until a color is healthy on its host port and through nginx, which first learns its port, for HEALTH_RETRIES ×
- * HEALTH_INTERVAL seconds at most. Fails at once when the container exited or keeps restarting.
+ * Spec `health_check`: waits until a color is healthy on its host port and through nginx, which first learns its port, for
+ * HEALTH_RETRIES × HEALTH_INTERVAL seconds at most. Fails at once when the container exited or keeps restarting.
  * Throws HealthError with the last finding and the last 50 log lines, InterruptedError, and what `loadPorts` throws.
  */
 export async function healthCheck(context: Context, color: Color): Promise<void> {
@@ -61,8 +61,8 @@ export async function healthCheck(context: Context, color: Color): Promise<void>
 async function waitUntilHealthy(context: Context, color: Color): Promise<void> {
   const { settings } = context;
   const { retries, interval, timeout } = settings.health;
-  const own = ownHealthUrl(settings, color);
-  const { expect } = readApis(settings)[color];
+  const api = readApis(settings)[color];
+  const own = ownHealthUrl(settings, color, api);
   const deadline = performance.now() + retries * interval * 1000;
 
   let looked = Number.NEGATIVE_INFINITY;
@@ -70,7 +70,7 @@ async function waitUntilHealthy(context: Context, color: Color): Promise<void> {
   let endedInARow = 0;
   let restartsBefore: number | undefined; // an existing container may have restarted long ago
   for (const seconds of ramp(interval)) {
-    const direct = await probeHealth(own, () => expect, timeout);
+    const direct = await probeHealth(own, () => api.expect, timeout);
     const answer = direct.healthy ? await probeThroughNginx(context, color) : direct;
     if (answer.healthy) return;
 

@@ -8,6 +8,7 @@ import { switchBack, switchCommands, switchNginx } from "../nginx/switch.ts";
 import { verifyNginxTraffic } from "../nginx/verify.ts";
 import type { Context } from "../run/context.ts";
 import type { ActiveState } from "./active.ts";
+import { repairTags } from "./color-tags.ts";
 import { healthCheck } from "./health.ts";
 import { markActive } from "./mark.ts";
 
@@ -82,7 +83,8 @@ async function goBack(context: Context, state: ActiveState): Promise<ActiveState
 export async function startIfStopped(context: Context, color: Color): Promise<boolean> {
   const { status } = await inspectColor(context, color);
   if (["running", "restarting"].includes(status)) return false; // recreating it would stop it
-  await restartContainer(context, color, await findRestart(context, color));
+  const images = await repairTags(context);
+  await restartContainer(context, color, await findRestart(context, color, images[color]));
   return true;
 }
 

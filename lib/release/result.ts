@@ -39,10 +39,15 @@ function describe(
   };
 }
 
-/** What a deploy ends with: the image and revision that serve now, and how to go back. Never throws. */
-export async function describeRelease(context: Context, from: Color, to: Color): Promise<Outcome> {
+/** What a deploy ends with: the image and revision that serve now, and how to go back. `known`: both images. Never throws. */
+export async function describeRelease(
+  context: Context,
+  from: Color,
+  to: Color,
+  known: Readonly<Record<Color, Image | undefined>> | undefined,
+): Promise<Outcome> {
   // If the images cannot be inspected, a successful run is still a success.
-  const images = await taggedImages(context).catch(() => undefined);
+  const images = known ?? (await taggedImages(context).catch(() => undefined));
   const back = images?.[from] ? GO_BACK : "This is the first release: there is nothing to go back to yet";
   return describe(context, "Released", to, images?.[to], context.lock.recorded().source, back);
 }

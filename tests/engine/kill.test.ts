@@ -5,9 +5,6 @@ import { KILLS, type Kill, killBoth } from "../kill-matrix.ts";
 const INSPECTS =
   /^(read the color record|find the|inspect |check (the (vault|disk|memory|port|idle)|Docker|Compose))/;
 
-/** Some 60 requests per second to each stack: an outage of 50 ms loses some, and three times as many would take half of two cores. */
-const THINK_MS = 150;
-
 /** The steps that matter most get SIGKILL, which nothing can undo. The full matrix is a soak test. */
 function kills(step: number, name: string): readonly Kill[] {
   if (step > 0 && INSPECTS.test(name)) return [];
@@ -16,5 +13,5 @@ function kills(step: number, name: string): readonly Kill[] {
 }
 
 test("a run killed in any step that changes something loses no request, and the next run repairs the rest", () =>
-  killBoth(kills, THINK_MS));
+  killBoth(kills));
 test.run();

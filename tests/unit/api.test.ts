@@ -36,13 +36,6 @@ test("a container without a label for its idle time has that of the settings, as
   assert.is(apiOf({ "loop.api-idle": "1" }, 0.4).idleSeconds, 1);
 });
 
-test("a container without a label for auth has none if auth would get its health check", () => {
-  const authOf = (labels: Record<string, string>) => apiOf(labels).auth;
-  assert.is(authOf({ "loop.health-path": "/token" }), "off");
-  assert.is(authOf({ "loop.health-path": "/up" }), "on");
-  assert.is(authOf({ "loop.health-path": "/token", "loop.auth": "on" }), "on");
-});
-
 test("the settings of an API are those that load it again", () => {
   for (const api of [FIRST_API, NODE, { ...NODE, expect: {} }])
     assert.equal(loadSettings(apiSettings(api), "/nonexistent").api, api);

@@ -1,7 +1,6 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { make, ok, problem } from "../../lib/doctor/finding.ts";
-import { isAtLeast } from "../../lib/doctor/nginx.ts";
 import { InterruptedError, UsageError } from "../../lib/errors.ts";
 import { createLog } from "../../lib/run/log.ts";
 
@@ -38,11 +37,4 @@ test("a check that a signal interrupts has no finding", async () => {
   );
 });
 
-test("versions are compared by number", () => {
-  assert.ok(isAtLeast([1, 29, 7], [1, 29, 7]));
-  assert.ok(isAtLeast([1, 30, 0], [1, 29, 7]));
-  assert.ok(isAtLeast([2, 0, 0], [1, 29, 7]));
-  assert.not(isAtLeast([1, 29, 6], [1, 29, 7]));
-  assert.not(isAtLeast([1, 4, 12], [1, 29, 7]));
-});
 test.run();

@@ -27,6 +27,7 @@ images.before.each(async (bed) => {
   await writeFile(
     join(folder, "docker"),
     `#!/bin/sh
+[ "$1 $2" != "container inspect" ] || exec cat '${folder}/containers'
 [ "$1 $2" = "image inspect" ] || { echo "$*" >>'${folder}/changes'; exit 0; }
 shift 2
 found= code=0
@@ -108,12 +109,36 @@ images("a trial does not use the image of a color with another API", async ({ fo
     "loop-api:green": "sha256:g 2026-01-02T00:00:00Z",
   });
   const [blue, green] = [FIRST_API, { ...FIRST_API, port: 3000 }];
-  await writeFile(join(folder, "apis.json"), JSON.stringify({ colors: { blue, green }, images: [] }));
+  await writeFile(
+    join(folder, "apis.json"),
+    JSON.stringify({ colors: { blue, green }, images: [], created: {} }),
+  );
   const env = { STATE_DIR: folder };
   assert.is(await imageToTry(context(env)), "loop-api:blue");
   assert.is(await imageToTry(context({ ...env, API_PORT: "3000" })), "loop-api:green");
   assert.is(await imageToTry(context({ ...env, HEALTH_PATH: "/up" })), undefined);
 });
+
+images(
+  "what a color was created with is known from its container, before any run has recorded it",
+  async (bed) => {
+    await bed.have({
+      "loop-api:blue": "sha256:b 2026-01-01T00:00:00Z",
+      "loop-api:green": "sha256:g 2026-01-02T00:00:00Z",
+    });
+    const containers = ["blue", "green"].map((color) =>
+      JSON.stringify({
+        ...{ name: `/loop-api-${color}`, id: color, pid: 0, started: "", image: `sha256:${color[0]}` },
+        ...{ restarts: 0, status: "exited", exitCode: 0, policy: "unless-stopped", networks: {} },
+        ...{ ports: null, mounts: null, labels: { "com.docker.compose.project": "loop" } },
+      }),
+    );
+    await writeFile(join(bed.folder, "containers"), `${containers.join("\n")}\n`);
+    const env = { STATE_DIR: join(bed.folder, "state") };
+    assert.is(await imageToTry(bed.context(env)), "loop-api:green");
+    assert.is(await imageToTry(bed.context({ ...env, API_PORT: "3000" })), undefined);
+  },
+);
 
 images("sources without a Dockerfile are a problem, unless a compose file may name another", async (bed) => {
   const env = { LOOP_API_CONTEXT: bed.folder };
