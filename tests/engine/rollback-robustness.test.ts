@@ -41,6 +41,16 @@ robustness(
   },
 );
 
+robustness("a rollback puts back a tag that docker image prune --all removed", async ({ stack }) => {
+  const idle = getInactiveColor((await stack.readStateFile()).trim() === "blue" ? "blue" : "green");
+  const tag = `${stack.project}-api:${idle}`;
+  const image = await stack.field(tag, "{{.Id}}");
+  await stack.docker("rmi", tag); // its release number keeps the image
+  assert.is(await stack.field(tag, "{{.Id}}"), "absent");
+  assert.match(await rollBack(stack), `${tag} was removed, but the container of ${idle} still has its image`);
+  assert.is(await stack.field(tag, "{{.Id}}"), image);
+});
+
 robustness("a rollback starts a stopped nginx and auth without Compose", async ({ stack }) => {
   const auth = `${stack.project}-auth`;
   await stack.docker("stop", "--time", "1", stack.nginxContainer, auth);
@@ -140,9 +150,9 @@ robustness("a build that hangs is stopped with all its processes and frees the l
   const sleep = `sleep ${100_000 + (process.pid % 100_000)}`;
   await mkdir(hung);
   await writeFile(join(hung, "Dockerfile"), `FROM debian:trixie-slim\nRUN echo so far; ${sleep}\n`);
-  const run = await stack.deploy([], { LOOP_API_CONTEXT: hung, BUILD_SECONDS: "8" });
+  const run = await stack.deploy([], { LOOP_API_CONTEXT: hung, BUILD_SECONDS: "15" });
   assert.is(run.exitCode, 1, run.stdall);
-  assert.match(run.stderr, "The build took longer than 8 s and was stopped");
+  assert.match(run.stderr, "The build took longer than 15 s and was stopped");
   assert.match(run.stderr, "so far");
   assert.match(run.stderr, "or raise BUILD_SECONDS");
   assert.equal(await processesWith(`-p\0${stack.project}\0`), []);
