@@ -29,7 +29,7 @@ async function probe(
   }).listen(0, "127.0.0.1");
   await once(server, "listening");
   const folder = await tempFolder("probe");
-  await writeFile(join(folder, "apis.json"), JSON.stringify({ colors: apis, images: [] }));
+  await writeFile(join(folder, "apis.json"), JSON.stringify({ colors: apis, images: [], created: {} }));
   const nginxUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const settings = { nginxUrl, nginxFolder: folder, stateDir: folder, health: { timeout: 2 } };
   try {
