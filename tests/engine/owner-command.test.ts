@@ -12,7 +12,7 @@ import { takeLock } from "../../lib/run/lock.ts";
 import { createLog } from "../../lib/run/log.ts";
 import { failureDetails, runOwnerCommand } from "../../lib/run/owner-command.ts";
 import { loadSettings, ROOT } from "../../lib/settings.ts";
-import { bundle } from "../bundles.ts";
+import { bundle, bundleFolder } from "../bundles.ts";
 
 const folder = await tempFolder("owner-command");
 const SECRET = "https://example.org/hook?token=secret";
@@ -118,9 +118,8 @@ test("a command that waits for all its children, or signals its own group, ends 
 
 /** The lock and owner's commands, for a run that is killed. */
 const bundles = await bundle(
-  ROOT,
   ["lock.ts", "owner-command.ts", "context.ts", "log.ts"].map((file) => join(ROOT, "lib/run", file)),
-  await tempFolder("owner-command-bundles"),
+  await bundleFolder(ROOT, "owner-command-bundles"),
 );
 const moduleOf = (name: string) => JSON.stringify(join(bundles, `${name}.mjs`));
 
