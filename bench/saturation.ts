@@ -1,8 +1,9 @@
-import { cp, readFile, writeFile } from "node:fs/promises";
+import { cp } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { $, type ProcessOutput } from "zx/core";
 import { ROOT } from "../lib/settings.ts";
+import { rewrite } from "./testbed/rewrite.ts";
 import { CONNECTION_LINES, createScratch, type Scratch, waitFor } from "./testbed/scratch.ts";
 
 const quiet = $({ quiet: true, nothrow: true, stdio: ["ignore", "pipe", "pipe"] });
@@ -107,10 +108,8 @@ async function changedNginx(stack: Scratch, name: string, change: (folder: strin
 
 const rewritten =
   (line: RegExp, by: string, name = "nginx-blue-green.conf") =>
-  async (folder: string) => {
-    const file = join(folder, name);
-    await writeFile(file, (await readFile(file, "utf8")).replace(line, by));
-  };
+  (folder: string) =>
+    rewrite(join(folder, name), line, by);
 
 type Maker = (stack: Scratch, tools: string, api: string) => Promise<Target & { remove(): Promise<unknown> }>;
 

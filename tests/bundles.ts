@@ -4,6 +4,7 @@ import { dirname, join, relative } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Script } from "node:vm";
 import { type BuildOptions, build, type Plugin } from "esbuild";
+import { tempFolder } from "../bench/testbed/temp.ts";
 import type { TestFile } from "./choose.ts";
 
 /** What the scripts use of their libraries. */
@@ -73,10 +74,16 @@ const MODULES: BuildOptions = {
   logLevel: "error",
 };
 
-/** Bundles files of a checkout. Returns the folder with the bundles, in the new folder `top`. */
-export async function bundle(checkout: string, entryPoints: string[], top: string): Promise<string> {
-  const outdir = join(top, "bundles"); // settings.ts takes the parent of this folder for the checkout
+/** Creates a folder for bundles of a checkout, which find its packages. `name` and `run` as for `tempFolder`. */
+export async function bundleFolder(checkout: string, name: string, run?: string): Promise<string> {
+  const top = await tempFolder(name, run);
   await symlink(join(checkout, "node_modules"), join(top, "node_modules"));
+  return top;
+}
+
+/** Bundles files. Returns the folder with the bundles, in `top`, a new folder from `bundleFolder`. */
+export async function bundle(entryPoints: string[], top: string): Promise<string> {
+  const outdir = join(top, "bundles"); // settings.ts takes the parent of this folder for the checkout
   await mkdir(outdir);
   await Promise.all(Object.keys(LIBRARIES).map((library) => makeLibrary(outdir, library)));
   await build({ ...MODULES, entryPoints, outdir, plugins: [librariesIn(outdir)] });
@@ -110,8 +117,8 @@ const placesOfSources: Plugin = {
 };
 
 /**
- * Bundles test files of a checkout into the folder `top`, because loading their sources takes up to 1.3 CPU-s. Returns them
- * with the paths of their bundles.
+ * Bundles test files of a checkout into `top`, a folder from `bundleFolder`, because loading their sources takes up to
+ * 1.3 CPU-s. Returns them with the paths of their bundles.
  */
 export async function bundleTests(checkout: string, files: TestFile[], top: string): Promise<TestFile[]> {
   const outdir = join(top, "tests");

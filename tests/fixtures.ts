@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { bundle } from "./bundles.ts";
 
 /**
- * Makes what all test files of a run use, below `top`. Returns it as environment variables. A test run starts hundreds of
+ * Makes what the test files of a run use, in `top`, a folder from `bundleFolder`. Returns it as environment variables. A test run starts hundreds of
  * releases and rollbacks, and without this most of their CPU time would go to loading code.
  */
 export async function makeFixtures(checkout: string, top: string): Promise<Record<string, string>> {
@@ -19,7 +19,6 @@ async function bundleScripts(checkout: string, top: string): Promise<string> {
   const scripts = join(checkout, "scripts");
   const names = (await readdir(scripts)).filter((name) => name.endsWith(".mts"));
   return bundle(
-    checkout,
     names.map((name) => join(scripts, name)),
     top,
   );

@@ -1,8 +1,9 @@
-import { readFile, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent } from "undici";
 import * as assert from "uvu/assert";
+import { rewrite } from "../bench/testbed/rewrite.ts";
 import { CONNECTION_LINES, createScratch, type Scratch } from "../bench/testbed/scratch.ts";
 
 /** nginx's file with the connection settings of both colors. */
@@ -38,8 +39,7 @@ export async function createReleasedWithApi(
 
 /** Replaces the connection settings of both colors by this line, and reloads nginx. */
 export async function reloadConnections(stack: Scratch, line: string): Promise<void> {
-  const file = join(stack.folder, FILE);
-  await writeFile(file, (await readFile(file, "utf8")).replace(CONNECTION_LINES, line));
+  await rewrite(join(stack.folder, FILE), CONNECTION_LINES, line);
   const reload = "nginx -t -q -c /etc/nginx/nginx-blue-green.conf && kill -HUP 1";
   const { exitCode, stderr } = await stack.docker("exec", stack.nginxContainer, "sh", "-c", reload);
   assert.is(exitCode, 0, stderr);

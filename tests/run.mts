@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { availableParallelism, constants } from "node:os";
 import { dirname } from "node:path";
 import { tempFolder } from "../bench/testbed/temp.ts";
-import { bundleTests } from "./bundles.ts";
+import { bundleFolder, bundleTests } from "./bundles.ts";
 import { choose, listTests } from "./choose.ts";
 import { makeFixtures } from "./fixtures.ts";
 import { endProcesses, removeFolders, removeFromDocker } from "./leftovers.ts";
@@ -44,11 +44,14 @@ async function main(directory: string, args: string[]): Promise<number> {
   for (const name of SIGNALS) process.on(name, () => interruption.abort(name));
   const { signal } = interruption;
   const run = randomBytes(3).toString("hex");
-  const [checkout, top] = [dirname(directory), await tempFolder("fixtures", run)];
+  const checkout = dirname(directory);
+  const top = await bundleFolder(checkout, "fixtures", run);
+  // Unit tests use none, and would wait for them longer than for most files.
+  const needFixtures = files.some(({ kind }) => kind !== "unit");
   const how = {
     directory,
     run,
-    fixtures: await makeFixtures(checkout, top),
+    fixtures: needFixtures ? await makeFixtures(checkout, top) : {},
     output: await tempFolder("output", run),
     jobs,
     limitSeconds,

@@ -22,7 +22,7 @@ interface How {
   directory: string;
   /** The id of the test run, passed to its files as LOOP_TEST_RUN. */
   run: string;
-  /** What `makeFixtures` returned, for the environment of its files. */
+  /** What `makeFixtures` returned, for the environment of its files; empty for unit tests alone. */
   fixtures: Record<string, string>;
   /** The folder for the output of running files. */
   output: string;

@@ -8,7 +8,7 @@ import { LockedError, StateFileError } from "../../lib/errors.ts";
 import { MECHANISMS } from "../../lib/run/flock.ts";
 import { takeLock } from "../../lib/run/lock.ts";
 import { ROOT } from "../../lib/settings.ts";
-import { bundle } from "../bundles.ts";
+import { bundle, bundleFolder } from "../bundles.ts";
 import { allow } from "../mechanisms.ts";
 import { suite } from "../suite.ts";
 
@@ -25,9 +25,8 @@ async function errorOf(act: Promise<unknown>): Promise<Error> {
 
 /** The lock and the commands of a run, for processes that would take long to load the sources. */
 const bundles = await bundle(
-  ROOT,
   ["lock.ts", "command.ts"].map((file) => join(ROOT, "lib/run", file)),
-  await tempFolder("lock-bundles"),
+  await bundleFolder(ROOT, "lock-bundles"),
 );
 const LOCK = JSON.stringify(join(bundles, "lock.mjs"));
 

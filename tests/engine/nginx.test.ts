@@ -14,6 +14,7 @@ import {
 import { COLORS, type Color } from "../../lib/color.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { replaceLink } from "../../lib/util/atomic.ts";
+import { pollUntil } from "../../lib/util/poll.ts";
 import { suite } from "../suite.ts";
 
 const nginx = suite<{ stack: Scratch; url: string }>("nginx");
@@ -128,7 +129,14 @@ nginx("nginx streams: each event arrives when it is sent, not at the end", async
   );
 });
 
-/** Sends two POSTs on one connection, each with its body 100 ms after its headers. Returns what arrives until a second after. */
+/** How many responses to `postTwice` are complete. */
+const responsesIn = (received: string): number =>
+  received.match(/HTTP\/1.1 500 [\s\S]*?LOOP_FAULT=fail/g)?.length ?? 0;
+
+/**
+ * Sends two POSTs on one connection, each with its body 100 ms after its headers. Returns what arrives until each has its
+ * response, 10 s at most.
+ */
 async function postTwice(url: string): Promise<string> {
   const { hostname, port } = new URL(url);
   const socket = connect(Number(port), hostname);
@@ -143,7 +151,7 @@ async function postTwice(url: string): Promise<string> {
     socket.write("POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n");
     await sleep(100);
     socket.write("{}");
-    await sleep(500);
+    await pollUntil(10, async () => responsesIn(received) > i);
   }
   socket.destroy();
   return received;
@@ -154,7 +162,8 @@ nginx(
   async ({ stack, url }) => {
     const run = await stack.deploy([], { LOOP_FAULT: "fail=100", VERIFY_SECONDS: "0" }); // it answers before it reads the body
     assert.is(run.exitCode, 0, run.stdall);
-    assert.is((await postTwice(url)).match(/HTTP\/1.1 500 /g)?.length, 2);
+    const received = await postTwice(url);
+    assert.is(responsesIn(received), 2, received);
     const back = await stack.rollback();
     assert.is(back.exitCode, 0, back.stdall);
   },

@@ -307,6 +307,16 @@ test("a whole run reports how each file ended, keeps the order of kinds, and cou
   await rm(top, { recursive: true });
 });
 
+test("unit tests alone get no fixtures, and their bundles still find the packages", async () => {
+  const top = await checkout({
+    "unit/alone": `import { version } from "esbuild";
+    test("no fixtures", () => assert.equal([typeof version, process.env.LOOP_TEST_SCRIPTS], ["string", ""]));`,
+  });
+  const { code, output } = await start(top, ["--unit"], { LOOP_TEST_SCRIPTS: "" }).ended;
+  assert.equal([code, lastLine(output)], [0, "1 passed, 0 failed"], output);
+  await rm(top, { recursive: true });
+});
+
 /** Interrupts a run whose test hangs with two child processes, one of them in its own process group. */
 async function interrupt(signal: NodeJS.Signals, code: number, terminalClosed = false): Promise<void> {
   const top = await checkout({
