@@ -118,13 +118,18 @@ const placesOfSources: Plugin = {
 
 /**
  * Bundles test files of a checkout into `top`, a folder from `bundleFolder`, because loading their sources takes up to
- * 1.3 CPU-s. Returns them with the paths of their bundles.
+ * 1.3 CPU-s. Returns them with the paths of their bundles, and the bundle of worker.mts, which shares uvu with them.
  */
-export async function bundleTests(checkout: string, files: TestFile[], top: string): Promise<TestFile[]> {
+export async function bundleTests(
+  checkout: string,
+  files: TestFile[],
+  top: string,
+): Promise<{ files: TestFile[]; worker: string }> {
   const outdir = join(top, "tests");
+  const worker = join(checkout, "tests/worker.mts");
   await build({
     ...MODULES,
-    entryPoints: files.map(({ path }) => path),
+    entryPoints: [worker, ...files.map(({ path }) => path)],
     outdir,
     outbase: checkout,
     external: ["esbuild"], // it looks for its program beside itself
@@ -132,6 +137,6 @@ export async function bundleTests(checkout: string, files: TestFile[], top: stri
     plugins: [namesOfUndici, placesOfSources],
     define: { "import.meta.url": "SOURCE_URL", "import.meta.dirname": "SOURCE_FOLDER" },
   });
-  const bundleOf = (path: string): string => join(outdir, relative(checkout, path).replace(/ts$/, "mjs"));
-  return files.map((file) => ({ ...file, path: bundleOf(file.path) }));
+  const bundleOf = (path: string): string => join(outdir, relative(checkout, path).replace(/m?ts$/, "mjs"));
+  return { files: files.map((file) => ({ ...file, path: bundleOf(file.path) })), worker: bundleOf(worker) };
 }

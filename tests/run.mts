@@ -48,9 +48,11 @@ async function main(directory: string, args: string[]): Promise<number> {
   const top = await bundleFolder(checkout, "fixtures", run);
   // Unit tests use none, and would wait for them longer than for most files.
   const needFixtures = files.some(({ kind }) => kind !== "unit");
+  const bundled = await bundleTests(checkout, files, top);
   const how = {
     directory,
     run,
+    worker: bundled.worker,
     fixtures: needFixtures ? await makeFixtures(checkout, top) : {},
     output: await tempFolder("output", run),
     jobs,
@@ -60,8 +62,7 @@ async function main(directory: string, args: string[]): Promise<number> {
     interrupt: signal,
     say: console.log,
   };
-  const bundled = await bundleTests(checkout, files, top);
-  const results = await runTests(bundled, how).finally(() => cleanUp(run));
+  const results = await runTests(bundled.files, how).finally(() => cleanUp(run));
   const missing = files.length - results.length;
   if (signal.aborted) console.log(`Interrupted by ${signal.reason}; not started: ${missing}`);
   for (const line of summary(results)) console.log(line);

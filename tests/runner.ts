@@ -1,6 +1,6 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { stripVTControlCharacters } from "node:util";
@@ -22,6 +22,8 @@ interface How {
   directory: string;
   /** The id of the test run, passed to its files as LOOP_TEST_RUN. */
   run: string;
+  /** The bundle of worker.mts, which runs unit tests. */
+  worker: string;
   /** What `makeFixtures` returned, for the environment of its files; empty for unit tests alone. */
   fixtures: Record<string, string>;
   /** The folder for the output of running files. */
@@ -83,16 +85,23 @@ export async function endGroup(pid: number, seconds: number): Promise<void> {
   send("SIGKILL");
 }
 
-async function runFile({ name, path }: TestFile, interrupted: Promise<string>, how: How): Promise<Result> {
-  const since = performance.now();
+/** A process that runs test files, with its output in `log`. `exit` resolves with how it ended; "" means normally. */
+interface TestProcess {
+  child: ChildProcess;
+  log: string;
+  exit: Promise<string>;
+}
+
+/** Starts a process that runs a test file; without one, a worker, which waits for files. */
+function startProcess(name: string, path: string | undefined, how: How): TestProcess {
   // Not a pipe: a process that a test left running would keep it open, and this run would wait.
   const log = join(how.output, name.replace("/", "-"));
   const descriptor = openSync(log, "a");
-  const child = spawn(process.execPath, ["--enable-source-maps", path], {
+  const child = spawn(process.execPath, ["--enable-source-maps", path ?? how.worker], {
     cwd: dirname(how.directory),
     env: { ...process.env, ...how.fixtures, LOOP_TEST_RUN: how.run },
     detached: true,
-    stdio: ["ignore", descriptor, descriptor],
+    stdio: ["ignore", descriptor, descriptor, ...(path ? [] : ["ipc" as const])],
   });
   closeSync(descriptor);
   const exit = new Promise<string>((resolve) => {
@@ -101,20 +110,68 @@ async function runFile({ name, path }: TestFile, interrupted: Promise<string>, h
       resolve(signal ? `killed by ${signal}` : code ? `exit code ${code}` : ""),
     );
   });
-  const late = `not done within ${how.limitSeconds} s`;
-  const end = await Promise.race([exit, sleep(how.limitSeconds * 1000, late, { ref: false }), interrupted]);
-  const { aborted } = how.interrupt;
-  if (child.pid) await endGroup(child.pid, aborted ? 10 : end === late ? 5 : 0);
+  return { child, log, exit };
+}
 
-  const output = readFileSync(log, "utf8");
+/** Lets a worker run a file. Resolves with how it ended, as the exit of a process would. */
+const runInWorker = ({ child, exit }: TestProcess, path: string): Promise<string> => {
+  child.send(path);
+  const done = once(child, "message").then(([code]) => (code ? `exit code ${code}` : ""));
+  return Promise.race([done, exit.then((end) => end || "the process ended early")]);
+};
+
+const isOver = ({ exitCode, signalCode }: ChildProcess): boolean => exitCode !== null || signalCode !== null;
+
+/** Waits until a process is done, `limitSeconds` at most. Ends what is left of it, unless it is a worker that waits for a file. */
+async function waitFor(
+  { child }: TestProcess,
+  done: Promise<string>,
+  interrupted: Promise<string>,
+  { limitSeconds, interrupt }: How,
+): Promise<string> {
+  const late = `not done within ${limitSeconds} s`;
+  const end = await Promise.race([done, sleep(limitSeconds * 1000, late, { ref: false }), interrupted]);
+  const waits = child.connected && !isOver(child) && /^(exit code 1)?$/.test(end);
+  if (child.pid && !waits) await endGroup(child.pid, interrupt.aborted ? 10 : end === late ? 5 : 0);
+  return end;
+}
+
+/** Says how a file ended, and what it printed if it failed. */
+function report(name: string, output: string, end: string, since: number, how: How): Result {
   const seconds = (performance.now() - since) / 1000;
   const { summaryParts, ...counts } = judge(output, end, how.strict);
   how.say(`${counts.failed > 0 ? "✗" : "✓"} ${name} (${summaryParts.join(", ")}, ${seconds.toFixed(1)} s)`);
-  if (counts.failed > 0 && !aborted) {
+  if (counts.failed > 0 && !how.interrupt.aborted) {
     const rule = (title: string) => `──── ${title} `.padEnd(80, "─");
     how.say(`${rule(`output of ${name}`)}\n${output.trimEnd()}\n${rule(`end of ${name}`)}`);
   }
   return { name, ...counts, seconds };
+}
+
+/** Runs a file in this worker, or in a process of its own. */
+async function runFile(
+  { name, path }: TestFile,
+  worker: TestProcess | undefined,
+  interrupted: Promise<string>,
+  how: How,
+): Promise<Result> {
+  const since = performance.now();
+  const process = worker ?? startProcess(name, path, how);
+  const { size: before } = statSync(process.log);
+  const done = worker ? runInWorker(worker, path) : process.exit;
+  const end = await waitFor(process, done, interrupted, how);
+  return report(name, readFileSync(process.log).subarray(before).toString(), end, since, how);
+}
+
+/** Waits until nothing is left to do in a worker. Returns a failure if it crashes: a test may go wrong after its file's totals. */
+async function endWorker(worker: TestProcess, interrupted: Promise<string>, how: How): Promise<Result[]> {
+  const since = performance.now();
+  if (worker.child.connected) worker.child.disconnect();
+  const end = await waitFor(worker, worker.exit, interrupted, how);
+  if (!end) return [];
+  const output = readFileSync(worker.log, "utf8");
+  const afterTotals = output.slice(output.lastIndexOf("  Duration:"));
+  return [report("unit, after the tests", afterTotals, end, since, how)];
 }
 
 /** Runs bundles of test files kind by kind and reports how each ended. Starts no more files once it is interrupted. */
@@ -131,13 +188,21 @@ export async function runTests(files: TestFile[], how: How): Promise<Result[]> {
   const reporting = how.progressSeconds > 0 ? setInterval(report, how.progressSeconds * 1000) : undefined;
   for (const kind of KINDS) {
     const queue = files.filter((file) => file.kind === kind).values(); // shared: each worker takes the next file
-    const work = async (): Promise<void> => {
+    const work = async (_: unknown, number: number): Promise<void> => {
+      let worker: TestProcess | undefined;
+      const end = async () => worker && results.push(...(await endWorker(worker, interrupted, how)));
       for (const file of queue) {
-        if (how.interrupt.aborted) return;
+        if (how.interrupt.aborted) break;
+        if (kind === "unit" && (!worker || isOver(worker.child))) {
+          await end(); // if it crashed after the file before this one
+          worker = startProcess(`worker-${number}`, undefined, how);
+        }
         running.set(file.name, performance.now());
-        results.push(await runFile(file, interrupted, how));
+        results.push(await runFile(file, worker, interrupted, how));
         running.delete(file.name);
+        if (worker && isOver(worker.child)) worker = undefined; // the file is to blame, and its line says so
       }
+      await end();
     };
     const jobs = Math.min(how.jobs, MOST_JOBS[kind] ?? how.jobs);
     await Promise.all(Array.from({ length: jobs }, work));

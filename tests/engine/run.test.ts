@@ -15,7 +15,7 @@ import { endGroup, judge, runTests, summary } from "../runner.ts";
 /** Imports and helpers for the test files below, which run in their checkout. */
 const HEAD = `
 import { spawn } from "node:child_process";
-import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -43,9 +43,15 @@ const alone = (file: string) => `test("alone", async () => {
 /** Creates a checkout with the runner, these test files and a fake docker with one container of the test run. */
 async function checkout(files: Record<string, string>): Promise<string> {
   const top = await tempFolder("run");
-  const runner = ["run.mts", "bundles.ts", "fixtures.ts", "choose.ts", "leftovers.ts", "runner.ts"].map(
-    (file) => join("tests", file),
-  );
+  const runner = [
+    "run.mts",
+    "bundles.ts",
+    "fixtures.ts",
+    "choose.ts",
+    "leftovers.ts",
+    "runner.ts",
+    "worker.mts",
+  ].map((file) => join("tests", file));
   for (const file of [...runner, "bench/testbed/temp.ts"]) await cp(join(ROOT, file), join(top, file));
   await symlink(join(ROOT, "node_modules"), join(top, "node_modules"));
   await writeFile(join(top, "package.json"), '{ "type": "module" }');
@@ -206,23 +212,24 @@ test("every test file is in a folder that the runner reads", async () => {
 
 test("files that take longest start first, a file that hangs is ended, and running files are reported", async () => {
   const top = await checkout({
-    "unit/short": ONE,
-    "unit/hangs": `${HANGS} console.log("before it hangs"); ${ONE.repeat(2)}\n\n`,
-    "engine/lines": "\n\n\n",
-    "engine/quick": "\n",
-    "engine/slow": "",
-    "engine/few-lines": "",
+    "engine/short": ONE,
+    "engine/hangs": `${HANGS} console.log("before it hangs"); ${ONE.repeat(2)}\n\n`,
+    "load/lines": "\n\n\n",
+    "load/quick": "\n",
+    "load/slow": "",
+    "load/few-lines": "",
   });
-  await writeFile(join(top, "tests/unit/no-test.ts"), "");
-  await writeFile(join(top, "tests/seconds.json"), '{ "engine/quick": 2, "engine/slow": 10 }');
+  await writeFile(join(top, "tests/engine/no-test.ts"), "");
+  await writeFile(join(top, "tests/seconds.json"), '{ "load/quick": 2, "load/slow": 10 }');
   const files = listTests(join(top, "tests"));
   assert.equal(
     files.map(({ name }) => name),
-    ["unit/hangs", "unit/short", "engine/lines", "engine/few-lines", "engine/slow", "engine/quick"],
+    ["engine/hangs", "engine/short", "load/lines", "load/few-lines", "load/slow", "load/quick"],
   );
   const said: string[] = [];
   const hanging = await bundleTests(top, files.slice(0, 1), top);
-  const results = await runTests(hanging, {
+  const results = await runTests(hanging.files, {
+    worker: hanging.worker,
     directory: join(top, "tests"),
     run: "test",
     fixtures: {},
@@ -235,10 +242,10 @@ test("files that take longest start first, a file that hangs is ended, and runni
     say: (line) => said.push(line),
   });
   assert.is(await readFile(join(top, "cleaned-up"), "utf8"), "yes");
-  assert.match(said[0] ?? "", /^running: unit\/hangs \d s$/);
+  assert.match(said[0] ?? "", /^running: engine\/hangs \d s$/);
   assert.match(
     said.join("\n"),
-    /^✗ unit\/hangs \(.*not done within 4 s, \d\.\d s\)\n─+ output.*\nbefore it/m,
+    /^✗ engine\/hangs \(.*not done within 4 s, \d\.\d s\)\n─+ output.*\nbefore it/m,
   );
   assert.equal(
     results.map(({ failed }) => failed),
@@ -257,7 +264,7 @@ test("a whole run reports how each file ended, keeps the order of kinds, and cou
   const top = await checkout({
     "unit/good": `${ONE} test("two", () => {});`,
     "unit/red": `${ONE} test("broken", () => { console.error("as it was said"); assert.is(1, 2); });`,
-    "unit/crash": `${ONE} setTimeout(() => { throw new Error("after the totals"); }, 100);`,
+    "engine/crash": `${ONE} setTimeout(() => { throw new Error("after the totals"); }, 100);`,
     "unit/dies": 'console.log("its last words"); process.kill(process.pid, "SIGKILL");',
     "unit/skips": `${ONE} test.skip("two", () => {});`,
     "engine/a": meet("b", "a"),
@@ -278,11 +285,12 @@ test("a whole run reports how each file ended, keeps the order of kinds, and cou
     start(top, ["--soak"], { PATH: join(top, "none") }).ended, // without a docker
     start(top, ["nothing"]).ended,
   ]);
-  const lines = ["good", "red", "crash", "dies", "skips"].map((name) => lineOf(output, `unit/${name}`));
+  const names = ["unit/good", "unit/red", "engine/crash", "unit/dies", "unit/skips"];
+  const lines = names.map((name) => lineOf(output, name));
   assert.equal(lines, [
     "✓ unit/good (2 tests",
     "✗ unit/red (1 of 2 passed",
-    "✗ unit/crash (1 of 1 passed, exit code 1",
+    "✗ engine/crash (1 of 1 passed, exit code 1",
     "✗ unit/dies (no totals, killed by SIGKILL",
     "✗ unit/skips (1 of 1 passed, 1 SKIPPED, a skip is a failure on CI",
   ]);
@@ -317,15 +325,44 @@ test("unit tests alone get no fixtures, and their bundles still find the package
   await rm(top, { recursive: true });
 });
 
-/** Interrupts a run whose test hangs with two child processes, one of them in its own process group. */
-async function interrupt(signal: NodeJS.Signals, code: number, terminalClosed = false): Promise<void> {
+test("unit tests share processes, but not their totals, and a crash after the last ones is a failure", async () => {
   const top = await checkout({
-    "unit/hangs": `
+    "unit/a": `test("pid", () => write("pid", process.pid)); ${ONE}`,
+    "unit/b": `test("pid", () => console.log("b in", process.pid, "after", readFileSync("pid", "utf8"))); test("broken", () => assert.is(1, 2));`,
+    "unit/c": `${ONE} setTimeout(() => { throw new Error("after the totals"); }, 300);`,
+  });
+  const names = ["a", "b", "c"].map((name) => `unit/${name}`);
+  await writeFile(join(top, "tests/seconds.json"), '{ "unit/a": 3, "unit/b": 2, "unit/c": 1 }');
+  const { code, output } = await start(top, ["--unit"], { TEST_JOBS: "1" }).ended;
+  assert.equal(
+    [...names, "unit, after the tests"].map((name) => lineOf(output, name)),
+    [
+      "✓ unit/a (2 tests",
+      "✗ unit/b (1 of 2 passed",
+      "✓ unit/c (1 test",
+      "✗ unit, after the tests (no totals, exit code 1",
+    ],
+  );
+  assert.match(output, /^b in (\d+) after \1$/m);
+  assert.equal([code, lastLine(output)], [1, "4 passed, 2 failed"]);
+  await rm(top, { recursive: true });
+});
+
+/** Interrupts a run whose test hangs with two child processes, one of them in its own process group. */
+async function interrupt(
+  kind: "unit" | "engine",
+  signal: NodeJS.Signals,
+  code: number,
+  terminalClosed = false,
+): Promise<void> {
+  const top = await checkout({
+    [`${kind}/hangs`]: `
       ${HANGS} // first, because the run is interrupted as soon as the files exist
       const sleeper = (detached: boolean) => spawn("sleep", ["60"], { detached, stdio: "inherit" }).pid;
       write("id", process.env.LOOP_TEST_RUN);
-      write("pids", [process.pid, sleeper(false), sleeper(true)]);`,
-    "unit/later": ONE,
+      write("pids", [process.pid, sleeper(false), sleeper(true)]);
+      ${kind === "unit" ? 'test("never ends", () => new Promise(() => {}));' : ""}`,
+    [`${kind}/later`]: ONE,
   });
   const read = (name: string) => readFile(join(top, name), "utf8").catch(() => "");
   const { child, ended } = start(top, [], { TEST_JOBS: "1" });
@@ -345,14 +382,18 @@ async function interrupt(signal: NodeJS.Signals, code: number, terminalClosed = 
   assert.match(await read("docker-calls"), "rm --force --volumes c1\n");
   await rm(top, { recursive: true });
   if (terminalClosed) return;
-  assert.match(end.output, /^✗ unit\/hangs \(.*interrupted by SIGINT, /m);
+  assert.match(end.output, new RegExp(`^✗ ${kind}/hangs \\(.*interrupted by SIGINT, `, "m"));
   assert.match(end.output, `Left by the tests, and removed: containers loop-test-${id}-x-nginx\n`);
   assert.match(end.output, `Interrupted by SIGINT; not started: 1\n`);
   assert.is(lastLine(end.output), "0 passed, 1 failed");
 }
 
 test("an interrupted run ends all processes of its tests and removes what they left", () =>
-  Promise.all([interrupt("SIGINT", 130), interrupt("SIGHUP", 129, true)]).then(() => undefined)); // the second with a closed terminal
+  Promise.all([
+    interrupt("engine", "SIGINT", 130),
+    interrupt("unit", "SIGINT", 130),
+    interrupt("engine", "SIGHUP", 129, true), // with a closed terminal
+  ]).then(() => undefined));
 
 test("the CI script ends with the counts, even if no test has run", async () => {
   const top = await tempFolder("ci");
