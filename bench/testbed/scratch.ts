@@ -123,6 +123,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
   const env: Record<string, string> = {
     PATH: process.env.PATH ?? "",
     HOME: process.env.HOME ?? "",
+    GOGC: "off", // of docker commands: they end long before collecting garbage could pay off
     COMPOSE_FILE: composeFiles.join(":"),
     COMPOSE_PROJECT_NAME: project,
     ...(await freePorts()),

@@ -117,7 +117,7 @@ const execInside = ({ docker, project }: Scratch, part: string, line: string): P
 async function assertDenied(stack: Scratch, part: string, line: string, reason: RegExp): Promise<void> {
   const run = await execInside(stack, part, line);
   assert.is.not(run.exitCode, 0, `${part}: ${line}`);
-  assert.match(run.stdall, reason, `${part}: ${line}`);
+  assert.match(run.stdall, reason, `${part}: ${line}\n${run.stdall}`);
 }
 
 const statusOf = async (url: string, headers: Record<string, string> = {}): Promise<number> => {
@@ -273,6 +273,9 @@ attempts(
     const forks = "import os, time\nfor i in range(2000):\n  if os.fork() == 0: time.sleep(3); os._exit(0)";
     const started = await execInside(stack, "api-green", `python3 -c '${forks}'`);
     assert.match(started.stderr, /BlockingIOError|Resource temporarily unavailable/);
+    const processes = async () =>
+      (await stack.docker("top", `${stack.project}-api-green`)).stdout.split("\n").length;
+    await waitFor("the processes have ended", async () => (await processes()) < 20, 30);
     await waitFor("green responds", async () => (await stack.get()).status === 200, 30);
     const limits = await stack.field(
       `${stack.project}-api-green`,
