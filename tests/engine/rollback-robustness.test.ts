@@ -4,7 +4,6 @@ import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { startRun } from "../../bench/testbed/run.ts";
 import { createReleasedScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
-import { getInactiveColor, isColor } from "../../lib/color.ts";
 import { suite } from "../suite.ts";
 
 /** Rollbacks with missing or broken parts, after killed rollbacks, and after a build that hangs. */
@@ -23,15 +22,58 @@ async function rollBack(stack: Scratch, env: Record<string, string> = {}): Promi
   return run.stdall;
 }
 
+/** The command lines of this machine's processes that contain this text. */
+async function processesWith(text: string): Promise<string[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const lines = await Promise.all(
+    pids.map((pid) => readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")),
+  );
+  return lines.filter((line) => line.includes(text));
+}
+
+robustness("a build that hangs is stopped with all its processes", async ({ stack }) => {
+  const { color } = await stack.get();
+  const hung = join(stack.folder, "hung");
+  const sleep = `sleep ${100_000 + (process.pid % 100_000)}`;
+  await mkdir(hung);
+  await writeFile(join(hung, "Dockerfile"), `FROM debian:trixie-slim\nRUN echo so far; ${sleep}\n`);
+  const run = await stack.deploy([], { LOOP_API_CONTEXT: hung, BUILD_SECONDS: "15" });
+  assert.is(run.exitCode, 1, run.stdall);
+  assert.match(run.stderr, "The build took longer than 15 s and was stopped");
+  assert.match(run.stderr, "so far");
+  assert.match(run.stderr, "or raise BUILD_SECONDS");
+  assert.equal(await processesWith(`-p\0${stack.project}\0`), []);
+  await waitFor(
+    "the engine ends the processes of the build",
+    async () => (await processesWith(sleep)).length === 0,
+  );
+  assert.is((await stack.get()).color, color);
+});
+
 /** COMPOSE_FILE with a missing file in the right folder, from which nginx's folder is found. */
 const withoutComposeFile = ({ folder }: Scratch) => ({ COMPOSE_FILE: join(folder, "gone.yml") });
 
 robustness(
-  "a rollback needs neither the compose file nor the sources; a deploy reports that the file is invalid or missing",
+  "a rollback finds the lock free, starts nginx and auth, and puts back a pruned tag, without the compose file and the sources",
   async ({ stack }) => {
+    const { color } = await stack.get();
+    const idle = color === "blue" ? "green" : "blue";
+    const tag = `${stack.project}-api:${idle}`;
+    const image = await stack.field(tag, "{{.Id}}");
+    await stack.docker("rmi", tag); // as docker image prune --all does; its release number keeps the image
+    assert.is(await stack.field(tag, "{{.Id}}"), "absent");
+    const auth = `${stack.project}-auth`;
+    await stack.docker("stop", "--time", "1", stack.nginxContainer, auth);
     await writeFile(join(stack.folder, "broken.yml"), "services: [\n");
     const broken = { COMPOSE_FILE: join(stack.folder, "broken.yml") };
-    await rollBack(stack, { ...broken, LOOP_API_CONTEXT: "/no/such/source" });
+
+    const output = await rollBack(stack, { ...broken, LOOP_API_CONTEXT: "/no/such/source" });
+    assert.not.match(output, /was killed|waiting for/); // the build that hung before this test
+    assert.match(output, `start ${stack.nginxContainer}`);
+    assert.is(await stack.field(auth, "{{.State.Status}}"), "running");
+    assert.match(output, `${tag} was removed, but the container of ${idle} still has its image`);
+    assert.is(await stack.field(tag, "{{.Id}}"), image);
+
     const invalid = await stack.deploy([], broken);
     assert.is(invalid.exitCode, 2, invalid.stdall);
     assert.match(invalid.stderr, /Compose cannot read .*broken.yml[\s\S]*yaml/);
@@ -40,24 +82,6 @@ robustness(
     assert.match(missing.stderr, "gone.yml, which does not exist");
   },
 );
-
-robustness("a rollback puts back a tag that docker image prune --all removed", async ({ stack }) => {
-  const idle = getInactiveColor((await stack.readStateFile()).trim() === "blue" ? "blue" : "green");
-  const tag = `${stack.project}-api:${idle}`;
-  const image = await stack.field(tag, "{{.Id}}");
-  await stack.docker("rmi", tag); // its release number keeps the image
-  assert.is(await stack.field(tag, "{{.Id}}"), "absent");
-  assert.match(await rollBack(stack), `${tag} was removed, but the container of ${idle} still has its image`);
-  assert.is(await stack.field(tag, "{{.Id}}"), image);
-});
-
-robustness("a rollback starts a stopped nginx and auth without Compose", async ({ stack }) => {
-  const auth = `${stack.project}-auth`;
-  await stack.docker("stop", "--time", "1", stack.nginxContainer, auth);
-  const output = await rollBack(stack, withoutComposeFile(stack));
-  assert.match(output, `start ${stack.nginxContainer}`);
-  assert.is(await stack.field(auth, "{{.State.Status}}"), "running");
-});
 
 robustness(
   "a rollback warns and continues if auth does not start, or its data folder cannot be created",
@@ -80,88 +104,46 @@ robustness(
       without,
       "Cannot create the folder /proc/none/oauth (OAUTH_DATA_PATH); the rollback continues without it",
     );
-    await rollBack(stack);
-    assert.is(await stack.field(auth, "{{.State.Status}}"), "running");
   },
 );
 
-robustness("a rollback recreates a container whose network was removed", async ({ stack }) => {
+robustness("a rollback recreates auth, and a container whose network was removed", async ({ stack }) => {
   const { color } = await stack.get();
   const standby = `${stack.project}-api-${color === "blue" ? "green" : "blue"}`;
+  const auth = `${stack.project}-auth`; // removed by the test before
+  assert.is(await stack.field(auth, "{{.State.Status}}"), "absent");
   const extra = `${stack.project}-extra`;
   await stack.docker("network", "create", extra);
   await stack.docker("network", "connect", extra, standby);
   await stack.docker("network", "rm", extra);
   assert.match(await rollBack(stack), `the network of ${standby} is gone: recreating the container`);
-});
-
-/** Kills a rollback after the step with this name. Returns the colors of the rollback. */
-async function killAfter(stack: Scratch, step: string, env: Record<string, string> = {}) {
-  const { color: from } = await stack.get();
-  if (!isColor(from)) return assert.unreachable(from) as never;
-  const to = getInactiveColor(from);
-  const run = startRun(stack, "rollback", env);
-  await run.waitForStep(step.replace("TO", to));
-  run.kill("SIGKILL");
-  await run.ended;
-  return { from, to };
-}
-
-async function expectFinished(stack: Scratch, { from, to }: { from: string; to: string }): Promise<void> {
-  const run = await stack.rollback();
-  assert.is(run.exitCode, 0, run.stdall);
-  assert.match(run.stdout, `Rolled back, finishing the interrupted run: ${from} → ${to}`);
-  assert.equal([(await stack.get()).color, await stack.running()], [to, [to]]);
-}
-
-robustness("an interrupted rollback is still finished after a retry that failed early", async ({ stack }) => {
-  const colors = await killAfter(stack, "switch nginx to TO", { VERIFY_SECONDS: "30" });
-  const retry = await stack.rollback([], { DOCKER_CMD: "/bin/false" });
-  assert.is(retry.exitCode, 1, retry.stdall);
-  assert.match(retry.stderr, "Docker is not reachable");
-  await expectFinished(stack, colors);
+  assert.is(await stack.field(auth, "{{.State.Status}}"), "running");
 });
 
 robustness(
-  "an interrupted rollback is still finished after a retry that was interrupted too",
+  "an interrupted rollback is still finished after retries that failed early or were interrupted too",
   async ({ stack }) => {
-    const colors = await killAfter(stack, "mark TO as active");
+    const { color: from } = await stack.get();
+    const to = from === "blue" ? "green" : "blue";
+    const killed = startRun(stack, "rollback");
+    await killed.waitForStep(`mark ${to} as active`);
+    killed.kill("SIGKILL");
+    await killed.ended;
+
+    const early = await stack.rollback([], { DOCKER_CMD: "/bin/false" });
+    assert.is(early.exitCode, 1, early.stdall);
+    assert.match(early.stderr, "Docker is not reachable");
+
     const retry = startRun(stack, "rollback", { VERIFY_SECONDS: "60" });
     await retry.waitForStep("clear the record of the interrupted run");
     retry.kill("SIGINT");
     const { exitCode, output } = await retry.ended;
     assert.is(exitCode, 130, output);
-    await expectFinished(stack, colors);
+
+    const run = await stack.rollback();
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(run.stdout, `Rolled back, finishing the interrupted run: ${from} → ${to}`);
+    assert.equal([(await stack.get()).color, await stack.running()], [to, [to]]);
   },
 );
-
-/** The command lines of this machine's processes that contain this text. */
-async function processesWith(text: string): Promise<string[]> {
-  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
-  const lines = await Promise.all(
-    pids.map((pid) => readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")),
-  );
-  return lines.filter((line) => line.includes(text));
-}
-
-robustness("a build that hangs is stopped with all its processes and frees the lock", async ({ stack }) => {
-  const { color } = await stack.get();
-  const hung = join(stack.folder, "hung");
-  const sleep = `sleep ${100_000 + (process.pid % 100_000)}`;
-  await mkdir(hung);
-  await writeFile(join(hung, "Dockerfile"), `FROM debian:trixie-slim\nRUN echo so far; ${sleep}\n`);
-  const run = await stack.deploy([], { LOOP_API_CONTEXT: hung, BUILD_SECONDS: "15" });
-  assert.is(run.exitCode, 1, run.stdall);
-  assert.match(run.stderr, "The build took longer than 15 s and was stopped");
-  assert.match(run.stderr, "so far");
-  assert.match(run.stderr, "or raise BUILD_SECONDS");
-  assert.equal(await processesWith(`-p\0${stack.project}\0`), []);
-  await waitFor(
-    "the engine ends the processes of the build",
-    async () => (await processesWith(sleep)).length === 0,
-  );
-  assert.is((await stack.get()).color, color);
-  const output = await rollBack(stack);
-  assert.not.match(output, /was killed|waiting for/);
-});
 robustness.run();
