@@ -62,6 +62,16 @@ async function imageId({ docker }: Scratch, name: string): Promise<string> {
   return (await docker("image", "inspect", "--format", "{{.Id}}", name)).stdout.trim();
 }
 
+/** Makes a run that ends soon after the migration, before it changes anything. Returns the output. */
+async function migrate(stack: Scratch): Promise<{ stdout: string; stderr: string }> {
+  const { color } = await stack.get();
+  const run = await stack.rollback(["--to", "99"]);
+  assert.is(run.exitCode, 2, run.stdall);
+  assert.match(run.stderr, "There is no release 99");
+  assert.equal([(await stack.get()).color, await stack.readStateFile()], [color, `${color}\n`]);
+  return run;
+}
+
 /** Rolls back. Afterwards the other color serves. Returns the output. */
 async function rollBack(stack: Scratch): Promise<{ stdout: string; stderr: string }> {
   const { color } = await stack.get();
@@ -97,10 +107,32 @@ migration(
     assert.equal(await readdir(oldFolder), [".active-color"]);
 
     for (let i = 0; i < 3; i++) await appendFile(join(oldFolder, "history.jsonl"), backup);
-    const next = await rollBack(stack);
+    const next = await migrate(stack);
     assert.not.match(next.stdout, "migrated from");
     assert.is((await readHistory(join(stack.stateDir, "history.jsonl"))).length, 4);
     await rm(join(oldFolder, "history.jsonl"));
+  },
+);
+
+migration(
+  "files that another project may have used are copied and stay in place",
+  async ({ stack, oldFolder }) => {
+    await restoreOldLayout(stack, oldFolder);
+    const before = (await readdir(oldFolder)).toSorted();
+    const serving = await stack.readStateFile();
+    const run = await stack.rollback([], { ACTIVE_COLOR_FILE: "" }); // the default for a project other than loop
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.not.match(run.stderr, "no run has verified it"); // the color record was migrated
+    const own = `.active-color.${stack.project}`;
+    assert.match(
+      run.stdout,
+      `from now on, the state file of ${stack.project} is ${join(oldFolder, own)}, not ${stack.stateFile}`,
+    );
+    assert.equal((await readdir(oldFolder)).toSorted(), [...before, own].toSorted());
+    assert.is(await readFile(join(oldFolder, own), "utf8"), `${(await stack.get()).color}\n`);
+    assert.is(await stack.readStateFile(), serving, "another project's state file was written");
+    for (const name of [own, ...Object.values(OLD_NAMES)]) await rm(join(oldFolder, name));
+    await writeFile(stack.stateFile, await readFile(join(stack.stateDir, "active-color")));
   },
 );
 
@@ -180,9 +212,12 @@ migration("a run ignores a run record that a container forged", async ({ stack, 
   await restoreOldLayout(stack, oldFolder);
   const record = JSON.stringify({ ...RECORD, imageBefore: before[0] }); // the other color's image
   await execInside(stack, `echo '${record}' > /vault/_build/.active-color.lock`);
-  const run = await rollBack(stack);
+  assert.is((await stack.get()).color, "blue"); // else a trusted record would change nothing
+  const run = await stack.deploy([], { LOOP_API_CONTEXT: stack.folder }); // fails at its build, after all repairs
+  assert.is(run.exitCode, 1, run.stdall);
   assert.not.match(run.stdout, "the record of the unfinished");
   assert.match(run.stderr, NOT_OURS);
+  assert.match(run.stderr, "Build failed");
   assert.equal(await tags(), before);
 });
 
@@ -201,7 +236,7 @@ migration(
       return child;
     };
     const expectMigration = async () => {
-      assert.match((await rollBack(stack)).stdout, "the history of");
+      assert.match((await migrate(stack)).stdout, "the history of");
     };
     await restoreOldLayout(stack, oldFolder);
     const script = join(stack.folder, "deploy-blue-green.mts");
@@ -250,7 +285,7 @@ migration(
     } finally {
       await $({ quiet: true })`umount ${vault}`;
     }
-    const run = await rollBack(stack);
+    const run = await migrate(stack);
     assert.match(run.stdout, `the history of ${before.length} runs`);
     assert.equal((await runsIn(stack.stateDir)).slice(0, before.length), before);
   },
@@ -260,12 +295,11 @@ migration("a link in place of the old folder only postpones the migration", asyn
   await restoreOldLayout(stack, oldFolder);
   const before = await runsIn(oldFolder);
   await execInside(stack, `cd /vault && mv _build aside && ln -s ${stack.folder} _build`);
-  const blocked = await stack.rollback();
-  assert.is(blocked.exitCode, 0, blocked.stdall);
+  const blocked = await stack.rollback(["--to", "99"]);
+  assert.match(blocked.stderr, "There is no release 99");
   assert.match(blocked.stderr, /not migrated from .*; the next run tries again/);
   await execInside(stack, "cd /vault && rm _build && mv aside _build");
-  const run = await stack.rollback();
-  assert.is(run.exitCode, 0, run.stdall);
+  await migrate(stack);
   const runs = await runsIn(stack.stateDir);
   assert.equal(runs.slice(0, before.length), before);
   assert.is(runs.length, before.length + 2);
@@ -287,7 +321,7 @@ migration(
     const line = `exec 3<>${victim}; sleep 300 >/dev/null 2>&1 & echo $!`;
     const pid = Number((await $({ quiet: true })`sh -c ${line}`).stdout);
     assert.is(await readlink(`/proc/${pid}/fd/3`), victim);
-    const run = await rollBack(stack);
+    const run = await migrate(stack);
     process.kill(pid, "SIGKILL"); // throws if it no longer runs
     for (const name of ["history.jsonl", OLD_NAMES.lock])
       assert.match(run.stderr, `${name} was not migrated: Error: ELOOP`);
@@ -297,28 +331,6 @@ migration(
       assert.match(await readFile(join(outside, name), "utf8"), '"secret"');
       await rm(join(oldFolder, name));
     }
-  },
-);
-
-migration(
-  "files that another project may have used are copied and stay in place",
-  async ({ stack, oldFolder }) => {
-    await restoreOldLayout(stack, oldFolder);
-    const before = (await readdir(oldFolder)).toSorted();
-    const serving = await stack.readStateFile();
-    const run = await stack.rollback([], { ACTIVE_COLOR_FILE: "" }); // the default for a project other than loop
-    assert.is(run.exitCode, 0, run.stdall);
-    assert.not.match(run.stderr, "no run has verified it"); // the color record was migrated
-    const own = `.active-color.${stack.project}`;
-    assert.match(
-      run.stdout,
-      `from now on, the state file of ${stack.project} is ${join(oldFolder, own)}, not ${stack.stateFile}`,
-    );
-    assert.equal((await readdir(oldFolder)).toSorted(), [...before, own].toSorted());
-    assert.is(await readFile(join(oldFolder, own), "utf8"), `${(await stack.get()).color}\n`);
-    assert.is(await stack.readStateFile(), serving, "another project's state file was written");
-    for (const name of [own, ...Object.values(OLD_NAMES)]) await rm(join(oldFolder, name));
-    await writeFile(stack.stateFile, await readFile(join(stack.stateDir, "active-color")));
   },
 );
 
@@ -333,7 +345,7 @@ migration("a migration that is killed at any moment loses nothing", async ({ sta
     run.kill("SIGKILL");
     await run.ended;
   }
-  await rollBack(stack);
+  await migrate(stack);
   const after = (await runsIn(stack.stateDir)).map((entry) => JSON.stringify(entry));
   for (const entry of before) assert.ok(after.includes(JSON.stringify(entry)), JSON.stringify(entry));
   assert.equal(await readdir(oldFolder), [".active-color"]);
