@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { appendFile, chmod, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { appendFile, chmod, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { request as open } from "node:http";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -15,7 +15,6 @@ import {
 } from "../../bench/testbed/scratch.ts";
 import { COLORS } from "../../lib/color.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
-import { ROOT } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
 /** Added to the example API: returns the headers it received, and tries to control nginx with response headers. */
@@ -67,13 +66,6 @@ while True:
     dns.sendto(query[:2] + b"\\x81\\x80\\x00\\x01\\x00\\x01\\x00\\x00\\x00\\x00" + query[12:end] + answer, asker)
 `;
 
-/** A scratch stack whose API may take long to start, because these tests measure no times. */
-async function createPatientScratch(name: string): Promise<Scratch> {
-  const stack = await createScratch(name);
-  Object.assign(stack.env, { HEALTH_RETRIES: "60", LOOP_AUTH_CONTEXT: EXAMPLE_AUTH });
-  return stack;
-}
-
 interface Target {
   stack: Scratch;
   url: string;
@@ -85,7 +77,7 @@ interface Target {
 
 const attempts = suite<Target>("attempts");
 attempts.before(async (context) => {
-  const stack = await createPatientScratch("sec");
+  const stack = await createScratch("sec");
   const { LOOP_API_CONTEXT: sources = "" } = await stack.apiVersion("2.0.0", EXAMPLE_API);
   await appendFile(join(sources, "api/main.py"), ROGUE_API);
   const traces = join(stack.folder, "traces");
@@ -95,11 +87,15 @@ attempts.before(async (context) => {
   // Other users of this machine may enter the checkout.
   await chmod(dirname(stack.folder), 0o755);
   const PATH = `${await createRecordingGit(context)}:${stack.env.PATH}`;
-  Object.assign(stack.env, { LOOP_API_CONTEXT: sources, BODY_MAX: "32m", API_TMP: "32m" });
+  const contexts = { LOOP_API_CONTEXT: sources, LOOP_AUTH_CONTEXT: EXAMPLE_AUTH };
+  Object.assign(stack.env, { ...contexts, BODY_MAX: "32m", API_TMP: "32m" });
   const run = await stack.deploy([], { PATH });
   assert.is(run.exitCode, 0, run.stdall);
 });
-attempts.after(({ stack }) => stack.remove());
+attempts.after(async ({ stack }) => {
+  await stack.docker("rm", "--force", dnsServerOf(stack));
+  await stack.remove();
+});
 
 /** Runs Python as a remote client: in a container on another network, whose gateway is this host. Returns its output. */
 async function runAsRemoteClient({ docker, project }: Scratch, script: string): Promise<string> {
@@ -405,26 +401,19 @@ attempts(
     assert.match(await stack.field(`${stack.project}-api-green`, label), /^[0-9a-f]{40}-dirty$/);
   },
 );
-attempts.run();
+// The tests above only ask green; those below release and roll back.
 
-const trusting = suite<{ stack: Scratch; url: string }>("a trusted proxy");
-trusting.before(async (context) => {
-  context.stack = await createPatientScratch("sec-proxy");
-  const sources = await context.stack.apiVersion("2.0.0", EXAMPLE_API);
-  await appendFile(join(sources.LOOP_API_CONTEXT ?? "", "api/main.py"), ROGUE_API);
-  Object.assign(context.stack.env, sources);
-  context.url = `http://127.0.0.1:${context.stack.env.NGINX_PORT}`;
-  const run = await context.stack.deploy();
-  assert.is(run.exitCode, 0, run.stdall);
-});
-trusting.after(({ stack }) => stack.remove());
+/** Asks the API which headers it received of a client that claims to be another one. */
+const sentBy = async ({ url }: Target): Promise<Record<string, string>> => {
+  const claims = { "x-forwarded-for": "198.51.100.9, 203.0.113.7", "x-forwarded-proto": "https" };
+  return (await (await request(`${url}/sent`, { headers: claims })).body.json()) as Record<string, string>;
+};
 
-trusting(
-  "only proxies in TRUSTED_PROXIES are trusted to name the client, from the next switch on",
-  async ({ stack, url }) => {
-    const claims = { "x-forwarded-for": "198.51.100.9, 203.0.113.7", "x-forwarded-proto": "https" };
-    const sent = async () =>
-      (await (await request(`${url}/sent`, { headers: claims })).body.json()) as Record<string, string>;
+attempts(
+  "a trusted proxy: only proxies in TRUSTED_PROXIES are trusted to name the client, from the next switch on",
+  async (target) => {
+    const { stack } = target;
+    const sent = () => sentBy(target);
     const gateway = (await sent())["x-forwarded-for"] ?? "";
     assert.match(gateway, /^[\d.]+$/);
     const run = await stack.deploy([], { TRUSTED_PROXIES: `192.0.2.0/24, ${gateway}` });
@@ -436,79 +425,49 @@ trusting(
       "only the last address comes from the proxy",
     );
     assert.equal((await sent())["x-real-ip"], "203.0.113.7");
-    const back = await stack.rollback();
-    assert.is(back.exitCode, 0, back.stdall);
+  },
+);
+
+attempts(
+  "a rollback recreates a missing key, loads it without switching to a wrong link, and no longer trusts the proxy",
+  async (target) => {
+    const { stack } = target;
+    const { color } = await stack.get();
+    const other = COLORS.find((candidate) => candidate !== color) ?? "blue";
+    const nginx = join(stack.folder, "nginx");
+    await $({
+      quiet: true,
+    })`rm ${nginx}/probe-key.conf && ln -sfn ${other}-upstream.conf ${nginx}/active-upstream.conf`;
+    const failures: string[] = [];
+    let polling = true;
+    const watch = (async () => {
+      while (polling) {
+        const response = await stack.get();
+        if (response.status !== 200) failures.push(`${response.color} ${response.status}`);
+        await sleep(50);
+      }
+    })();
+    const run = await stack.rollback([], { BODY_MAX: "" }).finally(() => {
+      polling = false;
+    });
+    await watch;
+    assert.is(run.exitCode, 0, run.stdall);
+    assert.match(run.stdout, "✓ load the probe key into nginx");
+    assert.equal(failures, []);
+    assert.is((await stack.get("/_loop/color")).status, 204);
     await waitFor(
       "the proxy is no longer trusted",
-      async () => (await sent())["x-forwarded-proto"] === "http",
+      async () => (await sentBy(target))["x-forwarded-proto"] === "http",
     );
     assert.is(
-      await readFile(join(stack.folder, "nginx/access.conf"), "utf8"),
+      await readFile(join(nginx, "access.conf"), "utf8"),
       await readFile(new URL("../../nginx/access.conf", import.meta.url), "utf8"),
       "the committed file must have the defaults",
     );
   },
 );
 
-trusting("a missing key is recreated and loaded without switching to a wrong link", async ({ stack }) => {
-  const { color } = await stack.get();
-  const other = COLORS.find((candidate) => candidate !== color) ?? "blue";
-  const nginx = join(stack.folder, "nginx");
-  await stack.docker("exec", stack.nginxContainer, "true");
-  await $({
-    quiet: true,
-  })`rm ${nginx}/probe-key.conf && ln -sfn ${other}-upstream.conf ${nginx}/active-upstream.conf`;
-  const failures: string[] = [];
-  let polling = true;
-  const watch = (async () => {
-    while (polling) {
-      const response = await stack.get();
-      if (response.status !== 200) failures.push(`${response.color} ${response.status}`);
-      await sleep(20);
-    }
-  })();
-  const run = await stack.rollback();
-  polling = false;
-  await watch;
-  assert.is(run.exitCode, 0, run.stdall);
-  assert.match(run.stdout, "✓ load the probe key into nginx");
-  assert.equal(failures, []);
-  assert.is((await stack.get("/_loop/color")).status, 204);
-});
-
-trusting("runs by root and by the owner of the checkout share one key", async ({ stack }) => {
-  if (process.getuid?.() !== 0) return; // only root can run commands as another user
-  const owner = 54_321;
-  const { gid } = await stat(process.env.DOCKER_HOST?.replace("unix://", "") ?? "/var/run/docker.sock");
-  const key = join(stack.folder, "nginx/probe-key.conf");
-  await chmod(dirname(stack.folder), 0o755);
-  await $({ quiet: true })`rm ${key} && chown -R ${owner}:${owner} ${stack.folder}`;
-  // This checkout belongs to root, so root's runs use STATE_DIR, and the owner of the stack's folder has their own.
-  await $({ quiet: true })`chown -R 0:0 ${stack.env.STATE_DIR ?? ""}`;
-  const asRoot = await stack.rollback();
-  assert.is(asRoot.exitCode, 0, asRoot.stdall);
-  const { uid, mode } = await stat(key);
-  assert.equal([uid, mode & 0o777], [owner, 0o600]);
-  const created = await readFile(key, "utf8");
-  const rollback = [
-    "--import",
-    join(ROOT, "node_modules/tsx/dist/loader.mjs"),
-    join(ROOT, "scripts/rollback.mts"),
-  ];
-  const own = { HOME: stack.folder, TMPDIR: stack.folder, STATE_DIR: join(stack.folder, "owners-state") };
-  const env = { ...stack.env, ...own };
-  const asOwner = spawnSync(process.execPath, rollback, {
-    uid: owner,
-    gid,
-    env,
-    cwd: stack.folder,
-    encoding: "utf8",
-  });
-  assert.is(asOwner.status, 0, asOwner.stdout + asOwner.stderr);
-  assert.is(await readFile(key, "utf8"), created);
-});
-
-trusting("settings that nginx rejects are restored, so that it can be restarted", async ({ stack }) => {
+attempts("settings that nginx rejects are restored, so that it can be restarted", async ({ stack }) => {
   const nginx = join(stack.folder, "nginx");
   const own = join(nginx, "nginx-blue-green.conf");
   const [good, access] = await Promise.all(
@@ -521,39 +480,27 @@ trusting("settings that nginx rejects are restored, so that it can be restarted"
   assert.match(run.stderr, "nginx rejects its configuration");
   assert.is(await readFile(join(nginx, "access.conf"), "utf8"), access);
 });
-trusting.run();
+const dnsServerOf = ({ project }: Scratch): string => `${project}-dns`;
 
-const networkDns = suite<{ stack: Scratch; dnsServer: string }>("a DNS server that resolves every name");
-networkDns.before(async (context) => {
-  const stack = await createPatientScratch("sec-dns");
-  Object.assign(context, { stack, dnsServer: `${stack.project}-dns` });
-  const up = await stack.compose("up", "-d", "--build", "loop-auth"); // creates the network and an image with Python
-  assert.is(up.exitCode, 0, up.stdall);
-  await stack.docker(
-    ...["run", "-d", "--name", context.dnsServer, "--network", `${stack.project}_default`],
-    ...[`${stack.project}-auth`, "python3", "-c", FAKE_DNS_SERVER],
-  );
-  const address = await stack.field(
-    context.dnsServer,
-    "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
-  );
-  const overlay = join(stack.folder, "dns.yml");
-  await writeFile(overlay, `services:\n  loop-nginx:\n    dns: ["${address}"]\n`);
-  stack.env.COMPOSE_FILE += `:${overlay}`;
-  const run = await stack.deploy();
-  assert.is(run.exitCode, 0, run.stdall);
-});
-networkDns.after(async ({ stack, dnsServer }) => {
-  await stack.docker("rm", "--force", dnsServer);
-  await stack.remove();
-});
-
-networkDns(
-  "the network's DNS server is never asked for a color and gets no request for a crashed one",
-  async ({ stack, dnsServer }) => {
+attempts(
+  "a DNS server that resolves every name is never asked for a color, and gets no request for a crashed one",
+  async ({ stack }) => {
+    const dnsServer = dnsServerOf(stack);
+    await stack.docker(
+      ...["run", "-d", "--name", dnsServer, "--network", `${stack.project}_default`],
+      ...[`${stack.project}-auth`, "python3", "-c", FAKE_DNS_SERVER],
+    );
+    const address = await stack.field(dnsServer, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
+    const overlay = join(stack.folder, "dns.yml");
+    await writeFile(overlay, `services:\n  loop-nginx:\n    dns: ["${address}"]\n`);
+    const recreate = ["up", "-d", "--no-deps", "--force-recreate", "--timeout", "0", "loop-nginx"];
+    const up = await stack.compose("-f", overlay, ...recreate);
+    assert.is(up.exitCode, 0, up.stdall);
+    await waitFor("nginx serves", async () => (await stack.get()).status === 200);
+    const { color } = await stack.get();
     const outside = await stack.docker("exec", stack.nginxContainer, "getent", "hosts", "outside.example");
     assert.is(outside.exitCode, 0, "nginx's container must use this server");
-    await stack.docker("kill", `${stack.project}-api-green`);
+    await stack.docker("kill", `${stack.project}-api-${color}`);
     const since = performance.now();
     let last = 0;
     while (performance.now() - since < 12_000) {
@@ -568,4 +515,4 @@ networkDns(
     assert.not.match(stdout, /loop-(api|auth)|GET/);
   },
 );
-networkDns.run();
+attempts.run();
