@@ -15,6 +15,7 @@ import * as assert from "uvu/assert";
 import { $ } from "zx";
 import type { Verb } from "../../bench/testbed/run.ts";
 import { createReleasedScratch, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { type Script, scriptsIn } from "../../bench/testbed/script.ts";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { StateFileError, UsageError } from "../../lib/errors.ts";
 import { checkStateDir, openStateDir } from "../../lib/run/state-dir.ts";
@@ -169,42 +170,50 @@ const FILES = [
   "blue-green.log.1",
 ];
 
+/** The name of the state file's folder in a container. */
+const FOLDER = "/vault/_build";
+
 attacks("links in place of the tool's files in the vault are not followed", async ({ stack, outside }) => {
-  for (const name of FILES) await execInside(stack, `ln -sfn ${outside}/victim /vault/_build/${name}`);
-  const output = (await succeed(stack, "deploy")) + (await succeed(stack, "rollback"));
+  for (const name of FILES) await execInside(stack, `ln -sfn ${outside}/victim ${FOLDER}/${name}`);
+  const output = await succeed(stack, "deploy");
   await assertOutsideUntouched(outside);
   assert.match(output, `Cannot read the state file ${stack.stateFile}: ELOOP`);
   assert.ok((await lstat(stack.stateFile)).isFile());
   assert.is(await stack.readStateFile(), `${(await stack.get()).color}\n`);
 });
 
-for (const [what, command] of Object.entries({
-  "a folder with content": "rm -rf .active-color && mkdir -p .active-color/x",
-  "a FIFO": "rm -rf .active-color && mkfifo .active-color",
-  "a huge file": "rm -rf .active-color && truncate -s 1T .active-color",
-  "one that names the idle color":
-    "was=$(cat .active-color) && rm .active-color && case $was in blue) echo green ;; *) echo blue ;; esac > .active-color",
-})) {
-  attacks(
-    `a state file replaced with ${what} is reported and does not prevent a rollback`,
-    async ({ stack }) => {
-      await execInside(stack, `cd /vault/_build && ${command}`);
-      const output = await succeed(stack, "rollback");
-      assert.match(output, /(Cannot read the state file|the state file says|was not written)/);
-      await execInside(stack, `rm -rf /vault/_build/.active-color`);
-      await writeFile(stack.stateFile, `${(await stack.get()).color}\n`);
-    },
-  );
-}
+attacks(
+  "a state file replaced with a folder with content is reported and does not prevent a rollback",
+  async ({ stack, outside }) => {
+    // The other files still are links: a rollback does not follow them either.
+    await execInside(stack, `cd ${FOLDER} && rm -rf .active-color && mkdir -p .active-color/x`);
+    assert.match(await succeed(stack, "rollback"), /(Cannot read the state file|was not written)/);
+    await assertOutsideUntouched(outside);
+  },
+);
+
+attacks(
+  "a state file replaced with a FIFO, and a lock that the container holds, do not prevent a rollback",
+  async ({ stack }) => {
+    await execInside(stack, `rm -rf ${FOLDER} && mkdir ${FOLDER} && mkfifo ${FOLDER}/.active-color`);
+    await execInside(stack, `exec 3<>${FOLDER}/.active-color.lock; flock 3; exec sleep 200`, "-d");
+    const names = () => readdir(join(stack.folder, "vault/_build"));
+    await waitFor("the lock is held", async () => (await names()).includes(".active-color.lock"));
+    assert.match(await succeed(stack, "rollback"), "Cannot read the state file");
+  },
+);
 
 attacks(
   "replacing the folder with a link to the host, before or during a run, exposes nothing",
   async ({ stack, outside }) => {
     const loop = `cd /vault; while [ ! -e stop ]; do mv _build _b; ln -s ${outside} _build; rm _build; mv -T _b _build || rm -rf _build; done; touch stopped`;
     await execInside(stack, loop, "-d");
-    await succeed(stack, "rollback");
-    await assertOutsideUntouched(outside);
-    await writeFile(join(stack.folder, "vault/stop"), "");
+    try {
+      await succeed(stack, "rollback");
+      await assertOutsideUntouched(outside);
+    } finally {
+      await writeFile(join(stack.folder, "vault/stop"), ""); // else the loop would use a core until the end of this file
+    }
     await execInside(stack, "rm -rf /vault/_build /vault/_b /vault/stop /vault/stopped");
     await execInside(stack, `ln -s ${outside} /vault/_build`);
     const output = await succeed(stack, "rollback");
@@ -217,102 +226,99 @@ attacks(
   },
 );
 
-attacks("a lock held by the container does not block runs", async ({ stack }) => {
-  await execInside(
-    stack,
-    "mkdir -p /vault/_build; exec 3<>/vault/_build/.active-color.lock; flock 3; exec sleep 200",
-    "-d",
-  );
-  await waitFor("it is held", async () => (await readdir(join(stack.folder, "vault/_build"))).length > 0);
-  await succeed(stack, "rollback");
-});
+attacks(
+  "forged tool output in its log is escaped, and a state file that names the idle color is corrected",
+  async (context) => {
+    const { stack } = context;
+    const { color: serving } = await stack.get();
+    const idle = serving === "blue" ? "green" : "blue";
+    await execInside(stack, `mkdir -p ${FOLDER} && echo ${idle} > ${FOLDER}/.active-color`);
+    const forging = await stack.apiVersion("6.6.6");
+    const main = join(forging.LOOP_API_CONTEXT ?? "", "api/main.py");
+    const line =
+      '\nprint("\\x1b[2J\\x9b1A\\n2030-01-01T00:00:00.000Z \u2713 mark green as active", flush=True)\n';
+    await writeFile(main, `${await readFile(main, "utf8")}`.replace("\nVERSION", `${line}VERSION`));
+    // The log is in the error, and with --verbose also in the output of `docker logs`.
+    const run = await stack.deploy(["--verbose"], {
+      ...forging,
+      LOOP_FAULT: "unhealthy",
+      HEALTH_RETRIES: "5", // it must have time to write its log
+    });
+    assert.is(run.exitCode, 1, run.stdall);
+    assert.match(run.stderr, `the state file says ${idle}, but nginx serves ${serving}: correcting it`);
+    assert.equal([(await stack.get()).color, await stack.readStateFile()], [serving, `${serving}\n`]);
+    assert.is(run.stdall.split("\\x1b[2J").length - 1, 2, run.stdall);
+    const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
+    for (const text of [run.stdall, log]) {
+      assert.match(text, "\\x1b[2J");
+      assert.match(text, "2030-01-01T00:00:00.000Z ✓ mark green as active");
+      assert.not.match(text, /[^\P{Cc}\n\t]/u);
+      assert.not.match(text, /^(\S+Z )?2030-01-01T00:00:00.000Z ✓/m);
+    }
+  },
+);
 
-attacks("control characters and forged tool output in its log are escaped", async ({ stack }) => {
-  const forging = await stack.apiVersion("6.6.6");
-  const main = join(forging.LOOP_API_CONTEXT ?? "", "api/main.py");
-  const line =
-    '\nprint("\\x1b[2J\\x9b1A\\n2030-01-01T00:00:00.000Z \u2713 mark green as active", flush=True)\n';
-  await writeFile(main, `${await readFile(main, "utf8")}`.replace("\nVERSION", `${line}VERSION`));
-  // The log is in the error, and with --verbose also in the output of `docker logs`.
-  const run = await stack.deploy(["--verbose"], {
-    ...forging,
-    LOOP_FAULT: "unhealthy",
-    HEALTH_RETRIES: "5", // it must have time to write its log
-  });
-  assert.is(run.exitCode, 1, run.stdall);
-  assert.is(run.stdall.split("\\x1b[2J").length - 1, 2, run.stdall);
-  const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
-  for (const text of [run.stdall, log]) {
-    assert.match(text, "\\x1b[2J");
-    assert.match(text, "2030-01-01T00:00:00.000Z ✓ mark green as active");
-    assert.not.match(text, /[^\P{Cc}\n\t]/u);
-    assert.not.match(text, /^(\S+Z )?2030-01-01T00:00:00.000Z ✓/m);
-  }
-});
-
-attacks("a second checkout of one project exits with 2 and names the first one", async ({ stack }) => {
-  const other = join(stack.folder, "other");
-  await mkdir(other);
-  for (const name of ["docker-compose.blue-green.yml", "nginx"])
-    await cp(join(stack.folder, name), join(other, name), { recursive: true });
-  const elsewhere = {
-    COMPOSE_FILE: join(other, "docker-compose.blue-green.yml"),
-    STATE_DIR: join(other, "state"),
-  };
-  for (const run of [await stack.deploy([], elsewhere), await stack.rollback([], elsewhere)]) {
-    assert.is(run.exitCode, 2, run.stdall);
-    assert.match(
-      run.stderr,
-      `${stack.nginxContainer} mounts the folder ${stack.folder}/nginx, but this checkout has ${other}/nginx`,
-    );
-  }
-  await symlink(stack.folder, join(stack.folder, "alias"));
-  const same = {
-    COMPOSE_FILE: (stack.env.COMPOSE_FILE ?? "").replaceAll(stack.folder, join(stack.folder, "alias")),
-  };
-  assert.is(
-    (await stack.rollback(["--dry-run"], same)).exitCode,
-    0,
-    "the same folder under another name must be accepted",
-  );
-});
+attacks(
+  "a second checkout of one project exits with 2; another name of the first, and a huge state file, do no harm",
+  async ({ stack }) => {
+    const other = join(stack.folder, "other");
+    await mkdir(other);
+    for (const name of ["docker-compose.blue-green.yml", "nginx"])
+      await cp(join(stack.folder, name), join(other, name), { recursive: true });
+    const elsewhere = {
+      COMPOSE_FILE: join(other, "docker-compose.blue-green.yml"),
+      STATE_DIR: join(other, "state"),
+    };
+    for (const run of [await stack.deploy([], elsewhere), await stack.rollback([], elsewhere)]) {
+      assert.is(run.exitCode, 2, run.stdall);
+      assert.match(
+        run.stderr,
+        `${stack.nginxContainer} mounts the folder ${stack.folder}/nginx, but this checkout has ${other}/nginx`,
+      );
+    }
+    await symlink(stack.folder, join(stack.folder, "alias"));
+    const same = {
+      COMPOSE_FILE: (stack.env.COMPOSE_FILE ?? "").replaceAll(stack.folder, join(stack.folder, "alias")),
+    };
+    await execInside(stack, `rm ${FOLDER}/.active-color && truncate -s 1T ${FOLDER}/.active-color`);
+    const dryRun = await stack.rollback(["--dry-run"], same);
+    assert.is(dryRun.exitCode, 0, "the same folder under another name must be accepted");
+    assert.match(dryRun.stderr, "Cannot read the state file"); // and a huge one must not be read
+  },
+);
 attacks.run();
 
 const users = suite("runs by root and by the owner of the checkout");
-users("each can use the state that the other left", async () => {
+users("each can use the state and the key that the other left", async () => {
   const stack = await createScratch("users");
   const uid = OTHER_USER;
   try {
     const checkout = join(stack.folder, "checkout");
-    for (const part of [
-      "lib",
-      "scripts",
-      "nginx",
-      "examples",
-      "docker-compose.blue-green.yml",
-      "package.json",
-    ])
+    for (const part of ["lib", "scripts", "nginx", "docker-compose.blue-green.yml", "package.json"])
       await cp(join(ROOT, part), join(checkout, part), {
         recursive: true,
-        filter: (file) => !file.endsWith("active-upstream.conf"),
+        filter: (file) => !/\/(active-upstream|probe-key|sessions)\.conf$/.test(file),
       });
+    for (const name of ["LOOP_API_CONTEXT", "LOOP_AUTH_CONTEXT"])
+      await cp(stack.env[name] ?? "", join(checkout, name), { recursive: true });
     await symlink(join(ROOT, "node_modules"), join(checkout, "node_modules"));
+    const commandOf = await scriptsIn(checkout);
     await chmod(join(stack.folder, ".."), 0o755);
     for (const home of ["root", "owner"]) await mkdir(join(stack.folder, home)); // Docker writes files there
     await $({ quiet: true })`chown -R -h ${uid}:${uid} ${stack.folder}`;
     const { STATE_DIR: _, ...settings } = stack.env;
     const env = {
       ...settings,
-      HEALTH_RETRIES: "60",
       COMPOSE_FILE: join(checkout, "docker-compose.blue-green.yml"),
-      LOOP_API_CONTEXT: join(checkout, "examples/loop-api"),
-      LOOP_AUTH_CONTEXT: join(checkout, "examples/loop-auth"),
+      LOOP_API_CONTEXT: join(checkout, "LOOP_API_CONTEXT"),
+      LOOP_AUTH_CONTEXT: join(checkout, "LOOP_AUTH_CONTEXT"),
     };
+    const key = join(checkout, "nginx/probe-key.conf");
+    const keys = new Set<string>();
     const group = (await stat("/var/run/docker.sock")).gid;
-    const run = async (who: "root" | "owner", script: string) => {
+    const run = async (who: "root" | "owner", script: Script) => {
       const as = who === "root" ? [] : ["setpriv", `--reuid=${uid}`, `--regid=${uid}`, `--groups=${group}`];
-      const loader = join(ROOT, "node_modules/tsx/dist/loader.mjs");
-      const command = [...as, process.execPath, "--import", loader, join(checkout, `scripts/${script}.mts`)];
+      const command = [...as, ...commandOf(script)];
       const output = await $({
         quiet: true,
         nothrow: true,
@@ -323,7 +329,10 @@ users("each can use the state that the other left", async () => {
       assert.is(output.exitCode, 0, `${script} as ${who}: ${output.stdall}`);
       assert.not.match(output.stderr, "Warning");
       const folder = join(checkout, ".state", stack.project);
+      keys.add(await readFile(key, "utf8"));
+      assert.is((await stat(key)).mode & 0o777, 0o600);
       for (const path of [
+        key,
         folder,
         join(folder, ".."),
         ...(await readdir(folder)).map((name) => join(folder, name)),
@@ -335,6 +344,7 @@ users("each can use the state that the other left", async () => {
     await run("root", "rollback");
     await run("owner", "rollback");
     await run("owner", "status");
+    assert.is(keys.size, 1, "a run could not read the key of the other, and wrote its own");
   } finally {
     await stack.remove();
   }
