@@ -23,12 +23,12 @@ async function servingColor(stack: Scratch): Promise<Color> {
   return isColor(color) ? color : (assert.unreachable(`${color} serves`) as never);
 }
 
-/** Releases a version to the idle color. Returns what the run wrote to stderr. */
-async function release(stack: Scratch, version: string): Promise<string> {
+/** Releases a version to the idle color. Returns the run. */
+async function release(stack: Scratch, version: string) {
   const run = await stack.deploy([], await stack.apiVersion(version));
   assert.is(run.exitCode, 0, run.stdall);
   versions[await servingColor(stack)] = version;
-  return run.stderr;
+  return run;
 }
 
 async function assertServes(stack: Scratch, color: Color): Promise<void> {
@@ -77,33 +77,34 @@ async function changeRecord(stack: Scratch, facts: Record<string, unknown>): Pro
 }
 
 proof(
-  "a deploy that was killed before it was marked is undone by the next run, although it looks healthy",
+  "a deploy that was killed before it was marked is undone by the next run, which starts the marked color if it was stopped",
   async ({ stack }) => {
     const good = await imageOf(stack, await servingColor(stack));
     const { from, to } = await killAfterSwitch(stack, "deploy", await stack.apiVersion("3.0.0"));
-    const output = await release(stack, "4.0.0");
-    assert.match(output, `${to} serves, but its release was never fully verified: going back to ${from}`);
+    await stack.docker("stop", "--time", "1", `${stack.project}-api-${from}`);
+    const { stdout, stderr } = await release(stack, "4.0.0");
+    assert.match(stderr, `${to} serves, but its release was never fully verified: going back to ${from}`);
+    assert.match(stdout, new RegExp(`✓ start ${from}[^]*✓ switch nginx back to ${from}[^]*✓ drain ${to}`));
     await assertServes(stack, to);
     assert.is(await imageOf(stack, from), good, "the only build to roll back to was overwritten");
-    await rollBack(stack);
-    await assertServes(stack, from);
   },
 );
-
-proof("the marked color is started again if it was stopped in the meantime", async ({ stack }) => {
-  const { from, to } = await killAfterSwitch(stack, "deploy", await stack.apiVersion("3.0.0"));
-  await stack.docker("stop", "--time", "1", `${stack.project}-api-${from}`);
-  const run = await failToBuild(stack);
-  assert.match(run.stdout, new RegExp(`✓ start ${from}[^]*✓ switch nginx back to ${from}[^]*✓ drain ${to}`));
-  await assertServes(stack, from);
-});
 
 proof("a rollback after a killed deploy goes back to the marked color, not further", async ({ stack }) => {
   const { from, to } = await killAfterSwitch(stack, "deploy", await stack.apiVersion("3.0.0"));
   assert.match(await rollBack(stack), `Rolled back, from an interrupted release: ${to} → ${from}`);
   await assertServes(stack, from);
-  await rollBack(stack);
-  await assertServes(stack, to); // the discarded build cannot be reached
+});
+
+proof("a rollback that ended half done, with exit code 3, is finished by the next one", async ({ stack }) => {
+  const from = await servingColor(stack);
+  const to = getInactiveColor(from);
+  const withoutStop = join(stack.folder, "docker-no-stop");
+  await writeFile(withoutStop, '#!/bin/sh\n[ "$1" = stop ] && exit 1\nexec docker "$@"\n', { mode: 0o755 });
+  const halfDone = await stack.rollback([], { DOCKER_CMD: withoutStop });
+  assert.is(halfDone.exitCode, 3, halfDone.stdall);
+  assert.match(await rollBack(stack), `Rolled back, finishing the interrupted run: ${from} → ${to}`);
+  await assertServes(stack, to); // with its last good build: the one that the killed deploy made is gone
 });
 
 proof("a killed deploy that had recorded its verification stands", async ({ stack }) => {
@@ -114,36 +115,6 @@ proof("a killed deploy that had recorded its verification stands", async ({ stac
   versions[to] = "3.0.0";
   await assertServes(stack, to);
 });
-
-proof(
-  "if the marked color is gone, the serving color is verified in full, or the run exits with 3 and builds nothing",
-  async ({ stack }) => {
-    const { from, to } = await killAfterSwitch(stack, "deploy", await stack.apiVersion("5.0.0"));
-    const [gone, serving] = [`${stack.project}-api-${from}`, `${stack.project}-api-${to}`];
-    const unverified = await imageOf(stack, to);
-    await stack.docker("rm", "--force", gone);
-    await stack.docker("rmi", "--force", `${stack.project}-api:${from}`);
-    const run = startRun(stack, "deploy", { VERIFY_SECONDS: "20" });
-    await run.waitForStep("find the active color");
-    await stack.docker("pause", serving); // it no longer responds
-    const { exitCode, output } = await run.ended;
-    await stack.docker("unpause", serving);
-    assert.is(exitCode, 3, output);
-    assert.match(output, `${to} serves, but could not be verified, so it was not marked as active`);
-    assert.match(output, "There is nothing to roll back to");
-    assert.match(output, `docker start ${gone} && `);
-    assert.equal([await stack.readStateFile(), await imageOf(stack, to)], [`${from}\n`, unverified]);
-    assert.not.match(output, /✓ (build|restore|remove)/);
-    await waitFor(`${to} serves`, async () => (await stack.get()).status === 200);
-
-    versions[to] = "5.0.0";
-    const next = await release(stack, "6.0.0");
-    assert.match(next, `${from} cannot take over, so ${to} is verified instead`);
-    await assertServes(stack, from);
-    await rollBack(stack);
-    await assertServes(stack, to);
-  },
-);
 
 proof(
   "a color that was switched to by hand is verified in full, or the run exits with 3; a rollback leaves it",
@@ -186,17 +157,6 @@ proof(
   },
 );
 
-proof("a rollback that ended half done, with exit code 3, is finished by the next one", async ({ stack }) => {
-  const from = await servingColor(stack);
-  const to = getInactiveColor(from);
-  const withoutStop = join(stack.folder, "docker-no-stop");
-  await writeFile(withoutStop, '#!/bin/sh\n[ "$1" = stop ] && exit 1\nexec docker "$@"\n', { mode: 0o755 });
-  const halfDone = await stack.rollback([], { DOCKER_CMD: withoutStop });
-  assert.is(halfDone.exitCode, 3, halfDone.stdall);
-  assert.match(await rollBack(stack), `Rolled back, finishing the interrupted run: ${from} → ${to}`);
-  await assertServes(stack, to);
-});
-
 proof(
   "a rollback from weeks ago is not finished, even after another run that was killed early; a new one is made",
   async ({ stack }) => {
@@ -213,4 +173,33 @@ proof(
     await assertServes(stack, from);
   },
 );
+// The last test: it leaves no color to roll back to.
+proof(
+  "if the marked color is gone, the serving color is verified in full, or the run exits with 3 and builds nothing",
+  async ({ stack }) => {
+    const { from, to } = await killAfterSwitch(stack, "deploy", await stack.apiVersion("5.0.0"));
+    const [gone, serving] = [`${stack.project}-api-${from}`, `${stack.project}-api-${to}`];
+    const unverified = await imageOf(stack, to);
+    await stack.docker("rm", "--force", gone);
+    await stack.docker("rmi", "--force", `${stack.project}-api:${from}`);
+    const run = startRun(stack, "deploy", { VERIFY_SECONDS: "20" });
+    await run.waitForStep("find the active color");
+    await stack.docker("pause", serving); // it no longer responds
+    const { exitCode, output } = await run.ended;
+    await stack.docker("unpause", serving);
+    assert.is(exitCode, 3, output);
+    assert.match(output, `${to} serves, but could not be verified, so it was not marked as active`);
+    assert.match(output, "There is nothing to roll back to");
+    assert.match(output, `docker start ${gone} && `);
+    assert.equal([await stack.readStateFile(), await imageOf(stack, to)], [`${from}\n`, unverified]);
+    assert.not.match(output, /✓ (build|restore|remove)/);
+    await waitFor(`${to} serves`, async () => (await stack.get()).status === 200);
+
+    versions[to] = "5.0.0";
+    const next = await failToBuild(stack);
+    assert.match(next.stderr, `${from} cannot take over, so ${to} is verified instead`);
+    await assertServes(stack, to);
+  },
+);
+
 proof.run();
