@@ -196,20 +196,52 @@ for (const profile of isPossible ? PROFILES : []) {
     host.proxy.close();
   });
 
-  portability("releases, and shows the status", async ({ host }) => {
-    const { stack, finish, status } = host;
-    assert.match(await finish("deploy"), "Released blue → green");
-    assert.match(await finish("deploy"), "Released green → blue");
+  portability(
+    "releases, and shows the status; every docker command goes to the engine that was chosen",
+    async ({ host }) => {
+      const { stack, proxy, finish, start, status, useDefault } = host;
+      assert.match(await finish("deploy"), "Released blue → green"); // there is no engine at the default socket
+      assert.equal([(await stack.get()).color, await stack.running()], ["green", ["green"]]);
+      const before = proxy.connections();
+      const loader = join(ROOT, "node_modules/tsx/dist/loader.mjs");
+      const sources = [process.execPath, "--import", loader, join(ROOT, "scripts/status.mts")];
+      assert.match(await status(sources), "everything agrees");
+      assert.ok(proxy.connections() > before);
+
+      const { exitCode, output } = await start("deploy", useDefault).ended;
+      assert.is(exitCode, 1, output);
+      assert.match(output, /Docker is not reachable[\s\S]*unix:\/\/\/var\/run\/docker\.sock/);
+      for (const [name, value] of Object.entries(useDefault))
+        assert.is(output.includes(`, or ${name}, which is ${value}.`), value !== "", output);
+    },
+  );
+
+  portability("a killed release is repaired by the next", async ({ host }) => {
+    const { stack, start, finish } = host;
+    const killed = start("deploy", { VERIFY_SECONDS: "20" });
+    await killed.waitForStep("switch nginx");
+    killed.kill("SIGKILL");
+    await killed.ended;
+    const output = await finish("deploy");
+    assert.match(output, "was killed before it finished: repairing what it left");
+    assert.match(output, "switch nginx back to green");
+    assert.match(output, "Released green → blue");
     assert.equal([(await stack.get()).color, await stack.running()], ["blue", ["blue"]]);
-    const loader = join(ROOT, "node_modules/tsx/dist/loader.mjs");
-    const sources = [process.execPath, "--import", loader, join(ROOT, "scripts/status.mts")];
-    assert.match(await status(sources), "everything agrees");
   });
 
   portability(
-    "rolls back; a second run is refused meanwhile, in the profile and outside",
+    "a rollback begins once the last command of a killed run has ended; a second run is refused meanwhile, in the profile and outside",
     async ({ host }) => {
       const { stack, start, status } = host;
+      const hang = join(stack.env.PATH ?? "", "hang");
+      await writeFile(hang, "");
+      const building = start("deploy");
+      await building.waitForStep("check the memory of");
+      await sleep(500);
+      building.kill("SIGKILL");
+      await building.ended;
+      await rm(hang);
+
       const since = Date.now();
       const first = start("rollback", { VERIFY_SECONDS: "6" });
       await waitForLock(stack, since);
@@ -221,44 +253,11 @@ for (const profile of isPossible ? PROFILES : []) {
       assert.match(await status().catch((error) => error.stdout), "a rollback is in progress");
       const { exitCode, output } = await first.ended;
       assert.is(exitCode, 0, output);
+      assert.match(output, "was killed; waiting for its last command to end");
       assert.match(output, "Rolled back blue → green");
+      assert.equal([(await stack.get()).color, await stack.running()], ["green", ["green"]]);
     },
   );
-
-  portability("a killed run is repaired by the next, once its last command has ended", async ({ host }) => {
-    const { stack, start, finish } = host;
-    const before = (await stack.get()).color;
-    const killed = start("deploy", { VERIFY_SECONDS: "20" });
-    await killed.waitForStep("switch nginx");
-    killed.kill("SIGKILL");
-    await killed.ended;
-    const output = await finish("rollback");
-    assert.match(output, "was killed before it finished: repairing what it left");
-    assert.match(output, `switch nginx back to ${before}`);
-
-    const hang = join(stack.env.PATH ?? "", "hang");
-    await writeFile(hang, "");
-    const building = start("deploy");
-    await building.waitForStep("check the memory of");
-    await sleep(500);
-    building.kill("SIGKILL");
-    await building.ended;
-    await rm(hang);
-    assert.match(await finish("rollback"), "was killed; waiting for its last command to end");
-    assert.is((await stack.get()).status, 200);
-  });
-
-  portability("every docker command goes to the engine that was chosen", async ({ host }) => {
-    // The releases before this test worked, and there is no engine at the default socket.
-    const { exitCode, output } = await host.start("deploy", host.useDefault).ended;
-    assert.is(exitCode, 1, output);
-    assert.match(output, /Docker is not reachable[\s\S]*unix:\/\/\/var\/run\/docker\.sock/);
-    for (const [name, value] of Object.entries(host.useDefault))
-      assert.is(output.includes(`, or ${name}, which is ${value}.`), value !== "", output);
-    const before = host.proxy.connections();
-    await host.status();
-    assert.ok(host.proxy.connections() > before);
-  });
 
   portability("a port in use is an error, whoever uses it", async ({ host }) => {
     assert.match(await holderOf(host), profile.holder);
