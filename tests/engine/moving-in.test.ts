@@ -80,12 +80,16 @@ function startLongCall(port: string): () => void {
   return () => socket.destroy();
 }
 
+/** The ms between two probes: where the outage is measured, and where no probe may fail. */
+const [MEASURING_MS, WATCHING_MS] = [10, 50];
+
 /**
- * Probes a port every 10 ms during `act`. Returns the longest time between two successful responses, in ms, and how many
+ * Probes a port every `intervalMs` during `act`. Returns the longest time between two successful responses, in ms, and how many
  * probes failed. A busy machine makes the first long, but not the second.
  */
 async function measureOutage(
   port: string,
+  intervalMs: number,
   act: () => Promise<unknown>,
 ): Promise<{ longest: number; failed: number }> {
   let [last, longest, failed, done]: [number, number, number, boolean] = [performance.now(), 0, 0, false];
@@ -110,7 +114,7 @@ async function measureOutage(
         })
         .finally(() => open.delete(one));
       open.add(one);
-      await sleep(10);
+      await sleep(intervalMs);
     }
     await Promise.all(open);
   })();
@@ -142,13 +146,13 @@ async function writeOldComposeFile({ stack: { folder, env }, old, oldPorts }: In
     "loop-api": {
       ...common,
       container_name: `${old}-api`,
-      build: join(ROOT, "examples/loop-api"),
+      build: env.LOOP_API_CONTEXT,
       ports: [`127.0.0.1:${oldPorts.api}:8081`],
     },
     "loop-auth": {
       ...common,
       container_name: `${old}-auth`,
-      build: join(ROOT, "examples/loop-auth"),
+      build: env.LOOP_AUTH_CONTEXT,
       environment: { OAUTH_DATA_PATH: "/oauth-data" },
       ports: [`127.0.0.1:${oldPorts.auth}:8083`],
     },
@@ -166,8 +170,10 @@ async function writeOldComposeFile({ stack: { folder, env }, old, oldPorts }: In
   return file;
 }
 
-const moving = suite<{ installation: Installation; file: string }>("moving in");
+/** `endCalls` ends the calls that the test has opened. */
+const moving = suite<{ installation: Installation; file: string; endCalls: (() => void)[] }>("moving in");
 moving.before(async (context) => {
+  context.endCalls = [];
   const stack = await createScratch("moving");
   const checkout = join(stack.folder, "checkout");
   for (const part of ["lib", "scripts", "nginx", "examples", "docker-compose.blue-green.yml", "package.json"])
@@ -175,18 +181,26 @@ moving.before(async (context) => {
       recursive: true,
       filter: (file) => !/(active-upstream|probe-key)\.conf$/.test(file),
     });
+  // In the place of the examples: those of test runs, which start in a fraction of the CPU time.
+  for (const [name, context] of [
+    ["loop-api", stack.env.LOOP_API_CONTEXT],
+    ["loop-auth", stack.env.LOOP_AUTH_CONTEXT],
+  ])
+    await cp(context ?? "", join(checkout, "examples", name ?? ""), { recursive: true });
   await symlink(join(ROOT, "node_modules"), join(checkout, "node_modules"));
   const installation = { stack, checkout, old: `${stack.project}-old`, oldPorts: await freshPorts() };
   Object.assign(context, { installation, file: await writeOldComposeFile(installation) });
   const up = await stack.docker("compose", "-f", context.file, "up", "-d", "--build");
   assert.is(up.exitCode, 0, up.stdall);
 });
-moving.after(async ({ installation: { stack }, file }) => {
+moving.after(async ({ installation: { stack }, file, endCalls }) => {
+  for (const end of endCalls) end();
   await stack.docker("compose", "-f", file, "down", "--timeout", "1", "--rmi", "local", "--volumes");
   await stack.remove();
 });
 
-moving("the commands of the page move in, release, go back and remove the tool", async ({ installation }) => {
+moving("the commands of the page move in, release, go back and remove the tool", async (context) => {
+  const { installation, endCalls } = context;
   const { stack, checkout, oldPorts, old } = installation;
   const observe = async (port: string) => {
     const { headers, body } = await request(`http://127.0.0.1:${port}/health`, { reset: true });
@@ -197,20 +211,20 @@ moving("the commands of the page move in, release, go back and remove the tool",
   assert.match(await paste("check", installation), new RegExp(`/${old}-api running always ${old}\\n`));
   await writeFile(join(checkout, ".env.blue-green"), await block("settings", installation));
 
-  const building = await measureOutage(oldPorts.nginx, async () => {
+  const building = await measureOutage(oldPorts.nginx, WATCHING_MS, async () => {
     assert.match(await paste("build", installation), /X-Loop-Color: green/);
   });
   assert.is(building.failed, 0, "requests failed during the build");
   assert.equal(await observe(oldPorts.nginx), ["healthy", "none", undefined]);
 
-  const endCalls = [startLongCall(oldPorts.nginx)];
-  const movingIn = await measureOutage(oldPorts.nginx, () => paste("move", installation));
+  endCalls.push(startLongCall(oldPorts.nginx));
+  const movingIn = await measureOutage(oldPorts.nginx, MEASURING_MS, () => paste("move", installation));
   assert.equal(await observe(oldPorts.nginx), ["healthy", "green", "green"]);
   await paste("rest", installation);
   assert.is(await stack.field(`${old}-api`, "{{.State.Status}}"), "exited");
   assert.equal(await observe(oldPorts.nginx), ["healthy", "green", "green"]);
 
-  const release = await measureOutage(oldPorts.nginx, async () => {
+  const release = await measureOutage(oldPorts.nginx, WATCHING_MS, async () => {
     const line = (await block("build", installation)).split("\n")[0] ?? "";
     const { PATH, HOME, VAULT_PATH, OAUTH_DATA_PATH } = stack.env;
     const env = { PATH, HOME, VAULT_PATH, OAUTH_DATA_PATH, VERIFY_SECONDS: "1", HEALTH_INTERVAL: "1" };
@@ -221,8 +235,8 @@ moving("the commands of the page move in, release, go back and remove the tool",
   assert.equal(await observe(oldPorts.nginx), ["healthy", "blue", "blue"]);
 
   endCalls.push(startLongCall(oldPorts.nginx));
-  const goingBack = await measureOutage(oldPorts.nginx, () => paste("back", installation));
-  for (const end of endCalls) end();
+  const goingBack = await measureOutage(oldPorts.nginx, MEASURING_MS, () => paste("back", installation));
+  for (const end of endCalls.splice(0)) end();
   assert.equal(await observe(oldPorts.nginx), ["healthy", "none", undefined]);
   await paste("out", installation);
   assert.is(await stack.field(`${stack.project}-nginx`, "{{.State.Status}}"), "absent");
