@@ -1,10 +1,13 @@
+import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { startRun, type Verb, waitForLock } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
+import { ROOT } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
-const dryRun = suite<{ stack: Scratch }>("--dry-run");
+/** `release`: the steps of a release from green to blue, from its build on. */
+const dryRun = suite<{ stack: Scratch; release: string[] }>("--dry-run");
 dryRun.before(async (context) => {
   context.stack = await createScratch("dryrun");
 });
@@ -47,10 +50,25 @@ async function planOf(
   return { steps, text: run.stdout };
 }
 
+/** The steps before the build, and from the build on. */
+function splitAtBuild(steps: string[]): [before: string[], from: string[]] {
+  const build = steps.findIndex((step) => step.startsWith("build "));
+  assert.ok(build >= 0, steps.join());
+  return [steps.slice(0, build), steps.slice(build)];
+}
+
 /** Makes a real run. Returns its steps, without those that only inspect. */
-async function stepsOf(stack: Scratch, verb: Verb, args: string[] = []): Promise<string[]> {
-  const run = await stack[verb](args);
-  assert.is(run.exitCode, 0, run.stdall);
+async function stepsOf(
+  stack: Scratch,
+  verb: Verb,
+  {
+    args = [],
+    env = {},
+    exitCode = 0,
+  }: { args?: string[]; env?: Record<string, string>; exitCode?: number } = {},
+): Promise<string[]> {
+  const run = await stack[verb](args, env);
+  assert.is(run.exitCode, exitCode, run.stdall);
   const inspections =
     /^(read the color record|inspect |find |check (the (port|disk|memory|vault)|Docker|Compose))/;
   return [...run.stdout.matchAll(/✓ (.+) \(/g)]
@@ -77,20 +95,28 @@ dryRun(
   },
 );
 
-dryRun("a dry run prints the steps that the real deploy or rollback then takes", async ({ stack }) => {
+dryRun("a dry run prints the steps that the real deploy or rollback then takes", async (context) => {
+  const { stack } = context;
   for (const verb of ["deploy", "rollback"] as const) {
     const { steps } = await planOf(stack, verb);
     assert.ok(steps.length > 5, steps.join());
     assert.equal(await stepsOf(stack, verb), steps);
+    if (verb === "deploy") [, context.release] = splitAtBuild(steps);
   }
 });
 
 dryRun(
   "with both colors running, an interrupted run or a stopped nginx, a dry run prints the repair but makes none",
-  async ({ stack }) => {
+  async ({ stack, release }) => {
     await stack.compose("--profile", "green", "up", "-d", "--no-recreate", "loop-api-green", "loop-api-blue");
-    const both = await planOf(stack, "deploy", ["--keep", "serving"]);
-    assert.equal(await stepsOf(stack, "deploy", ["--keep", "serving"]), both.steps);
+    const args = ["--keep", "serving"];
+    const both = await planOf(stack, "deploy", args);
+    const [repair, rest] = splitAtBuild(both.steps);
+    assert.ok(repair.includes("stop blue"), both.text);
+    assert.equal(rest, release);
+    const unbuildable = { LOOP_API_CONTEXT: join(ROOT, "docs") }; // no Dockerfile
+    const steps = await stepsOf(stack, "deploy", { args, env: unbuildable, exitCode: 1 });
+    assert.equal(steps.slice(0, repair.length), repair);
 
     const since = Date.now();
     const run = startRun(stack, "rollback", { VERIFY_SECONDS: "20" });
