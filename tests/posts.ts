@@ -13,10 +13,10 @@ export const createBed = async (name: string, env: Record<string, string> = {}):
   loads: [],
 });
 
-/** Starts ten clients that POST to `/mcp`, about 200 times a second in all. */
-export function startPosts({ stack, loads }: Bed): Load {
+/** Starts ten clients that POST to `/mcp`, each after a pause of `thinkMs`: about 200 times a second in all. */
+export function startPosts({ stack, loads }: Bed, thinkMs = 50): Load {
   const url = `http://127.0.0.1:${stack.env.NGINX_PORT}`;
-  const load = startLoad(url, { clients: { post: 10 }, thinkMs: 50, patientMs: [0, 0] });
+  const load = startLoad(url, { clients: { post: 10 }, thinkMs, patientMs: [0, 0] });
   loads.push(load);
   return load;
 }

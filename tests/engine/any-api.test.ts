@@ -14,7 +14,6 @@ import {
   waitFor,
 } from "../../bench/testbed/scratch.ts";
 import { FIRST_API } from "../../lib/api.ts";
-import { getInactiveColor, isColor } from "../../lib/color.ts";
 import { readApis } from "../../lib/docker/apis.ts";
 import { renderUpstreams } from "../../lib/nginx/upstreams.ts";
 import type { Status } from "../../lib/release/status-report.ts";
@@ -29,6 +28,9 @@ const NODE = {
   HEALTH_PATH: "/up",
   HEALTH_EXPECT: '{"ok":true}',
 };
+
+/** The same, and the API does the authorization itself. */
+const OWN_AUTH = { ...NODE, AUTH: "off", API_IDLE_SECONDS: "0.8" };
 
 const LOAD_PORTS = "load the ports of the APIs into nginx";
 
@@ -45,13 +47,13 @@ async function nodeVersion({ folder }: Scratch, version: string): Promise<typeof
   return { ...NODE, LOOP_API_CONTEXT: context };
 }
 
-/** Clients that repeat GET / on kept-alive connections, a path that both APIs answer, if only with 404. `stop` returns what was lost. */
+/** Clients that repeat GET / on kept-alive connections, about 150 times a second in all: a path that both APIs answer, if only with 404. `stop` returns what was lost. */
 function startGets({ env }: Scratch): { count(): number; stop(): Promise<string[]> } {
   const lost: string[] = [];
   let [count, stopped] = [0, false];
   const client = async (): Promise<void> => {
     const agent = new Agent({ connections: 1, headersTimeout: 10_000 });
-    for (; !stopped; await sleep(5)) {
+    for (; !stopped; await sleep(25)) {
       try {
         const origin = `http://127.0.0.1:${env.NGINX_PORT}`;
         const { statusCode, body } = await agent.request({ origin, path: "/", method: "GET" });
@@ -113,7 +115,7 @@ anyApi.after(async ({ stack, registry }) => {
 anyApi(
   `another API is released over the example ${hasRegistry ? "from its image" : "from its folder, without docker-registry"}, by settings alone, without a lost request`,
   async ({ stack, registry }) => {
-    const { LOOP_API_CONTEXT, ...health } = NODE;
+    const { LOOP_API_CONTEXT, ...health } = OWN_AUTH;
     const source = registry
       ? { LOOP_API_IMAGE: await registry.push(LOOP_API_CONTEXT, "1.0.0") }
       : { LOOP_API_CONTEXT };
@@ -126,6 +128,7 @@ anyApi(
     assert.equal(lost, []);
     assert.ok(during > 100 && went, `${during} requests during the release, ${load.count()} in all`);
     assert.match(run.stdout, LOAD_PORTS);
+    assert.not.match(run.stdall, "docker rm --force", "the other color still needs auth");
     const { status, color, body } = await stack.get("/up");
     assert.equal([status, color, body], [200, "green", '{"ok":true,"version":"1.0.0"}']);
     const { serving, colors, drift } = await statusOf(stack, NODE);
@@ -144,14 +147,38 @@ anyApi("runs may ask nginx for any path of a color; without the key there is non
   }
 });
 
+/** The lines of a color's upstream that nginx has loaded. */
+const upstreamOf = async ({ docker, nginxContainer }: Scratch, color: string): Promise<string> => {
+  const lines = `/^upstream loop_api_${color} /,/^}/p`;
+  return (await docker("exec", nginxContainer, "sed", "-n", lines, "/etc/nginx/api-upstreams.conf")).stdout;
+};
+
+/** The path of the metadata that auth answers; with AUTH=off, the API. */
+const METADATA = "/.well-known/oauth-authorization-server";
+
+anyApi("AUTH and API_IDLE_SECONDS belong to the color that was released with them", async ({ stack }) => {
+  assert.match((await stack.get(METADATA)).body, '"version":"1.0.0"');
+  const post = await fetch(`http://127.0.0.1:${stack.env.NGINX_PORT}/token`, { method: "POST", body: "x" });
+  assert.match(await post.text(), '"version":"1.0.0"', "a small body reaches the API, too");
+  assert.match(await upstreamOf(stack, "green"), "keepalive_timeout 400ms;");
+  assert.match(await upstreamOf(stack, "blue"), "keepalive_timeout 200ms;");
+  const { created } = JSON.parse(await readFile(join(stack.stateDir, "apis.json"), "utf8"));
+  assert.is(created.green, await stack.field(`${stack.project}-api-green`, "{{.Image}}"));
+});
+
 anyApi(
-  "a rollback returns to the earlier API, whatever the settings say now, and so does the next",
+  "a rollback returns to the earlier API and its auth, whatever the settings say now, and so does the next",
   async ({ stack }) => {
-    const back = await stack.rollback([], NODE);
+    await stack.docker("stop", "--time", "1", `${stack.project}-auth`);
+    const back = await stack.rollback([], OWN_AUTH);
     assert.is(back.exitCode, 0, back.stdall);
     assert.not.match(back.stdout, LOAD_PORTS, "nginx knows both ports already");
+    assert.match(back.stdall, `${stack.project}-auth does not run: starting it`);
     const { status, color } = await stack.get("/health");
     assert.equal([status, color], [200, "blue"]);
+    const fromAuth = await stack.get(METADATA);
+    assert.is(fromAuth.status, 200);
+    assert.not.match(fromAuth.body, '"version"');
     assert.equal((await statusOf(stack, NODE)).drift, []);
 
     const record = join(stack.stateDir, "apis.json");
@@ -168,80 +195,56 @@ anyApi(
     const forth = await stack.rollback();
     assert.is(forth.exitCode, 0, forth.stdall);
     assert.is((await stack.get("/up")).color, "green");
+    assert.match((await stack.get(METADATA)).body, '"version":"1.0.0"');
   },
 );
 
-anyApi("a color without its container is recreated for the API of its image", async ({ stack }) => {
-  await stack.docker("rm", `${stack.project}-api-blue`);
-  const back = await stack.rollback([], NODE);
-  assert.is(back.exitCode, 0, back.stdall);
-  assert.is((await stack.get("/health")).color, "blue");
-});
-
 anyApi(
-  "a failed health check says what differs, and the failed settings do not harm a rollback",
+  "a failed health check says what differs; a release that fails changes nothing for the other color, and its settings do not harm a rollback",
   async ({ stack }) => {
     const wrong = { ...NODE, HEALTH_EXPECT: '{"ok":true,"version":"9"}', HEALTH_RETRIES: "10" };
     const failed = await stack.deploy([], wrong);
     assert.is(failed.exitCode, 1, failed.stdall);
+    assert.match(failed.stdall, LOAD_PORTS);
     assert.match(failed.stderr, 'version is "1.0.0", expected "9"');
     assert.match(failed.stderr, "set HEALTH_EXPECT to it");
-    const rollback = await stack.rollback([], wrong);
+    const metadata = await stack.get(METADATA);
+    assert.is(metadata.color, "green");
+    assert.match(metadata.body, '"version":"1.0.0"');
+    assert.match(await upstreamOf(stack, "green"), "keepalive_timeout 400ms;");
+    const rollback = await stack.rollback([], { ...wrong, AUTH: "off" });
     assert.is(rollback.exitCode, 0, rollback.stdall);
-    assert.is((await stack.get("/up")).color, "green");
+    assert.is((await stack.get("/health")).color, "blue");
+    assert.not.match((await stack.get(METADATA)).body, '"version"');
   },
 );
 
+anyApi("a color without its container is recreated for the API of its image", async ({ stack }) => {
+  await stack.docker("rm", `${stack.project}-api-green`);
+  const back = await stack.rollback();
+  assert.is(back.exitCode, 0, back.stdall);
+  assert.is((await stack.get("/up")).color, "green");
+  assert.match((await stack.get(METADATA)).body, '"version":"1.0.0"');
+});
+
 anyApi(
-  "AUTH and API_IDLE_SECONDS belong to the color: a release that fails, and a rollback, leave those of the other one",
+  "the run after one that was killed before it recorded a new container corrects the record",
   async ({ stack }) => {
-    const { color } = await stack.get("/up");
-    const upstreams = (name: string): Promise<string> =>
-      stack
-        .docker(
-          "exec",
-          stack.nginxContainer,
-          "sed",
-          "-n",
-          `/^upstream loop_api_${name} /,/^}/p`,
-          "/etc/nginx/api-upstreams.conf",
-        )
-        .then(({ stdout }) => stdout);
-    assert.ok(isColor(color));
-    const next = getInactiveColor(color);
-    const failed = await stack.deploy([], {
-      AUTH: "off",
-      API_IDLE_SECONDS: "0.8",
-      API_PORT: "3999",
-      HEALTH_RETRIES: "5",
-    });
+    // The example goes to the color that has it on standby. The record says that it has the Node API.
+    const run = startRun(stack, "deploy");
+    await run.waitForStep("start blue");
+    run.kill("SIGKILL");
+    await run.ended;
+    const file = join(stack.stateDir, "apis.json");
+    const recorded = JSON.parse(await readFile(file, "utf8"));
+    const { green } = recorded.colors;
+    await writeFile(file, JSON.stringify({ ...recorded, colors: { blue: green, green } }));
+    // A run that recreates nothing: its build fails.
+    const failed = await stack.deploy([], { LOOP_API_CONTEXT: stack.folder });
     assert.is(failed.exitCode, 1, failed.stdall);
-    assert.match(failed.stdall, LOAD_PORTS);
-    const fromAuth = await stack.get("/.well-known/oauth-authorization-server");
-    assert.equal([fromAuth.status, fromAuth.color], [200, color]);
-    assert.match(await upstreams(color), "keepalive_timeout 200ms;");
-
-    const off = { ...(await nodeVersion(stack, "1.5.0")), AUTH: "off", API_IDLE_SECONDS: "0.8" };
-    const run = await stack.deploy([], off);
-    assert.is(run.exitCode, 0, run.stdall);
-    assert.match((await stack.get("/.well-known/x")).body, '"version":"1.5.0"');
-    const { created } = JSON.parse(await readFile(join(stack.stateDir, "apis.json"), "utf8"));
-    assert.is(created[next], await stack.field(`${stack.project}-api-${next}`, "{{.Image}}"));
-    const post = await fetch(`http://127.0.0.1:${stack.env.NGINX_PORT}/token`, { method: "POST", body: "x" });
-    assert.match(await post.text(), '"version":"1.5.0"', "a small body reaches the API, too");
-    assert.match(await upstreams(next), "keepalive_timeout 400ms;");
-    assert.match(await upstreams(color), "keepalive_timeout 200ms;");
-
-    await stack.docker("stop", "--time", "1", `${stack.project}-auth`);
-    const back = await stack.rollback([], off);
-    assert.is(back.exitCode, 0, back.stdall);
-    assert.match(back.stdall, `${stack.project}-auth does not run: starting it`);
-    assert.is((await stack.get("/.well-known/oauth-authorization-server")).status, 200);
-    const forth = await stack.rollback();
-    assert.is(forth.exitCode, 0, forth.stdall);
-    assert.match((await stack.get("/.well-known/x")).body, '"version":"1.5.0"');
-    const again = await stack.rollback();
-    assert.is(again.exitCode, 0, again.stdall);
+    const released = { ...FIRST_API, idleSeconds: Number(stack.env.API_IDLE_SECONDS) };
+    assert.equal(readApis({ stateDir: stack.stateDir, api: FIRST_API }).blue, released);
+    assert.is((await stack.get("/up")).color, "green", "the serving color goes on");
   },
 );
 
@@ -249,61 +252,29 @@ anyApi(
   "a run repairs a wrong record and wrong ports in nginx before it relies on them",
   async ({ stack }) => {
     const first = { blue: FIRST_API, green: FIRST_API };
-    await writeFile(join(stack.stateDir, "apis.json"), JSON.stringify({ colors: first, images: [] }));
+    await writeFile(
+      join(stack.stateDir, "apis.json"),
+      JSON.stringify({ colors: first, images: [], created: {} }),
+    );
     await writeFile(join(stack.folder, "nginx/api-upstreams.conf"), renderUpstreams(first));
     await stack.docker("exec", stack.nginxContainer, "sh", "-c", "kill -HUP 1");
-    for (let attempt = 0; (await stack.get("/up")).status !== 502 && attempt < 50; attempt++)
-      await sleep(100);
-    assert.is((await stack.get("/up")).status, 502, "nginx has the wrong port");
+    await waitFor("nginx has the wrong port", async () => (await stack.get("/up")).status === 502);
     const run = await stack.rollback(["--dry-run"]);
     assert.is((await stack.get("/up")).status, 502, `a dry run changes nothing: ${run.stdall}`);
-    const deploy = await stack.deploy([], await nodeVersion(stack, "2.0.0"));
+    const deploy = await stack.deploy([], await nodeVersion(stack, "2.1.0"));
     assert.is(deploy.exitCode, 0, deploy.stdall);
     assert.not.match(deploy.stdall, "neither color serves", "it was repaired before the run looked");
-    assert.match((await stack.get("/up")).body, '"version":"2.0.0"');
-  },
-);
-
-anyApi(
-  "the run after one that was killed before it recorded a new container corrects the record",
-  async ({ stack }) => {
-    const { color } = await stack.get("/up");
-    assert.ok(isColor(color));
-    const next = getInactiveColor(color);
-    // The example goes to the color that had the Node API: another port again.
-    const run = startRun(stack, "deploy");
-    await run.waitForStep(`start ${next}`);
-    run.kill("SIGKILL");
-    await run.ended;
-    const file = join(stack.stateDir, "apis.json");
-    const { colors, images } = JSON.parse(await readFile(file, "utf8"));
-    await writeFile(file, JSON.stringify({ colors: { ...colors, [next]: colors[color] }, images }));
-    // A run that recreates nothing: its build fails.
-    const failed = await stack.deploy([], { LOOP_API_CONTEXT: stack.folder });
-    assert.is(failed.exitCode, 1, failed.stdall);
-    const released = { ...FIRST_API, idleSeconds: Number(stack.env.API_IDLE_SECONDS) };
-    assert.equal(readApis({ stateDir: stack.stateDir, api: FIRST_API })[next], released);
-    assert.is((await stack.get("/up")).color, color, "the serving color goes on");
-    const again = await stack.deploy();
-    assert.is(again.exitCode, 0, again.stdall);
-    const answer = await stack.get("/health");
-    assert.equal([answer.status, answer.color], [200, next]);
-    assert.equal((await statusOf(stack)).drift, []);
+    assert.match((await stack.get("/up")).body, '"version":"2.1.0"');
+    assert.equal((await statusOf(stack, NODE)).drift, []);
   },
 );
 
 anyApi(
   "a WebSocket passes through nginx, and a switch does not cut one that ends within the drain limit",
   async ({ stack }) => {
-    const [two, three] = [await nodeVersion(stack, "2.1.0"), await nodeVersion(stack, "3.0.0")];
-    const first = await stack.deploy([], { ...two, AUTH: "off" });
-    assert.is(first.exitCode, 0, first.stdall);
-    assert.not.match(first.stdall, "docker rm --force", "the serving color still needs auth");
-    assert.match((await stack.get("/token")).body, '"version":"2.1.0"');
     const [short, long] = [await openClock(stack), await openClock(stack)];
-    const { color } = await stack.get("/up");
-    assert.ok(isColor(color));
-    const run = startRun(stack, "deploy", { ...three, DRAIN_SECONDS: "4" });
+    const three = { ...(await nodeVersion(stack, "3.0.0")), AUTH: "off", DRAIN_SECONDS: "4" };
+    const run = startRun(stack, "deploy", three);
     await run.waitForStep("verify");
     const before = short.versions.length;
     await waitFor("a message after the switch", async () => short.versions.length > before, 3);
@@ -317,6 +288,8 @@ anyApi(
     const { exitCode, output } = await run.ended;
     assert.is(exitCode, 0, output);
     assert.match(output, "1 request was interrupted at the drain limit");
+    assert.not.match(output, "docker rm --force", "the color on standby still needs auth");
+    assert.match((await stack.get("/token")).body, '"version":"3.0.0"');
     assert.is(await long.closed, 1006, "it was cut at the drain limit");
     assert.ok(long.versions.every((version) => version === "2.1.0"));
   },

@@ -4,7 +4,13 @@ import { hasRegistry, type Registry, smallApi, startRegistry } from "../../bench
 import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { type Color, getInactiveColor } from "../../lib/color.ts";
+import { pull } from "../../lib/docker/pull.ts";
+import { PullError } from "../../lib/errors.ts";
+import { describeStatus } from "../../lib/release/status-text.ts";
+import { readOnlyContext } from "../../lib/run/context.ts";
 import { readHistory } from "../../lib/run/history.ts";
+import { createLog } from "../../lib/run/log.ts";
+import { loadSettings } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
 const releases = suite<{
@@ -50,9 +56,30 @@ const list = async (stack: Scratch): Promise<string[]> => {
     .filter((line) => /^\d/.test(line));
 };
 
+/** The tags that keep the images of releases. */
+const releaseTags = async ({ docker, project }: Scratch): Promise<string[]> =>
+  (await docker("images", "--format", "{{.Tag}}", "--filter", `reference=${project}-api:release-*`)).stdout
+    .split("\n")
+    .filter(Boolean)
+    .sort();
+
 const numbers = (rows: readonly string[]): number[] => rows.map((row) => Number.parseInt(row, 10));
 
-releases("three images from a registry, the list, and back to the first", async ({ stack, open }) => {
+/** The image of a tag of this stack: a color, or `release-N`. */
+const imageOf = ({ field, project }: Scratch, tag: string) => field(`${project}-api:${tag}`, "{{.Id}}");
+
+/** A field of a color's container. */
+const container = ({ field, project }: Scratch, color: string, template: string) =>
+  field(`${project}-api-${color}`, template);
+
+/** The release serves, and nothing else runs. */
+async function assertReleased(stack: Scratch, release: string): Promise<void> {
+  const { color } = await stack.get();
+  assert.equal(await stack.running(), [color]);
+  assert.is(await container(stack, color, "{{.Image}}"), await imageOf(stack, `release-${release}`));
+}
+
+releases("three images from a registry, --if-changed, and the list", async ({ stack, open }) => {
   assert.match((await stack.rollback(["--list"])).stdout, "No release is kept yet");
   const first = await open.push(await smallApi(stack, "1.0.1"), "1.0", [
     "--label",
@@ -67,11 +94,22 @@ releases("three images from a registry, the list, and back to the first", async 
   );
   await assertServes(stack, "1.0.1");
 
-  for (const version of ["1.0.2", "1.0.3"]) {
-    const next = await stack.deploy(["--image", await open.push(await smallApi(stack, version), version)]);
-    assert.is(next.exitCode, 0, next.stdall);
-    await assertServes(stack, version);
-  }
+  const image = await open.push(await smallApi(stack, "1.0.2"), "1.0.3");
+  const second = await stack.deploy(["--image", image]);
+  assert.is(second.exitCode, 0, second.stdall);
+  await assertServes(stack, "1.0.2");
+  await open.push(await smallApi(stack, "1.0.3"), "1.0.3"); // the tag moves
+  const changed = await stack.deploy(["--image", image, "--if-changed"]);
+  assert.is(changed.exitCode, 0, changed.stdall);
+  await assertServes(stack, "1.0.3");
+
+  const runs = () => readHistory(join(stack.stateDir, "history.jsonl"));
+  const [{ length }, before] = [await runs(), await stack.get()];
+  const same = await stack.deploy(["--image", image, "--if-changed", "--quiet"]);
+  assert.is(same.exitCode, 0, same.stdall);
+  assert.match(same.stdout, /^\S+ Nothing new: green serves .* in \d+\.\d s\n$/);
+  assert.equal([(await runs()).length, await stack.get()], [length, before]);
+
   const rows = await list(stack);
   assert.equal(numbers(rows), [3, 2, 1], rows.join("\n"));
   assert.match(
@@ -80,58 +118,86 @@ releases("three images from a registry, the list, and back to the first", async 
   );
   assert.match(rows[1] ?? "", /on blue$/);
   assert.match(rows[2] ?? "", /:1\.0 @ sha256:[0-9a-f]{12} +4f2a9c1d3b +\d+ MB$/);
+  assert.match((await runs())[0]?.source ?? "", /:1\.0@sha256:[0-9a-f]{64}$/);
 
   const status = JSON.parse((await stack.status(["--json"])).stdout);
   assert.match(status.colors.green.source, /:1\.0\.3@sha256:[0-9a-f]{64}$/);
-  assert.match((await stack.status()).stdout, /green +running .*:1\.0\.3 @ sha256:[0-9a-f]{12} · /);
+  assert.match(describeStatus(status), /green +running .*:1\.0\.3 @ sha256:[0-9a-f]{12} · /);
+});
 
+releases(
+  "a release whose run was killed after its mark gets its number from the next run, which knows that its build is the same although its labels differ",
+  async ({ stack }) => {
+    const sources = await stack.apiVersion("1.0.5");
+    const run = startRun(stack, "deploy", sources, [], ["--if-changed"]);
+    await run.waitForStep("mark");
+    run.kill("SIGKILL");
+    await run.ended;
+    const before = await imageOf(stack, "green");
+    const next = await stack.deploy(["--if-changed"], sources); // a build for the other color has other labels
+    assert.is(next.exitCode, 0, next.stdall);
+    assert.match(next.stdout, "Nothing new: blue serves");
+    assert.is(await imageOf(stack, "green"), before);
+    await assertServes(stack, "1.0.5");
+    await assertReleased(stack, "4");
+  },
+);
+
+releases("--to goes back to the first release", async ({ stack }) => {
   const back = await stack.rollback(["--to", "1"]);
   assert.is(back.exitCode, 0, back.stdall);
-  assert.match(back.stdout, /Rolled back to release 1, green → blue: \S+ \(\S+:1\.0 @ sha256:/);
+  assert.match(back.stdout, /Rolled back to release 1, blue → green: \S+ \(\S+:1\.0 @ sha256:/);
   await assertServes(stack, "1.0.1");
-  assert.equal(numbers(await list(stack)), [1, 3, 2], "the release that served last is the first");
-  const runs = await readHistory(join(stack.stateDir, "history.jsonl"));
-  assert.match(runs[0]?.source ?? "", /:1\.0@sha256:[0-9a-f]{64}$/);
-
-  assert.is((await stack.rollback()).exitCode, 0);
-  await assertServes(stack, "1.0.3");
+  assert.equal(numbers(await list(stack)), [1, 4, 3, 2], "the release that served last is the first");
 });
 
 releases("--to the serving release changes nothing; an unknown one is an error", async ({ stack }) => {
   const before = await stateOf(stack);
-  const serving = await stack.rollback(["--to", "3"]);
+  const serving = await stack.rollback(["--to", "1"]);
   assert.is(serving.exitCode, 0, serving.stdall);
-  assert.match(serving.stdout, "Release 3 serves already: green serves");
+  assert.match(serving.stdout, "Release 1 serves already: green serves");
   const unknown = await stack.rollback(["--to", "9"]);
   assert.is(unknown.exitCode, 2);
-  assert.match(unknown.stderr, /There is no release 9.*\n.*Kept: 1, 2, 3\./);
+  assert.match(unknown.stderr, /There is no release 9.*\n.*Kept: 1, 2, 3, 4\./);
   assert.equal(await stateOf(stack), before);
 });
 
-releases("--if-changed releases only what is new, pulled or built", async ({ stack, open }) => {
-  const image = `${open.host}/${stack.project}/api:1.0.3`;
-  const runs = async () => (await readHistory(join(stack.stateDir, "history.jsonl"))).length;
-  const [entries, before] = [await runs(), await stack.get()];
-  const same = await stack.deploy(["--image", image, "--if-changed", "--quiet"]);
-  assert.is(same.exitCode, 0, same.stdall);
-  assert.match(same.stdout, /^\S+ Nothing new: green serves .* in \d+\.\d s\n$/);
-  assert.equal([await runs(), await stack.get()], [entries, before]);
+/** Starts a rollback to a release, and kills it after a step. */
+async function killTo(stack: Scratch, release: string, step: string): Promise<void> {
+  const run = startRun(stack, "rollback", {}, [], ["--to", release]);
+  await run.waitForStep(step);
+  run.kill("SIGKILL");
+  await run.ended;
+  assert.is((await stack.get()).status, 200, step);
+}
 
-  await open.push(await smallApi(stack, "1.0.4"), "1.0.3"); // the tag moves
-  const changed = await stack.deploy(["--image", image, "--if-changed"]);
-  assert.is(changed.exitCode, 0, changed.stdall);
-  await assertServes(stack, "1.0.4");
-
-  const sources = await stack.apiVersion("1.0.5");
-  assert.is((await stack.deploy(["--if-changed"], sources)).exitCode, 0);
+releases("a run of --to that is killed is repaired by the next run", async ({ stack }) => {
+  // Green serves release 1, to which the test before went back from release 4, and neither color has 2 and 3.
+  const before = await imageOf(stack, "blue");
+  await killTo(stack, "2", "use the image of release");
+  await killTo(stack, "2", "recreate"); // the run that repairs it is killed too
+  assert.is(await imageOf(stack, "blue"), await imageOf(stack, "release-2"));
+  // A run that wants something else finds the idle color as it was.
+  const other = await stack.rollback();
+  assert.is(other.exitCode, 0, other.stdall);
+  assert.is(await container(stack, "blue", "{{.Image}}"), before);
   await assertServes(stack, "1.0.5");
-  const tag = () => stack.field(`${stack.project}-api:blue`, "{{.Id}}");
-  const imageBefore = await tag();
-  const again = await stack.deploy(["--if-changed"], sources); // a build for the other color has other labels
-  assert.match(again.stdout, "Nothing new: green serves");
-  assert.is(await tag(), imageBefore);
-  assert.is((await stack.deploy([], sources)).exitCode, 0);
-  assert.is((await stack.get()).color, "blue", "without the option, it is released");
+  await assertReleased(stack, "4");
+
+  // The owner changes their mind. The color that was left is the marked one: it must not be replaced.
+  const marked = await container(stack, "blue", "{{.Id}}");
+  await killTo(stack, "2", "switch");
+  const changed = await stack.rollback(["--to", "3"]);
+  assert.is(changed.exitCode, 0, changed.stdall);
+  assert.match(changed.stdall, "was never fully verified: going back to blue");
+  assert.is(await container(stack, "blue", "{{.Id}}"), marked);
+  await assertReleased(stack, "3");
+
+  await killTo(stack, "1", "mark");
+  const again = await stack.rollback(["--to", "1"]);
+  assert.is(again.exitCode, 0, again.stdall);
+  assert.match(again.stdout, "to release 1, finishing the interrupted run");
+  await assertReleased(stack, "1");
 });
 
 releases("a pull that fails says why, and changes nothing", async ({ stack, open, closed }) => {
@@ -145,13 +211,19 @@ releases("a pull that fails says why, and changes nothing", async ({ stack, open
     [foreign]: "is an image for s390x, and this machine is",
     "127.0.0.1:1/me/api:1": "the registry cannot be reached",
   };
+  const empty = { DOCKER_CONFIG: join(stack.folder, "empty") };
+  const context = readOnlyContext(loadSettings({ ...stack.env, ...empty }, "/nonexistent"), createLog());
   for (const [image, why] of Object.entries(attempts)) {
-    const run = await stack.deploy(["--image", image], { DOCKER_CONFIG: join(stack.folder, "empty") });
-    assert.is(run.exitCode, 1, run.stdall);
-    assert.match(run.stderr, image);
-    assert.match(run.stderr, why);
-    assert.match(run.stderr, "the serving color was not touched");
+    const error = await pull(context, image).catch((thrown) => thrown);
+    assert.instance(error, PullError);
+    assert.match(error.message, image);
+    assert.match(error.message, why);
+    assert.match(error.next, "the serving color was not touched");
   }
+  const run = await stack.deploy(["--image", secret], empty);
+  assert.is(run.exitCode, 1, run.stdall);
+  assert.match(run.stderr, `${secret} cannot be pulled: the registry requires a login`);
+  assert.match(run.stderr, "the serving color was not touched");
   const wrong = await stack.deploy(["--image", "Not An Image"]);
   assert.is(wrong.exitCode, 2);
   assert.match(wrong.stderr, 'LOOP_API_IMAGE is "Not An Image": it must be an image such as');
@@ -165,10 +237,10 @@ releases("a pull that fails says why, and changes nothing", async ({ stack, open
 
 releases("only KEEP_RELEASES releases stay, and nothing of a failed one", async ({ stack, open }) => {
   const bad = await open.push(await smallApi(stack, "1.0.7", "unhealthy"), "bad");
-  const kept = numbers(await list(stack));
+  const kept = await releaseTags(stack);
   const failed = await stack.deploy(["--image", bad], { HEALTH_RETRIES: "2" });
   assert.is(failed.exitCode, 1, failed.stdall);
-  assert.equal(numbers(await list(stack)), kept);
+  assert.equal(await releaseTags(stack), kept);
   const references = async () =>
     (await stack.docker("images", "--digests", "--format", "{{.Repository}}:{{.Tag}}@{{.Digest}}")).stdout
       .split("\n")
@@ -178,7 +250,7 @@ releases("only KEEP_RELEASES releases stay, and nothing of a failed one", async 
   const owners = `${open.host}/${stack.project}/api:1.0.3`; // pulled by earlier releases; the owner gives it another image
   await stack.docker("tag", "nginx:1.30", owners);
   const idle = getInactiveColor((await stack.get()).color as Color);
-  const volume = await stack.field(`${stack.project}-api-${idle}`, "{{range .Mounts}}{{.Name}}{{end}}");
+  const volume = await container(stack, idle, "{{range .Mounts}}{{.Name}}{{end}}");
   assert.match(volume, /^[0-9a-f]{64}$/);
   const run = await stack.deploy(["--image", good], { KEEP_RELEASES: "2" });
   assert.is(run.exitCode, 0, run.stdall);
@@ -191,60 +263,6 @@ releases("only KEEP_RELEASES releases stay, and nothing of a failed one", async 
   assert.match((await stack.docker("volume", "inspect", volume)).stderr, /no such volume/i);
   await stack.docker("rmi", owners);
 });
-
-releases("a run of --to that is killed is repaired by the next run", async ({ stack }) => {
-  for (const version of ["1.0.9", "1.0.10"])
-    assert.is((await stack.deploy([], await stack.apiVersion(version))).exitCode, 0);
-  let rows = await list(stack);
-  for (const step of ["use the image of release", "recreate", "switch", "mark"]) {
-    const free = rows.filter((row) => row.endsWith("MB")).map((row) => row.split(" ")[0] ?? ""); // neither color has them
-    const [target = ""] = free;
-    const { color: serving } = await stack.get();
-    const idle = getInactiveColor(serving as Color);
-    const before = await stack.field(`${stack.project}-api:${idle}`, "{{.Id}}");
-    const run = startRun(stack, "rollback", {}, [], ["--to", target]);
-    await run.waitForStep(step);
-    run.kill("SIGKILL");
-    await run.ended;
-    assert.is((await stack.get()).status, 200, step);
-    if (step === "recreate") {
-      // A run that wants something else finds the idle color as it was.
-      const other = await stack.rollback();
-      assert.is(other.exitCode, 0, other.stdall);
-      assert.is(await stack.field(`${stack.project}-api-${idle}`, "{{.Image}}"), before);
-    }
-    if (step === "switch") {
-      // The owner changes their mind. The color that was left is the marked one: it must not be replaced.
-      const marked = await stack.field(`${stack.project}-api-${serving}`, "{{.Id}}");
-      const other = await stack.rollback(["--to", free[1] ?? ""]);
-      assert.is(other.exitCode, 0, other.stdall);
-      assert.match(other.stdall, `was never fully verified: going back to ${serving}`);
-      assert.is(await stack.field(`${stack.project}-api-${serving}`, "{{.Id}}"), marked);
-    }
-    const again = await stack.rollback(["--to", target]);
-    assert.is(again.exitCode, 0, `${step}\n${again.stdall}`);
-    if (step === "mark") assert.match(again.stdout, `to release ${target}, finishing the interrupted run`);
-    const { color } = await stack.get();
-    assert.equal(await stack.running(), [color], `${step}\n${again.stdall}`);
-    rows = await list(stack);
-    assert.match(rows.find((row) => row.startsWith(`${target} `)) ?? "", `${color} serves it`, step);
-  }
-});
-
-releases(
-  "a release whose run was killed after its mark gets its number from the next run",
-  async ({ stack }) => {
-    const [before = 0] = numbers(await list(stack)).sort((a, b) => b - a);
-    const run = startRun(stack, "deploy", await stack.apiVersion("1.0.11"));
-    await run.waitForStep("mark");
-    run.kill("SIGKILL");
-    await run.ended;
-    const { color } = await stack.get();
-    assert.is((await stack.rollback()).exitCode, 0);
-    const rows = await list(stack);
-    assert.match(rows.find((row) => row.startsWith(`${before + 1} `)) ?? rows.join("\n"), `on ${color}`);
-  },
-);
 
 if (hasRegistry) releases.run();
 else {

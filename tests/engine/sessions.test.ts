@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
 import { release } from "../../bench/testbed/released.ts";
+import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { type Sessions, startSessions } from "../../bench/testbed/sessions.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
@@ -14,7 +15,7 @@ interface Bed {
   stack: Scratch;
   /** All sessions that a test has opened. */
   opened: Sessions[];
-  /** Sessions of green, from the second test on, and of blue. Several tests watch them. */
+  /** Sessions of blue, from the first test on, and of green. Several tests watch them. */
   old: Sessions;
   current: Sessions;
 }
@@ -30,9 +31,9 @@ const SETTINGS = {
   HEALTH_TIMEOUT: "5", // a late answer would end sessions that the next tests need
 };
 
-/** Opens sessions and starts their calls. Without listening streams, because each would hold a drain until its limit. */
-async function open({ stack, opened }: Bed, count: number): Promise<Sessions> {
-  const calls = { thinkMs: 50, slowEveryMs: 1000, slowSeconds: 0.5, listen: false };
+/** Opens sessions and starts their calls: some are open at all times, and the API has time for health checks. Without listening streams, because each would hold a drain until its limit. */
+async function open({ stack, opened }: Bed, count: number, slowEveryMs = 2000): Promise<Sessions> {
+  const calls = { thinkMs: 300, slowEveryMs, slowSeconds: 0.5, listen: false };
   const sessions = await startSessions(url(stack), { count, ...calls });
   opened.push(sessions);
   return sessions;
@@ -40,6 +41,21 @@ async function open({ stack, opened }: Bed, count: number): Promise<Sessions> {
 
 const statusOf = async (stack: Scratch): Promise<Status> =>
   JSON.parse((await stack.status(["--json"])).stdout);
+
+/** Sends a request of a session. Returns the status, the color, and the session that the response names. */
+async function post(stack: Scratch, session: string, method: string) {
+  const { statusCode, headers, body } = await request(`${url(stack)}/mcp`, {
+    method: "POST",
+    headers: {
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+      "mcp-session-id": session,
+    },
+    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method }),
+  });
+  await body.dump();
+  return [statusCode, headers["x-loop-color"], headers["mcp-session-id"] ?? null];
+}
 
 /** Waits until each session has made new calls. Fails unless all calls so far succeeded, on this color. */
 async function expectUse(sessions: Sessions, color: string): Promise<void> {
@@ -80,23 +96,16 @@ sticky.after(async ({ stack, opened }) => {
   await stack.remove();
 });
 
-sticky("without sessions, the old color is stopped as soon as its requests have ended", async ({ stack }) => {
-  const output = await succeed(stack.rollback());
-  assert.not.match(output, "still serves its sessions");
-  assert.equal(await stack.running(), ["green"]);
-  assert.is((await statusOf(stack)).sessions, null);
-});
-
 sticky("sessions stay with their color through a deploy; new ones go to the active color", async (bed) => {
   const { stack } = bed;
-  bed.old = await open(bed, 4);
-  assert.match(await succeed(stack.deploy()), "green still serves its sessions");
+  bed.old = await open(bed, 3);
+  assert.match(await succeed(stack.deploy()), "blue still serves its sessions");
   assert.equal(await stack.running(), ["blue", "green"]);
   const { serving, sessions, drift } = await statusOf(stack);
-  assert.equal([serving, sessions?.color, sessions?.inUse, drift], ["blue", "green", 4, []]);
-  bed.current = await open(bed, 3);
-  await expectUse(bed.old, "green");
-  await expectUse(bed.current, "blue");
+  assert.equal([serving, sessions?.color, sessions?.inUse, drift], ["green", "blue", 3, []]);
+  bed.current = await open(bed, 2);
+  await expectUse(bed.old, "blue");
+  await expectUse(bed.current, "green");
 });
 
 sticky(
@@ -104,30 +113,18 @@ sticky(
   async ({ stack, old }) => {
     const [session] = old.report().sessions;
     const id = session?.id ?? "";
-    const ping = async (sessionId: string) => {
-      const { statusCode, headers, body } = await request(`${url(stack)}/mcp`, {
-        method: "POST",
-        headers: {
-          "content-type": "application/json",
-          accept: "application/json, text/event-stream",
-          "mcp-session-id": sessionId,
-        },
-        body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "ping" }),
-      });
-      await body.dump();
-      return [statusCode, headers["x-loop-color"], headers["mcp-session-id"] ?? null];
-    };
-    assert.equal(await ping(id), [200, "green", id]);
+    const ping = (sessionId: string) => post(stack, sessionId, "ping");
+    assert.equal(await ping(id), [200, "blue", id]);
     const [own = ""] = id.split(/\.loop-[0-9a-f]{8}$/);
     assert.is.not(own, id, "the id has a tag");
     for (const wrong of [own, `${own}.loop-00000000`, "x.loop-00000000"])
-      assert.equal((await ping(wrong)).slice(0, 2), [404, "blue"], wrong);
+      assert.equal((await ping(wrong)).slice(0, 2), [404, "green"], wrong);
     const { headers } = await request(`${url(stack)}/_loop/color`, {
       headers: { ...(await keyHeaders({ nginxFolder: `${stack.folder}/nginx` })), "mcp-session-id": id },
     });
-    assert.equal([headers["x-loop-color"], headers["x-loop-kept"]], ["blue", "green"]);
-    await waitFor("the log names green", async () =>
-      /"POST \/mcp HTTP\/1.1" 200 .* color=green/.test(
+    assert.equal([headers["x-loop-color"], headers["x-loop-kept"]], ["green", "blue"]);
+    await waitFor("the log names blue", async () =>
+      /"POST \/mcp HTTP\/1.1" 200 .* color=blue/.test(
         (await stack.docker("logs", "--tail", "50", stack.nginxContainer)).stdout,
       ),
     );
@@ -139,49 +136,52 @@ sticky(
   async ({ stack, old, current }) => {
     const run = await stack.deploy([], { LOOP_API_CONTEXT: `${stack.folder}/nginx` });
     assert.is(run.exitCode, 1, run.stdall);
-    await expectUse(old, "green");
-    await expectUse(current, "blue");
+    await expectUse(old, "blue");
+    await expectUse(current, "green");
   },
 );
 
-for (const [step, signal] of [
-  ["switch", "SIGKILL"],
-  ["switch", "SIGTERM"],
+for (const [signal, outcome] of [
+  ["SIGKILL", "Rolled back, finishing the interrupted run: green → blue"],
+  ["SIGTERM", "blue still serves its sessions"], // the rollback is undone, and the next one goes to the old color
 ] as const) {
   // Each step is a soak test.
   sticky(
-    `a rollback that gets ${signal} after "${step}", and the next one, lose no session of either color`,
+    `a rollback that gets ${signal} after "switch", and the next one, lose no session of either color`,
     async ({ stack, old, current }) => {
       const before = (await stack.get()).color;
-      await killRollback(stack, step, signal);
+      assert.match(await killRollback(stack, "switch", signal), outcome);
       assert.is.not((await stack.get()).color, before);
       assert.equal(await stack.running(), ["blue", "green"]);
-      await expectUse(old, "green");
-      await expectUse(current, "blue");
+      await expectUse(old, "blue");
+      await expectUse(current, "green");
     },
   );
 }
 
-sticky("a rollback goes to the old color, which keeps its sessions", async ({ stack, old, current }) => {
-  assert.match(await succeed(stack.rollback()), "blue still serves its sessions");
-  await expectUse(old, "green");
-  await expectUse(current, "blue");
-});
-
 sticky(
-  "a deploy that needs the old color builds first, says how many sessions end, and ends no others",
+  "a deploy that needs the old color builds first, says how many sessions end, and ends no others; its canary gets new ones",
   async (bed) => {
     const { stack, old, current } = bed;
-    const output = await succeed(stack.deploy());
+    const run = startRun(stack, "deploy", { CANARY_PERCENT: "50", CANARY_SECONDS: "6" });
+    await run.waitForStep("send ");
+    const split = await open(bed, 14, 3000);
+    const { exitCode, output } = await run.ended;
+    assert.is(exitCode, 0, output);
+    await sleep(500);
+    const during = await split.stop();
+    assert.equal([during.failures, during.gaps], [{}, 0]);
+    const colors = new Set(during.sessions.map((session) => session.colors.join()));
+    assert.equal([...colors].sort(), ["blue", "green"], "each session stayed, and both colors got some");
     assert.match(output, "ending the sessions of blue: 3 used in the last 300 s");
     assert.ok(output.indexOf("build blue") < output.indexOf("ending the sessions of blue"));
-    const { failures } = await current.stop();
+    const { failures } = await old.stop();
     assert.ok(Object.keys(failures).length > 0, "they go on");
     for (const failure of Object.keys(failures)) assert.match(failure, "404");
     const started = await open(bed, 2);
     await expectUse(started, "blue");
     expectIntact(await started.stop(), "blue");
-    expectIntact(await old.stop(), "green");
+    expectIntact(await current.stop(), "green");
     await succeed(stack.endSessions(["--now"]));
     assert.equal(await stack.running(), ["blue"]);
   },
@@ -234,5 +234,19 @@ sticky("if the old color crashes, only its sessions end, with 404", async (bed) 
   assert.ok(failed > 0);
   const gone = Object.entries(failures).filter(([text]) => text.includes("404"));
   assert.ok(gone.length > 0, JSON.stringify(failures));
+});
+sticky("both clients get sessions of their own, and end them", async ({ stack, opened }) => {
+  for (const generation of ["1.x", "2.x"] as const) {
+    const load = { count: 3, thinkMs: 20, slowEveryMs: 100, slowSeconds: 0.1, generation };
+    const counting = await startSessions(url(stack), load);
+    opened.push(counting);
+    const enough = async () => counting.report().sessions.every(({ calls }) => calls > 10);
+    await waitFor("each session has made calls", enough, 60);
+    const { failures, gaps, sessions } = await counting.stop();
+    assert.equal(failures, {}, generation);
+    assert.is(gaps, 0, generation);
+    assert.is(new Set(sessions.map(({ id }) => id)).size, 3, generation);
+    assert.is((await post(stack, sessions[0]?.id ?? "", "tools/list"))[0], 404, "its client has ended it");
+  }
 });
 sticky.run();
