@@ -196,10 +196,10 @@ deploys(
 deploys(
   "a failed health check shows the last finding and the log, and the new color is stopped; if the vault is not accessible, the error names the path to check",
   async (context) => {
-    const run = await context.stack.deploy([], { LOOP_FAULT: "hide-vault", HEALTH_RETRIES: "4" });
+    const run = await context.stack.deploy([], { LOOP_FAULT: "hide-vault", HEALTH_RETRIES: "10" });
     assert.is(run.exitCode, 1);
     assert.match(run.stderr, "Health check failed, rollback not performed");
-    assert.match(run.stderr, /Not healthy within 4 s; last probe: .*HTTP 503.*vault not accessible/);
+    assert.match(run.stderr, /Not healthy within 10 s; last probe: .*HTTP 503.*vault not accessible/);
     assert.match(run.stderr, "Uvicorn running on");
     assert.match(run.stderr, `Check that ${context.stack.env.VAULT_PATH} (VAULT_PATH) is mounted`);
     await assertBlueServes(context);
