@@ -62,7 +62,12 @@ const never = (): never => {
 };
 
 /** Checks the level, the text and the next step of a finding. */
-function assertFinding(finding: Finding, level: Finding["level"], seen: string | RegExp, next: string): void {
+function assertFinding(
+  finding: Finding,
+  level: Finding["level"],
+  seen: string | RegExp,
+  next: string | RegExp,
+): void {
   assert.is(finding.level, level, JSON.stringify(finding));
   assert.match(finding.finding, seen);
   assert.match(finding.next ?? "", next);
@@ -239,7 +244,8 @@ doctor("an API that is unhealthy, ends, or closes idle connections early is foun
     API_IDLE_SECONDS: "4",
   });
   await rm(impatient);
-  assertFinding(of("idle timeout"), "problem", "API_IDLE_SECONDS=4", "Set API_IDLE_SECONDS=1");
+  // Measured from the last byte that arrived, so a busy machine measures less than 1 s.
+  assertFinding(of("idle timeout"), "problem", "API_IDLE_SECONDS=4", /Set API_IDLE_SECONDS=(1|0\.9)\b/);
 });
 
 doctor("while a run is in progress, no trial is started", async ({ stack }) => {
