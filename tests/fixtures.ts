@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { bundle } from "./bundles.ts";
 
 /**
- * Makes what the test files of a run use, in `top`, a folder from `bundleFolder`. Returns it as environment variables. A test run starts hundreds of
- * releases and rollbacks, and without this most of their CPU time would go to loading code.
+ * Makes what the test files of a run use, in `top`, a folder from `bundleFolder`. Returns it as environment variables. A test
+ * run starts hundreds of releases and rollbacks, and without this most of their CPU time would go to loading code.
  */
 export async function makeFixtures(checkout: string, top: string): Promise<Record<string, string>> {
   return {

@@ -9,6 +9,12 @@ import { KINDS, type TestFile } from "./choose.ts";
 /** How many files of a kind run at a time, if not as many as TEST_JOBS: under load, a busy machine loses requests by itself. */
 const MOST_JOBS: Record<string, number> = { load: 2, soak: 1 };
 
+/**
+ * The most seconds for a file of a kind. A promise that never settles ends a process of its own at once, but a worker, which
+ * waits for its next file, only with this limit.
+ */
+const MOST_SECONDS: Record<string, number> = { unit: 60 };
+
 interface Result {
   name: string;
   passed: number;
@@ -156,11 +162,11 @@ async function runFile(
   how: How,
 ): Promise<Result> {
   const since = performance.now();
-  const process = worker ?? startProcess(name, path, how);
-  const { size: before } = statSync(process.log);
-  const done = worker ? runInWorker(worker, path) : process.exit;
-  const end = await waitFor(process, done, interrupted, how);
-  return report(name, readFileSync(process.log).subarray(before).toString(), end, since, how);
+  const own = worker ?? startProcess(name, path, how);
+  const { size: before } = statSync(own.log);
+  const done = worker ? runInWorker(worker, path) : own.exit;
+  const end = await waitFor(own, done, interrupted, how);
+  return report(name, readFileSync(own.log).subarray(before).toString(), end, since, how);
 }
 
 /** Waits until nothing is left to do in a worker. Returns a failure if it crashes: a test may go wrong after its file's totals. */
@@ -175,18 +181,20 @@ async function endWorker(worker: TestProcess, interrupted: Promise<string>, how:
 }
 
 /** Runs bundles of test files kind by kind and reports how each ended. Starts no more files once it is interrupted. */
-export async function runTests(files: TestFile[], how: How): Promise<Result[]> {
+export async function runTests(files: TestFile[], all: How): Promise<Result[]> {
   const results: Result[] = [];
-  const interrupted = once(how.interrupt, "abort").then(() => `interrupted by ${how.interrupt.reason}`);
+  const interrupted = once(all.interrupt, "abort").then(() => `interrupted by ${all.interrupt.reason}`);
   const running = new Map<string, number>();
-  const report = (): void => {
+  const reportRunning = (): void => {
     const names = [...running].map(
       ([name, since]) => `${name} ${Math.round((performance.now() - since) / 1000)} s`,
     );
-    how.say(`running: ${names.join(", ")}`);
+    all.say(`running: ${names.join(", ")}`);
   };
-  const reporting = how.progressSeconds > 0 ? setInterval(report, how.progressSeconds * 1000) : undefined;
+  const reporting =
+    all.progressSeconds > 0 ? setInterval(reportRunning, all.progressSeconds * 1000) : undefined;
   for (const kind of KINDS) {
+    const how = { ...all, limitSeconds: Math.min(all.limitSeconds, MOST_SECONDS[kind] ?? all.limitSeconds) };
     const queue = files.filter((file) => file.kind === kind).values(); // shared: each worker takes the next file
     const work = async (_: unknown, number: number): Promise<void> => {
       let worker: TestProcess | undefined;
