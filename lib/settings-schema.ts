@@ -16,6 +16,7 @@ import {
   percent,
   port,
   processLimit,
+  registry,
   seconds,
   someSeconds,
   tmpfsSize,
@@ -60,6 +61,9 @@ export const rawSettings = (root: string, needs: Needs, pulls = false) => {
   const source = needs === "vault and sources" ? existingFolder : path;
   return z.object({
     DOCKER_CMD: z.string().default(() => findDocker() ?? "docker"),
+    ENGINE: z.enum(["compose", "swarm"], "must be compose or swarm").default("compose"),
+    REPLICAS: count.default(2),
+    REGISTRY: registry.optional(),
     COMPOSE_FILE: z.string().default("docker-compose.blue-green.yml"),
     COMPOSE_PROJECT_NAME: z
       .string()

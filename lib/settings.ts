@@ -21,6 +21,12 @@ type Environment = Readonly<Record<string, string | undefined>>;
 /** The settings of a run. Paths are absolute, times in seconds. */
 export interface Settings {
   dockerCmd: string;
+  /** What runs the colors. */
+  engine: "compose" | "swarm";
+  /** How many replicas a color has in a swarm. */
+  replicas: number;
+  /** Where builds are pushed for the nodes of a swarm, such as registry:5000/loop; undefined for nowhere. */
+  registry: string | undefined;
   composeFiles: string[];
   project: string;
   nginxContainer: string;
@@ -143,6 +149,9 @@ export function checkComposeFiles(settings: Settings): void {
   if (exposed.length > 0) refuse(exposed);
 }
 
+/** Without ENGINE=swarm, these names may mean something else on a machine: their values are ignored, and Compose gets no defaults. */
+const NOT_IN_SWARM = { REPLICAS: undefined, REGISTRY: undefined };
+
 /**
  * Loads the settings: `environment` overrides the file `.env.blue-green` in the checkout, which overrides the defaults.
  * Throws UsageError that lists every wrong setting and missing folder. Changes nothing.
@@ -154,7 +163,10 @@ export function loadSettings(
 ): Settings {
   const fromFile = readSettingsFile(settingsFile);
   const merged = { ...withoutEmpty(fromFile), ...withoutEmpty(environment) };
-  const parsed = rawSettings(ROOT, needs, !!merged.LOOP_API_IMAGE).safeParse(merged);
+  const inSwarm = merged.ENGINE === "swarm";
+  const parsed = rawSettings(ROOT, needs, !!merged.LOOP_API_IMAGE).safeParse(
+    inSwarm ? merged : { ...merged, ...NOT_IN_SWARM },
+  );
   if (!parsed.success) {
     return refuse(
       parsed.error.issues.map(
@@ -210,6 +222,9 @@ export function loadSettings(
   const resolved = { ...raw, NGINX_CONTAINER: nginxContainer, VAULT_PATH: vaultPath ?? NO_VAULT };
   const settings: Settings = {
     dockerCmd: raw.DOCKER_CMD,
+    engine: raw.ENGINE,
+    replicas: raw.REPLICAS,
+    registry: raw.REGISTRY,
     composeFiles,
     project,
     nginxContainer,
@@ -252,7 +267,11 @@ export function loadSettings(
     notifyFormat: raw.NOTIFY_FORMAT,
     environment: {
       ...merged,
-      ...Object.fromEntries(Object.entries(resolved).map(([name, value]) => [name, String(value ?? "")])),
+      ...Object.fromEntries(
+        Object.entries(resolved)
+          .filter(([name]) => inSwarm || !(name in NOT_IN_SWARM))
+          .map(([name, value]) => [name, String(value ?? "")]),
+      ),
       ...apiSettings(api),
       ...(vaultPath === undefined ? emptyMount("VAULT") : {}),
     },

@@ -2,8 +2,8 @@
 import { getInactiveColor } from "../lib/color.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
 import { restoreImage } from "../lib/docker/image.ts";
-import { startContainer } from "../lib/docker/start.ts";
-import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
+import { startContainer } from "../lib/engine/start.ts";
+import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/engine/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
 import { loadKey } from "../lib/nginx/load.ts";

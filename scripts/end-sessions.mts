@@ -1,7 +1,7 @@
 #!/usr/bin/env -S npx tsx
 import { getInactiveColor } from "../lib/color.ts";
-import { colorStates } from "../lib/docker/container.ts";
-import { putOnStandby } from "../lib/docker/stop.ts";
+import { colorStates } from "../lib/engine/colors.ts";
+import { putOnStandby } from "../lib/engine/stop.ts";
 import { DockerError } from "../lib/errors.ts";
 import type { KeptColor } from "../lib/nginx/link.ts";
 import { servingColor } from "../lib/nginx/probe.ts";

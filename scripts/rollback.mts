@@ -2,8 +2,8 @@
 import { getInactiveColor } from "../lib/color.ts";
 import { checkCompose, checkEngine } from "../lib/docker/engine.ts";
 import { inspectImage, taggedImage } from "../lib/docker/image.ts";
-import { findRestart, restartContainer } from "../lib/docker/start.ts";
-import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/docker/stop.ts";
+import { findRestart, restartContainer } from "../lib/engine/start.ts";
+import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../lib/engine/stop.ts";
 import { NginxReloadError } from "../lib/errors.ts";
 import { drainNginx } from "../lib/nginx/drain.ts";
 import { loadKey } from "../lib/nginx/load.ts";
@@ -152,11 +152,11 @@ async function main(context: Context): Promise<Outcome> {
     if (moved) await discardRelease(inner, next, previous);
   };
   try {
-    if (moved) {
+    if (moved || !restart.existing) {
       await endSessions(context); // if the idle color still serves any
       await retireIfRunning(context, next); // its container is about to be replaced
-      await tagRelease(context, next, moved);
     }
+    if (moved) await tagRelease(context, next, moved);
     await restartContainer(context, next, restart);
     await healthCheck(context, next);
     await checkVault(context);

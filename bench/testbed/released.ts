@@ -1,10 +1,10 @@
 import * as assert from "uvu/assert";
 import type { ProcessOutput } from "zx";
 import { COLORS, getInactiveColor } from "../../lib/color.ts";
-import { recordApi } from "../../lib/docker/apis.ts";
 import { tagImage } from "../../lib/docker/image.ts";
 import { imageOf } from "../../lib/docker/names.ts";
 import { releaseTagOf } from "../../lib/docker/release-tags.ts";
+import { recordApi } from "../../lib/engine/apis.ts";
 import { writeConfiguration } from "../../lib/nginx/configuration.ts";
 import { repairLink } from "../../lib/nginx/link.ts";
 import { writeTags } from "../../lib/nginx/sessions.ts";

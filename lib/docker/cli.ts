@@ -19,6 +19,8 @@ interface How {
   onLine?: (line: string) => void;
   /** What it reads on its standard input. */
   input?: string;
+  /** Does --verbose print the command only? Its output may hold secrets. */
+  hideOutput?: boolean;
   /** Variables for this command only; they override the settings. */
   environment?: Record<string, string>;
 }
@@ -66,15 +68,18 @@ export const compose = ({ settings: { project, composeFiles } }: Context, ...arg
 export const shellCommand = ({ settings }: Context, args: string[]): string =>
   [settings.dockerCmd, ...args].map(quote).join(" ");
 
+/** What a command printed, and its exit code. */
+export type Output = Pick<ProcessOutput, "exitCode" | "stdout" | "stderr" | "stdall">;
+
 /** The last `count` lines of a text. */
 export const lastLines = (text: string, count: number): string =>
   text.trimEnd().split("\n").slice(-count).join("\n");
 
 /** The error for a docker command that failed. `doing` completes "Docker failed while …". */
-export const dockerFailed = (output: ProcessOutput, doing: string, next: string): DockerError =>
+export const dockerFailed = (output: Output, doing: string, next: string): DockerError =>
   new DockerError(`Docker failed while ${doing}`, { details: lastLines(output.stdall, 20), next });
 
 /** Throws DockerError unless the command exited with 0. */
-export function expectSuccess(output: ProcessOutput, doing: string, next: string): void {
+export function expectSuccess(output: Output, doing: string, next: string): void {
   if (output.exitCode !== 0) throw dockerFailed(output, doing, next);
 }

@@ -1,10 +1,8 @@
 import { type Api, apiOf } from "../api.ts";
-import { COLORS, type Color } from "../color.ts";
 import { DockerError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { type Infer, z } from "../util/zod.ts";
-import { CHECK_DOCKER, docker, dockerFailed, lastLines } from "./cli.ts";
-import { containerOf } from "./names.ts";
+import { CHECK_DOCKER, docker, dockerFailed } from "./cli.ts";
 
 /** The restart policy that marks the container of a failed release. The image is not enough to recognize it: a release can fail because of its settings. */
 export const NEVER = "no";
@@ -36,6 +34,16 @@ const Inspected = z.object({
     .nullable(),
 });
 
+/** A replica of a color in a swarm. */
+export interface Replica {
+  /** The name of its node; empty while it has none. */
+  node: string;
+  /** Docker's state of its newest task, such as "running" or "rejected". */
+  state: string;
+  /** Why it does not run; empty if it does. */
+  error: string;
+}
+
 /** A container as it is now. `absent`: no container has this name. */
 export interface Container {
   status: "absent" | "created" | "running" | "paused" | "restarting" | "removing" | "exited" | "dead";
@@ -53,6 +61,8 @@ export interface Container {
   discarded: boolean;
   /** Its IPv4 addresses, one per network. */
   addresses: string[];
+  /** The names of its networks. */
+  networks: string[];
   /** The host ports that it was created with. */
   ports: number[];
   /** The host addresses that its ports are published on; an empty one means all. */
@@ -63,6 +73,8 @@ export interface Container {
   folders: Readonly<Record<string, string>>;
   /** The volumes that the engine has created for its image's VOLUMEs. */
   anonymousVolumes: string[];
+  /** The replicas of a color in a swarm; undefined for a container. */
+  replicas?: readonly Replica[];
 }
 
 /** The name of a volume that nobody has named. */
@@ -78,6 +90,7 @@ const ABSENT: Container = {
   image: "",
   discarded: false,
   addresses: [],
+  networks: [],
   ports: [],
   binds: [],
   api: apiOf({}),
@@ -131,6 +144,7 @@ function ownContainer({ settings }: Context, name: string, seen: Infer<typeof In
     startedMs: Date.parse(seen.started),
     image: seen.image,
     discarded: seen.policy === NEVER,
+    networks: Object.keys(seen.networks),
     addresses: Object.values(seen.networks).map(({ IPAddress }) => IPAddress),
     ports: published.map(({ HostPort }) => Number(HostPort)),
     binds: published.map(({ HostIp }) => HostIp),
@@ -145,38 +159,3 @@ function ownContainer({ settings }: Context, name: string, seen: Infer<typeof In
 /** Inspects one container of this project. Throws what `inspectAll` throws. */
 export const inspect = async (context: Context, name: string): Promise<Container> =>
   (await inspectAll(context, { it: name })).it;
-
-/** Inspects the container of a color. Throws what `inspectAll` throws. */
-export const inspectColor = (context: Context, color: Color): Promise<Container> =>
-  inspect(context, containerOf(context.settings, color));
-
-/** The state of a color, as far as a release cares. */
-export type State = "running" | "stopped" | "absent";
-
-/** The state of both colors. A container in a restart loop counts as running, a paused one as stopped. Throws DockerError. */
-export async function colorStates(context: Context): Promise<Record<Color, State>> {
-  const { settings } = context;
-  const { blue, green } = await inspectAll(context, {
-    blue: containerOf(settings, "blue"),
-    green: containerOf(settings, "green"),
-  });
-  return { blue: stateOf(blue), green: stateOf(green) };
-}
-
-function stateOf({ status }: Container): State {
-  if (status === "absent") return "absent";
-  return ["running", "restarting"].includes(status) ? "running" : "stopped";
-}
-
-/** The colors that run. Throws DockerError. */
-export async function runningColors(context: Context): Promise<Color[]> {
-  const states = await colorStates(context);
-  return COLORS.filter((color) => states[color] === "running");
-}
-
-/** The last log lines of a color's container, as far as they can be read. Never throws. */
-export async function recentLogs(context: Context, color: Color, lines: number): Promise<string> {
-  const name = containerOf(context.settings, color);
-  const output = await docker(context, ["logs", "--tail", String(lines), name]).catch(() => undefined);
-  return output ? lastLines(output.stdall, lines) : "its log cannot be read";
-}

@@ -2,32 +2,12 @@ import type { ProcessOutput } from "zx/core";
 import { DockerError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { ACT_SECONDS, compose, docker, expectSuccess, QUERY_SECONDS, shellCommand } from "./cli.ts";
-import { type Container, inspect, inspectAll } from "./container.ts";
+import { type Container, inspect } from "./container.ts";
 import { expectCompose } from "./engine.ts";
-import { authOf, containerOf } from "./names.ts";
+import { authOf } from "./names.ts";
 
 /** The first start may pull nginx's image and build auth's. */
 export const FIRST_START_SECONDS = 1800;
-
-/** The containers of nginx and both colors. */
-interface Stack {
-  nginx: Container;
-  blue: Container;
-  green: Container;
-}
-
-const stackOf = ({ settings }: Context): Record<keyof Stack, string> => ({
-  nginx: settings.nginxContainer,
-  blue: containerOf(settings, "blue"),
-  green: containerOf(settings, "green"),
-});
-
-/** Inspects nginx, both colors and auth. Throws DockerError. */
-export const inspectServices = (context: Context): Promise<Stack & { auth: Container }> =>
-  inspectAll(context, { ...stackOf(context), auth: authOf(context) });
-
-/** The same without auth. Throws DockerError. */
-export const inspectStack = (context: Context): Promise<Stack> => inspectAll(context, stackOf(context));
 
 /** Inspects nginx. Throws DockerError. */
 export const inspectNginx = (context: Context): Promise<Container> =>

@@ -3,7 +3,6 @@ import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import type { Api } from "../api.ts";
 import { COLORS, type Color } from "../color.ts";
-import { currentApis } from "../docker/apis.ts";
 import {
   type Image,
   inspectImage,
@@ -14,6 +13,7 @@ import {
 } from "../docker/image.ts";
 import { imageOf } from "../docker/names.ts";
 import { pull } from "../docker/pull.ts";
+import { currentApis } from "../engine/apis.ts";
 import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import { isFolder } from "../settings-schema.ts";

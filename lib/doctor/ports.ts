@@ -1,5 +1,4 @@
 import type { Color } from "../color.ts";
-import { inspectColor } from "../docker/container.ts";
 import {
   inspectAuth,
   inspectNginx,
@@ -7,6 +6,7 @@ import {
   stoppedAuth,
   stoppedNginx,
 } from "../docker/services.ts";
+import { inspectColor } from "../engine/colors.ts";
 import { checkPortAvailable, checkServicePort } from "../release/port.ts";
 import { expectOwn } from "../release/services.ts";
 import type { Context } from "../run/context.ts";

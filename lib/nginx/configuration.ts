@@ -1,6 +1,6 @@
 import { readFile, rm } from "node:fs/promises";
-import { currentApis } from "../docker/apis.ts";
 import { execInNginx } from "../docker/services.ts";
+import { currentApis } from "../engine/apis.ts";
 import { ConfigurationError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { replaceFile } from "../util/atomic.ts";

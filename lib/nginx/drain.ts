@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Color } from "../color.ts";
-import { inspectColor } from "../docker/container.ts";
-import { containerOf } from "../docker/names.ts";
-import { DockerError, StopError } from "../errors.ts";
+import { inspectColor, stopByHand } from "../engine/colors.ts";
+import { InterruptedError, StopError, ToolError } from "../errors.ts";
 import { type Context, tryRecord } from "../run/context.ts";
 import { haveSharedWorkers } from "../run/lock.ts";
 import type { RunRecord } from "../run/record.ts";
@@ -57,14 +56,14 @@ function recordLeft(context: Context, color: Color, open: number, seconds: numbe
 }
 
 /** Throws StopError in place of a DockerError: the color may not be stopped while it is unknown whether something uses it. */
-async function expectAnswer<T>({ settings }: Context, color: Color, act: () => Promise<T>): Promise<T> {
+async function expectAnswer<T>(context: Context, color: Color, act: () => Promise<T>): Promise<T> {
   try {
     return await act();
   } catch (error) {
-    if (!(error instanceof DockerError)) throw error;
+    if (!(error instanceof ToolError) || error instanceof InterruptedError) throw error;
     throw new StopError(`Cannot tell whether ${color} is still in use, so it was not stopped`, {
       details: `${error.message}\n${error.details}`,
-      next: `The other color serves. Once nginx answers again, run: ${settings.dockerCmd} stop ${containerOf(settings, color)}`,
+      next: `The other color serves. Once nginx answers again, run: ${stopByHand(context, color)}`,
     });
   }
 }

@@ -1,5 +1,5 @@
 import { type Color, isColor } from "../color.ts";
-import { currentApis, readApis } from "../docker/apis.ts";
+import { currentApis, readApis } from "../engine/apis.ts";
 import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import type { Answer } from "../util/http-probe.ts";
@@ -60,7 +60,7 @@ export async function loadKey(context: Context): Promise<void> {
   const keyed = keyless.status === 404 ? await probeLoadedColor(settings) : keyless;
   if (keyless.status !== 404 || keyed.status === 404)
     return reloadAsLoaded(context, "load the probe key into nginx", keyless, keyless.color);
-  if (!knowsApis(keyed, await currentApis(context)))
+  if (!knowsApis(keyed, await currentApis(context), settings.engine))
     await reloadAsLoaded(context, LOAD_PORTS, keyless, keyless.color);
 }
 
@@ -73,6 +73,6 @@ export async function loadPorts(context: Context): Promise<void> {
   if (options.dryRun) return; // no container was created, and what the start of the run would have written is not there
   await writeConfiguration(context, true);
   const loaded = await askLoaded(settings);
-  if (!loaded || !isColor(loaded.color) || knowsApis(loaded, readApis(settings))) return;
+  if (!loaded || !isColor(loaded.color) || knowsApis(loaded, readApis(settings), settings.engine)) return;
   await reloadAsLoaded(context, LOAD_PORTS, loaded, loaded.color);
 }

@@ -1,6 +1,6 @@
 import { type Apis, healthPaths } from "../api.ts";
 import { type Color, isColor } from "../color.ts";
-import { currentApis, readApis } from "../docker/apis.ts";
+import { currentApis, readApis } from "../engine/apis.ts";
 import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import { type Answer, probeHealth } from "../util/http-probe.ts";
@@ -83,3 +83,35 @@ export async function probeThroughNginx({ settings }: Context, color: Color): Pr
 /** Does nginx reach a healthy API of this color? Never throws. */
 export const nginxReaches = async (context: Context, color: Color): Promise<boolean> =>
   (await probeThroughNginx(context, color)).healthy;
+
+/**
+ * The same for a color with several replicas: healthy once nginx got a healthy response from each of these addresses. nginx
+ * sends requests to each in turn. Throws InterruptedError.
+ */
+export async function probeReplicas(
+  context: Context,
+  color: Color,
+  addresses: readonly string[] = [],
+): Promise<Answer> {
+  const missing = new Set(addresses);
+  // Clients take turns too: with six replicas, one that answers is missed in this many once in ten million times.
+  for (let left = 15 * addresses.length; ; left--) {
+    context.signal.throwIfAborted();
+    const answer = await probeThroughNginx(context, color);
+    const [, from = ""] = answer.upstream?.match(/([\d.]+):\d+$/) ?? []; // after a retry, the last one answered
+    if (answer.healthy && addresses.length > 0 && !addresses.includes(from))
+      return {
+        ...answer,
+        healthy: false,
+        finding: `a response from ${from || "an unknown address"}, which is no replica of ${color}`,
+      };
+    missing.delete(from);
+    if (!answer.healthy || missing.size === 0) return answer;
+    if (left === 0)
+      return {
+        ...answer,
+        healthy: false,
+        finding: `no response from the replica at ${[...missing].join(", ")}`,
+      };
+  }
+}

@@ -2,8 +2,8 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { COLORS, type Color } from "../color.ts";
-import { inspectAll } from "../docker/container.ts";
-import { containerOf } from "../docker/names.ts";
+import { inspectColors } from "../engine/colors.ts";
+import { engineOf } from "../engine/engine.ts";
 import type { Context } from "../run/context.ts";
 import { replaceFile } from "../util/atomic.ts";
 import type { OtherGets } from "./link.ts";
@@ -67,10 +67,7 @@ export async function writeTags(context: Context, otherGets: OtherGets): Promise
   const { settings } = context;
   const file = join(settings.nginxFolder, "sessions.conf");
   const written = await readFile(file, "utf8").catch(() => "");
-  const { blue, green } = await inspectAll(context, {
-    blue: containerOf(settings, "blue"),
-    green: containerOf(settings, "green"),
-  });
+  const { blue, green } = await inspectColors(context);
   const tags =
     settings.sessionSeconds === 0 && otherGets !== "canary"
       ? NO_TAGS
@@ -159,8 +156,8 @@ export const shortenAndReadUse = (context: Context, color: Color): Promise<Sessi
 
 async function readUse(context: Context, color: Color, look: string, keptMs: number): Promise<SessionUse> {
   const { settings } = context;
-  const names = { container: containerOf(settings, color), nginx: settings.nginxContainer };
-  const { container, nginx } = await inspectAll(context, names);
+  const seen = await engineOf(context).inspectColors(context, { nginx: settings.nginxContainer });
+  const { [color]: container, nginx } = seen;
   const [logs = "", table = ""] = (await shellInNginx(context, look)).split(/^--$/m);
   const nowMs = Date.now();
   const recentMs = Math.max(keptMs, nowMs - settings.sessionIdleSeconds * 1000);

@@ -1,7 +1,7 @@
 import { readlink, rm } from "node:fs/promises";
 import { type Color, isColor } from "../color.ts";
-import { containerOf } from "../docker/names.ts";
 import { execInNginx } from "../docker/services.ts";
+import { nameOf } from "../engine/colors.ts";
 import { NginxReloadError, NotBackError } from "../errors.ts";
 import { type Context, tryRecord } from "../run/context.ts";
 import { replaceLink } from "../util/atomic.ts";
@@ -184,7 +184,7 @@ export const switchBack = (
     const { finding } = await probeNginx(context.settings);
     throw new NotBackError(`Traffic is on ${active} again, but ${active} is not healthy`, {
       details: finding,
-      next: `Both colors keep running. See the log of ${containerOf(context.settings, active)}, and run this again with --keep and the healthy color.`,
+      next: `Both colors keep running. See the log of ${nameOf(context, active)}, and run this again with --keep and the healthy color.`,
     });
   };
   return context.change(`switch nginx back to ${active}`, back, switchCommands(context, active, otherGets));

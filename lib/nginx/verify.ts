@@ -1,6 +1,6 @@
 import type { Color } from "../color.ts";
-import { readApis } from "../docker/apis.ts";
-import { containerOf } from "../docker/names.ts";
+import { readApis } from "../engine/apis.ts";
+import { logsCommand } from "../engine/colors.ts";
 import { VerifyError } from "../errors.ts";
 import { type Context, pause } from "../run/context.ts";
 import type { Answer } from "../util/http-probe.ts";
@@ -62,7 +62,7 @@ async function watch(
   probe: () => Promise<Answer>,
   check: Check,
 ): Promise<void> {
-  const { settings, log } = context;
+  const { log } = context;
   const since = performance.now();
   const secondsSince = (): number => (performance.now() - since) / 1000;
   for (;;) {
@@ -71,7 +71,7 @@ async function watch(
     if (!answer.healthy) {
       throw new VerifyError(`Verification through nginx failed after ${seconds.toFixed(0)} s`, {
         details: `Expected a healthy response from ${color}. Got${answer.color ? `, from ${answer.color}` : ""}: ${answer.finding}`,
-        next: `See the log: ${settings.dockerCmd} logs --tail 50 ${containerOf(settings, color)}. Fix the cause and run this again.`,
+        next: `See the log: ${logsCommand(context, color)}. Fix the cause and run this again.`,
       });
     }
     check();

@@ -1,5 +1,5 @@
 import { COLORS, type Color, getInactiveColor } from "../color.ts";
-import type { State } from "../docker/container.ts";
+import type { State } from "../engine/colors.ts";
 import type { RunRecord } from "../run/record.ts";
 
 /** What nginx, the containers, the link and the mark say, and what an interrupted run was doing. */

@@ -1,6 +1,7 @@
 import type { Color } from "../color.ts";
 import { shellCommand } from "../docker/cli.ts";
 import { buildArgs, buildImage } from "../docker/image.ts";
+import { engineOf } from "../engine/engine.ts";
 import { BuildError, DeadlineError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { freeSpace } from "./disk.ts";
@@ -16,6 +17,7 @@ export const buildContainer = (context: Context, color: Color): Promise<void> =>
   ]);
 
 async function build(context: Context, color: Color): Promise<void> {
+  await engineOf(context).checkBuild(context);
   const revision = await sourceRevision(context.settings.apiContext);
   const { succeeded, output } = await buildImage(context, color, revision).catch(async (error) => {
     if (!(error instanceof DeadlineError)) throw error;

@@ -1,9 +1,9 @@
 import { COLORS, type Color } from "../color.ts";
 import { shellCommand } from "../docker/cli.ts";
-import { inspectAll } from "../docker/container.ts";
-import { type Image, tagArgs, taggedImages, tagImage } from "../docker/image.ts";
-import { containerOf, imageOf } from "../docker/names.ts";
+import { type Image, inspectImages, tagArgs, taggedImages, tagImage } from "../docker/image.ts";
+import { imageOf } from "../docker/names.ts";
 import { type KeptRelease, releaseTagOf } from "../docker/release-tags.ts";
+import { inspectColors } from "../engine/colors.ts";
 import type { Context } from "../run/context.ts";
 
 /** Makes the image of a release the image of a color. Throws DockerError. */
@@ -25,11 +25,17 @@ export async function repairTags(context: Context): Promise<Record<Color, Image 
   const images = await taggedImages(context);
   const missing = COLORS.filter((color) => images[color] === undefined);
   if (missing.length === 0) return images;
-  const containers = await inspectAll(context, {
-    blue: containerOf(settings, "blue"),
-    green: containerOf(settings, "green"),
-  });
-  const lost = missing.filter((color) => containers[color].image !== "" && !containers[color].discarded);
+  const containers = await inspectColors(context);
+  const candidates = missing.filter(
+    (color) => containers[color].image !== "" && !containers[color].discarded,
+  );
+  // A container keeps its image, but a service without replicas here does not.
+  if (candidates.length === 0) return images;
+  const there = await inspectImages(
+    context,
+    candidates.map((color) => containers[color].image),
+  );
+  const lost = candidates.filter((_, i) => there[i] !== undefined);
   for (const color of lost) {
     const [tag, { image }] = [imageOf(settings, color), containers[color]];
     context.log.warn(

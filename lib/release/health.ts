@@ -1,12 +1,12 @@
 import type { Color } from "../color.ts";
-import { readApis } from "../docker/apis.ts";
-import { inspectColor, recentLogs } from "../docker/container.ts";
+import { readApis } from "../engine/apis.ts";
+import { inspectColor, recentLogs } from "../engine/colors.ts";
+import { engineOf } from "../engine/engine.ts";
 import { HealthError } from "../errors.ts";
 import { loadPorts } from "../nginx/load.ts";
-import { probeThroughNginx, urlThroughNginx } from "../nginx/probe.ts";
+import { probeReplicas, urlThroughNginx } from "../nginx/probe.ts";
 import { type Context, pause } from "../run/context.ts";
-import { getHostPort, type Settings } from "../settings.ts";
-import { probeHealth } from "../util/http-probe.ts";
+import type { Settings } from "../settings.ts";
 
 /** The pauses between probes in seconds: short at first, so that a fast API does not wait. */
 function* ramp(interval: number): Generator<number, never> {
@@ -40,10 +40,6 @@ function nextStep({ vaultPath }: Settings, finding: string): string {
   return `${hint}Fix what the log shows and run this again; the serving color was not touched.`;
 }
 
-/** The URL of a color's health path on its own port. */
-export const ownHealthUrl = (settings: Settings, color: Color, api = readApis(settings)[color]): string =>
-  `http://127.0.0.1:${getHostPort(settings, color)}${api.healthPath}`;
-
 /**
  * Spec `health_check`: waits until a color is healthy on its host port and through nginx, which first learns its port, for
  * HEALTH_RETRIES × HEALTH_INTERVAL seconds at most. Fails at once when the container exited or keeps restarting.
@@ -54,7 +50,7 @@ export async function healthCheck(context: Context, color: Color): Promise<void>
   const { retries, interval } = settings.health;
   await loadPorts(context);
   await context.change(`check the health of ${color}`, () => waitUntilHealthy(context, color), [
-    `GET ${ownHealthUrl(settings, color)} and ${urlThroughNginx(settings, color)} until both are healthy, ${retries * interval} s at most`,
+    `${engineOf(context).probeCommand(context, color, readApis(settings)[color])} and ${urlThroughNginx(settings, color)} until both are healthy, ${retries * interval} s at most`,
   ]);
 }
 
@@ -62,7 +58,7 @@ async function waitUntilHealthy(context: Context, color: Color): Promise<void> {
   const { settings } = context;
   const { retries, interval, timeout } = settings.health;
   const api = readApis(settings)[color];
-  const own = ownHealthUrl(settings, color, api);
+  const engine = engineOf(context);
   const deadline = performance.now() + retries * interval * 1000;
 
   let looked = Number.NEGATIVE_INFINITY;
@@ -70,13 +66,12 @@ async function waitUntilHealthy(context: Context, color: Color): Promise<void> {
   let endedInARow = 0;
   let restartsBefore: number | undefined; // an existing container may have restarted long ago
   for (const seconds of ramp(interval)) {
-    const direct = await probeHealth(own, () => api.expect, timeout);
-    const answer = direct.healthy ? await probeThroughNginx(context, color) : direct;
+    const direct = await engine.probe(context, color, api, timeout);
+    const answer = direct.healthy ? await probeReplicas(context, color, direct.addresses) : direct;
     if (answer.healthy) return;
 
-    const finding = direct.healthy
-      ? `healthy on its port, but not through nginx: ${answer.finding}`
-      : direct.finding;
+    const own = direct.addresses ? direct.finding : "healthy on its port";
+    const finding = direct.healthy ? `${own}, but not through nginx: ${answer.finding}` : direct.finding;
     context.log.progress(finding);
     if (performance.now() - looked >= LOOK_EVERY_MS) {
       looked = performance.now();

@@ -1,6 +1,6 @@
 import { accessSync, constants, lstatSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { HookError, UsageError } from "../errors.ts";
+import { HookError, InterruptedError, ToolError, UsageError } from "../errors.ts";
 import { exposureOf } from "../exposure.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
 import { type Ended, failureDetails, runOwnerCommand } from "../run/owner-command.ts";
@@ -9,6 +9,7 @@ import { checkoutOwner, openToOthers, strangeOwner } from "../run/trust.ts";
 import type { Settings } from "../settings.ts";
 import { quote } from "../util/quote.ts";
 import { visible } from "../util/visible.ts";
+import { openColorUrls } from "./color-urls.ts";
 import { loopVariables } from "./loop-variables.ts";
 
 /** The hooks that can stop a run, and those that report what it did. */
@@ -118,7 +119,14 @@ export async function runHook(
   const run = async (): Promise<Ended> => {
     const failure = distrust(settings, file); // once more: it may have been replaced meanwhile
     if (failure) return { failure, output: "" };
-    return runOwnerCommand(context, [file], settings.hookSeconds, { ...loopVariables(context), ...more });
+    const variables = { ...loopVariables(context), ...more };
+    const close = await openColorUrls(context).catch((error) => {
+      if (isStopping(hook) || !(error instanceof ToolError) || error instanceof InterruptedError) throw error;
+      // The release stands, or has failed. Its owner wants to know, even if the colors cannot be reached.
+      log.warn(`LOOP_URL does not answer during the hook ${hook}: ${error.message}`);
+      return () => undefined;
+    });
+    return runOwnerCommand(context, [file], settings.hookSeconds, variables).finally(close);
   };
   let ended: Ended | undefined;
   const act = async (): Promise<void> => {

@@ -2,11 +2,13 @@ import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Api } from "../api.ts";
 import type { Color } from "../color.ts";
-import { readApis } from "../docker/apis.ts";
+import { readApis } from "../engine/apis.ts";
+import { inspectColor, logsCommand } from "../engine/colors.ts";
+import { engineOf } from "../engine/engine.ts";
 import { HealthError } from "../errors.ts";
 import { reusedIdleSeconds } from "../nginx/connections.ts";
+import { closedForNginx } from "../nginx/idle.ts";
 import type { Context } from "../run/context.ts";
-import { getHostPort } from "../settings.ts";
 
 /** The API has to keep an idle connection this many times longer than nginx does. */
 const MARGIN = 1.5;
@@ -51,17 +53,39 @@ export async function closedAfter(port: number, path: string, seconds: number): 
   }
 }
 
+/** What `closedAfter` returns, for a color: on its port or, if it has none, for a connection from nginx. */
+async function closedBy(
+  context: Context,
+  color: Color,
+  port: number | undefined,
+  seconds: number,
+): Promise<number | undefined> {
+  const api = readApis(context.settings)[color];
+  if (port !== undefined) return closedAfter(port, api.healthPath, seconds);
+  const [address = ""] = (await inspectColor(context, color)).addresses;
+  const closed = await closedForNginx(context, address, api.port, api.healthPath, seconds);
+  if (closed === "unknown")
+    context.log.warn("the idle connections were not checked: nginx's image has no bash");
+  if (closed === "refused")
+    throw new HealthError(`${color} accepts no connection from nginx`, {
+      details: `Asked at ${address}:${api.port}, to see how long it keeps idle connections.`,
+      next: `See its log: ${logsCommand(context, color)}. The serving color was not touched.`,
+    });
+  if (closed === undefined || closed === "unknown" || isAnnounced(closed.head)) return undefined;
+  return closed.seconds;
+}
+
 /**
  * Checks that a color keeps idle connections longer than nginx reuses them: a POST sent just as the API closes would be lost.
  * Throws HealthError with the measured time.
  */
 export const checkIdleConnections = (context: Context, color: Color): Promise<void> => {
   const { settings } = context;
-  const port = getHostPort(settings, color);
+  const port = engineOf(context).portOf(context, color);
   const watched = watchedSeconds(settings.api);
   const check = async (): Promise<void> => {
     if (watched === 0) return; // nginx does not reuse connections
-    const seconds = await closedAfter(port, readApis(settings)[color].healthPath, watched);
+    const seconds = await closedBy(context, color, port, watched);
     if (seconds === undefined) return;
     throw new HealthError(
       `The API closes idle connections sooner than API_IDLE_SECONDS=${settings.api.idleSeconds} says`,
@@ -72,6 +96,6 @@ export const checkIdleConnections = (context: Context, color: Color): Promise<vo
     );
   };
   return context.change(`check the idle connections of ${color}`, check, [
-    `see whether port ${port} keeps an idle connection open for ${watched} s`,
+    `see whether ${port === undefined ? color : `port ${port}`} keeps an idle connection open for ${watched} s`,
   ]);
 };

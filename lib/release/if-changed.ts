@@ -1,6 +1,6 @@
 import type { Color } from "../color.ts";
-import { inspectColor } from "../docker/container.ts";
 import { inspectImage, taggedImage } from "../docker/image.ts";
+import { inspectColor } from "../engine/colors.ts";
 import type { Context } from "../run/context.ts";
 import type { ActiveState } from "./active.ts";
 

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { type Color, getInactiveColor } from "../color.ts";
-import { type Container, inspectColor } from "../docker/container.ts";
-import { containerOf } from "../docker/names.ts";
+import type { Container } from "../docker/container.ts";
+import { inspectColor, nameOf } from "../engine/colors.ts";
 import { MemoryError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 
@@ -42,12 +42,12 @@ export async function freeMemory(): Promise<number | undefined> {
  */
 export async function expectMemory(context: Context, active: Color): Promise<void> {
   const container = await inspectColor(context, active);
-  if (container.status !== "running") return;
+  if (container.status !== "running" || container.replicas) return; // Swarm places replicas on nodes that this host cannot see
   const [held, free] = await Promise.all([memoryHeldBy(container), freeMemory()]);
   if (held === undefined || free === undefined)
     return context.log.info("free memory for a second color is unknown: this host cannot see it");
   if (held <= free) return;
-  const name = containerOf(context.settings, active);
+  const name = nameOf(context, active);
   throw new MemoryError(`Not enough memory for a second color: ${mib(free)} free, swap included`, {
     details: `The active ${name} holds ${mib(held)}; ${getInactiveColor(active)} would need about as much.`,
     next: `Stop other programs or add swap, then run this again; docker stats shows what containers use. If ${active} holds more than it should, restart it at a quiet time: ${context.settings.dockerCmd} restart ${name}. Nothing was started.`,
@@ -84,6 +84,6 @@ export const warnOfApiMemory = (context: Context, active: Color): Promise<void> 
     const held = container.status === "running" ? await memoryHeldBy(container) : undefined;
     if (bytes === 0 || held === undefined || held <= NEAR * bytes) return;
     context.log.warn(
-      `the active ${containerOf(context.settings, active)} holds ${mib(held)} of memory; API_MEMORY is ${set}, and the kernel kills a color that uses more. If it needs that much, raise API_MEMORY`,
+      `the active ${nameOf(context, active)} holds ${mib(held)} of memory; API_MEMORY is ${set}, and the kernel kills a color that uses more. If it needs that much, raise API_MEMORY`,
     );
   });

@@ -1,5 +1,5 @@
 import { COLORS } from "../color.ts";
-import { colorStates } from "../docker/container.ts";
+import { colorStates } from "../engine/colors.ts";
 import { readLink, repairLink } from "../nginx/link.ts";
 import { loadedForOther, probeLoadedColor, servingColor } from "../nginx/probe.ts";
 import { switchCommands } from "../nginx/switch.ts";

@@ -3,12 +3,13 @@ import { connect, createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import type { Color } from "../color.ts";
 import { containerOnPort } from "../docker/engine.ts";
-import { containerOf } from "../docker/names.ts";
 import type { StoppedService } from "../docker/services.ts";
+import { nameOf } from "../engine/colors.ts";
+import { engineOf } from "../engine/engine.ts";
 import { PortConflictError, UsageError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { listenerByLsof } from "../run/process.ts";
-import { getHostPort, reachedAt } from "../settings.ts";
+import { reachedAt } from "../settings.ts";
 
 /** Milliseconds until a connection to this host counts as refused. */
 const CONNECT_MS = 1000;
@@ -96,14 +97,16 @@ async function expectPort(
  * Throws PortConflictError with the name of the container or process that holds it.
  */
 export const checkPortAvailable = (context: Context, color: Color): Promise<void> =>
-  context.inspect(`check the port of ${color}`, () =>
-    expectPort(context, {
-      own: containerOf(context.settings, color),
-      port: getHostPort(context.settings, color),
+  context.inspect(`check the port of ${color}`, async () => {
+    const port = engineOf(context).portOf(context, color);
+    if (port === undefined) return; // only nginx reaches it
+    await expectPort(context, {
+      own: nameOf(context, color),
+      port,
       address: "127.0.0.1",
       setting: `${color.toUpperCase()}_PORT`,
-    }),
-  );
+    });
+  });
 
 /**
  * The same for nginx or auth before it is started, because Docker's own error is hard to read. The address that nginx

@@ -1,8 +1,7 @@
 import { type Color, getInactiveColor } from "../color.ts";
-import { inspectColor } from "../docker/container.ts";
-import { containerOf } from "../docker/names.ts";
-import { findRestart, restartContainer } from "../docker/start.ts";
-import { NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
+import { inspectColor, logsCommand, startByHand, stopByHand } from "../engine/colors.ts";
+import { findRestart, restartContainer } from "../engine/start.ts";
+import { NEVER_SERVED_GRACE, stopContainer } from "../engine/stop.ts";
 import { InterruptedError, NginxReloadError, NotBackError, ToolError, UnverifiedError } from "../errors.ts";
 import { switchBack, switchCommands, switchNginx } from "../nginx/switch.ts";
 import { verifyNginxTraffic } from "../nginx/verify.ts";
@@ -90,12 +89,10 @@ export async function startIfStopped(context: Context, color: Color): Promise<bo
 
 /** Throws UnverifiedError, which says how to continue by hand. */
 function giveUp(context: Context, { active, marked }: ActiveState, why: readonly ToolError[]): never {
-  const { settings } = context;
-  const logs = (color: Color): string =>
-    `${settings.dockerCmd} logs --tail 50 ${containerOf(settings, color)}`;
+  const logs = (color: Color): string => logsCommand(context, color);
   const byHand = marked
-    ? `To go back to ${marked} by hand: ${settings.dockerCmd} start ${containerOf(settings, marked)} && ${switchCommands(context, marked).join(" && ")}`
-    : `To release without it: ${settings.dockerCmd} stop ${containerOf(settings, active)}`;
+    ? `To go back to ${marked} by hand: ${startByHand(context, marked)} && ${switchCommands(context, marked).join(" && ")}`
+    : `To release without it: ${stopByHand(context, active)}`;
   throw new UnverifiedError(`${active} serves, but could not be verified, so it was not marked as active`, {
     details: why.map(({ message, details }) => [message, details].filter(Boolean).join("\n")).join("\n"),
     next: `See why: ${[active, ...(marked && marked !== active ? [marked] : [])].map(logs).join("; ")}

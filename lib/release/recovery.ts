@@ -1,7 +1,7 @@
 import { type Color, getInactiveColor } from "../color.ts";
-import { inspectColor } from "../docker/container.ts";
 import { restoreImage } from "../docker/image.ts";
-import { discardRelease, NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
+import { inspectColor } from "../engine/colors.ts";
+import { discardRelease, NEVER_SERVED_GRACE, stopContainer } from "../engine/stop.ts";
 import { InterruptedError, ToolError } from "../errors.ts";
 import { readCanary, readKept } from "../nginx/link.ts";
 import { loadPorts } from "../nginx/load.ts";

@@ -1,9 +1,9 @@
 import { COLORS, type Color } from "../color.ts";
 import { shellCommand } from "../docker/cli.ts";
-import { inspectAll, inspectColor } from "../docker/container.ts";
 import { type Image, inspectImages, tagArgs, taggedImages, tagImage } from "../docker/image.ts";
-import { containerOf, imageOf, repositoryOfStack } from "../docker/names.ts";
+import { imageOf, repositoryOfStack } from "../docker/names.ts";
 import { type KeptRelease, keptReleases, releaseTagOf } from "../docker/release-tags.ts";
+import { inspectColor, inspectColors } from "../engine/colors.ts";
 import { UsageError } from "../errors.ts";
 import { servingColor } from "../nginx/probe.ts";
 import type { Context } from "../run/context.ts";
@@ -70,7 +70,7 @@ export async function listReleases(context: Context, nowMs = Date.now()): Promis
   const [kept, runs, containers, serving] = await Promise.all([
     keptReleases(context),
     readHistory(settings.historyFile),
-    inspectAll(context, { blue: containerOf(settings, "blue"), green: containerOf(settings, "green") }),
+    inspectColors(context),
     servingColor(context),
   ]);
   if (kept.length === 0) return [];

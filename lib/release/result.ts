@@ -1,7 +1,7 @@
 import { type Color, getInactiveColor } from "../color.ts";
-import { inspectColor } from "../docker/container.ts";
 import { type Image, inspectImage, taggedImages } from "../docker/image.ts";
 import { imageOf } from "../docker/names.ts";
+import { inspectColor } from "../engine/colors.ts";
 import type { Context } from "../run/context.ts";
 import { readHistory } from "../run/history.ts";
 import type { Outcome } from "../run/script.ts";

@@ -1,6 +1,6 @@
 import type { Color } from "../color.ts";
-import { runningColors } from "../docker/container.ts";
-import { putOnStandby } from "../docker/stop.ts";
+import { runningColors } from "../engine/colors.ts";
+import { putOnStandby } from "../engine/stop.ts";
 import { drainNginx } from "../nginx/drain.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
 import { keepSessions } from "./sessions.ts";

@@ -1,18 +1,19 @@
 import { statSync } from "node:fs";
 import { hasAuth } from "../api.ts";
-import { apisOf, recordApis } from "../docker/apis.ts";
 import { ACT_SECONDS } from "../docker/cli.ts";
-import { type Container, runningColors } from "../docker/container.ts";
+import type { Container } from "../docker/container.ts";
 import { authOf } from "../docker/names.ts";
 import {
   inspectAuth,
-  inspectServices,
-  inspectStack,
   type StoppedService,
   startService,
   stoppedAuth,
   stoppedNginx,
 } from "../docker/services.ts";
+import { apisOf, recordApis } from "../engine/apis.ts";
+import { runningColors } from "../engine/colors.ts";
+import { engineOf } from "../engine/engine.ts";
+import { inspectServices, inspectStack } from "../engine/stack.ts";
 import { DockerError, InterruptedError, ToolError, UsageError } from "../errors.ts";
 import { writeConfiguration } from "../nginx/configuration.ts";
 import { newestLoaded, RELOAD_SECONDS, servingColor } from "../nginx/probe.ts";
@@ -41,6 +42,7 @@ export async function startServices(context: Context): Promise<void> {
   for (const service of stopped) await checkServicePort(context, service);
   await writeConfiguration(context, nginx.status === "running");
   for (const service of stopped) await start(context, service);
+  await engineOf(context).connect(context, nginx);
   if (stopped.length > 0) await context.change("wait until nginx serves", () => waitUntilServing(context));
 }
 
@@ -57,8 +59,9 @@ export async function startServicesForRollback(context: Context): Promise<void> 
   const stopped = stoppedNginx(context, nginx);
   if (stopped) await checkServicePort(context, stopped);
   await writeConfiguration(context, nginx.status === "running");
+  if (stopped) await start(context, stopped);
+  await engineOf(context).connect(context, nginx);
   if (stopped) {
-    await start(context, stopped);
     await context.change("wait until nginx serves", () => waitUntilServing(context));
   }
   if (context.settings.api.auth === "off" && !hasAuth(apisOf(context.settings, stack))) return;

@@ -1,6 +1,6 @@
 import { type Color, getInactiveColor } from "../color.ts";
-import { colorStates } from "../docker/container.ts";
-import { stopContainer } from "../docker/stop.ts";
+import { colorStates } from "../engine/colors.ts";
+import { stopContainer } from "../engine/stop.ts";
 import { StopError, ToolError } from "../errors.ts";
 import { drainSessions } from "../nginx/drain.ts";
 import { type KeptColor, readKept, repairLink } from "../nginx/link.ts";

@@ -2,6 +2,7 @@ import { SmokeError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import { failureDetails, runOwnerCommand } from "../run/owner-command.ts";
 import { quote } from "../util/quote.ts";
+import { openColorUrls } from "./color-urls.ts";
 import { loopVariables } from "./loop-variables.ts";
 
 /**
@@ -13,7 +14,8 @@ export async function smokeTest(context: Context): Promise<void> {
   if (command === undefined) return;
   const shell = ["/bin/sh", "-c", command];
   const test = async (): Promise<void> => {
-    const ended = await runOwnerCommand(context, shell, seconds, loopVariables(context));
+    const close = await openColorUrls(context);
+    const ended = await runOwnerCommand(context, shell, seconds, loopVariables(context)).finally(close);
     if (!ended.failure) return;
     throw new SmokeError("Smoke test failed", {
       details: failureDetails(ended),

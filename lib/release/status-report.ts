@@ -9,7 +9,10 @@ import type { KeptSessions } from "./sessions.ts";
 export const ColorStatus = z.object({
   /** running, paused, exited, created, restarting, dead, or absent; unknown when Docker does not answer. */
   container: z.string(),
-  port: z.number(),
+  /** Its host port; null in a swarm. */
+  port: z.number().nullable(),
+  /** Its replicas in a swarm, each with its node; null for a container. */
+  replicas: z.array(z.object({ node: z.string(), state: z.string(), error: z.string() })).nullable(),
   /** The image id of the container, or else of the color's tag. */
   image: z.string().nullable(),
   /** Where the image was pulled from, with its digest; null if it was built here. */
@@ -20,7 +23,7 @@ export const ColorStatus = z.object({
   revision: z.string().nullable(),
   /** It belongs to a failed release: a rollback recreates it from the last good build. */
   failed: z.boolean(),
-  /** The result of its health check on its own port: "healthy", or what is wrong; null when it does not run. */
+  /** The result of its health check on its own port, in a swarm that of each replica through nginx: "healthy", or what is wrong; null when it does not run. */
   health: z.string().nullable(),
 });
 export type ColorStatus = Infer<typeof ColorStatus>;

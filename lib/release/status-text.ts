@@ -2,7 +2,7 @@ import { COLORS, type Color } from "../color.ts";
 import type { Entry } from "../run/history.ts";
 import { describeSource } from "./pull.ts";
 import { shortRevision } from "./revision.ts";
-import { clock, type Status } from "./status-report.ts";
+import { type ColorStatus, clock, type Status } from "./status-report.ts";
 
 /** The responses to clients during the canary and verification of the new color, if any were counted. */
 const trafficOf = ({ traffic }: Entry): string =>
@@ -28,6 +28,22 @@ export function describeSessions(
 const openNow = (requests: number): string =>
   requests === 0 ? "" : `, ${requests} open ${requests === 1 ? "request" : "requests"}`;
 
+/** The replicas of a color: how many run, and on which nodes; the first problem. */
+function describeReplicas(replicas: NonNullable<ColorStatus["replicas"]>): string {
+  if (replicas.length === 0) return "no replicas";
+  const running = replicas.filter(({ state }) => state === "running");
+  const nodes = [...new Set(running.map(({ node }) => node))].sort();
+  const places = nodes.map((name) => {
+    const { length } = running.filter(({ node }) => node === name);
+    return length > 1 ? `${name} (${length})` : name;
+  });
+  const [failed] = replicas.filter(({ error }) => error !== "");
+  return [
+    `${running.length} of ${replicas.length} replicas${places.length > 0 ? ` on ${places.join(", ")}` : ""}`,
+    ...(failed ? [`${failed.node || "no node"}: ${failed.error}`] : []),
+  ].join("; ");
+}
+
 const minute = (iso: string): string => iso.slice(0, 16).replace("T", " ");
 
 const NEXT = "  next: a release or a rollback repairs what it can; see docs/when-something-goes-wrong.md";
@@ -36,9 +52,9 @@ const NEXT = "  next: a release or a rollback repairs what it can; see docs/when
 export function describeStatus(status: Status): string {
   const { project, serving, colors, nginx, auth, run, sessions, canary, drift, freeBytes, runs } = status;
   const color = (name: Color): string => {
-    const { container, port, image, source, built, revision, failed, health } = colors[name];
+    const { container, port, replicas, image, source, built, revision, failed, health } = colors[name];
     return [
-      `  ${name.padEnd(6)} ${container.padEnd(9)} port ${port}`,
+      `  ${name.padEnd(6)} ${container.padEnd(9)} ${replicas ? describeReplicas(replicas) : port === null ? "no replicas" : `port ${port}`}`,
       ...(source
         ? [describeSource(source)]
         : image

@@ -1,22 +1,21 @@
 import type { Apis } from "../api.ts";
 import { type Color, isColor } from "../color.ts";
-import { apisOf, readApis } from "../docker/apis.ts";
-import { type Container, colorStates, inspectColor } from "../docker/container.ts";
+import type { Container } from "../docker/container.ts";
 import { inspectImage, taggedImage } from "../docker/image.ts";
-import { inspectServices } from "../docker/services.ts";
+import { apisOf, readApis } from "../engine/apis.ts";
+import { colorStates, inspectColor } from "../engine/colors.ts";
+import { engineOf } from "../engine/engine.ts";
+import { inspectServices } from "../engine/stack.ts";
 import { readShare } from "../nginx/canary.ts";
 import { readLink } from "../nginx/link.ts";
-import { probeLoadedColor, probeNginx } from "../nginx/probe.ts";
+import { probeLoadedColor, probeNginx, probeReplicas } from "../nginx/probe.ts";
 import type { Context } from "../run/context.ts";
 import { type Entry, readHistory } from "../run/history.ts";
 import { readLock } from "../run/lock.ts";
 import { howItEnded } from "../run/record.ts";
-import { getHostPort } from "../settings.ts";
 import { isFolder } from "../settings-schema.ts";
-import { probeHealth } from "../util/http-probe.ts";
 import { type Observation, resolveActive } from "./active.ts";
 import { freeSpace } from "./disk.ts";
-import { ownHealthUrl } from "./health.ts";
 import { sourceOf } from "./releases.ts";
 import { type KeptSessions, readKeptSessions } from "./sessions.ts";
 import { readMarked, readStateFile } from "./state-file.ts";
@@ -37,21 +36,25 @@ async function colorStatus(
   apis: Promise<Apis>,
   history: Promise<readonly Entry[]>,
 ): Promise<ColorStatus> {
-  const port = getHostPort(context.settings, color);
-  const asked = apis.then(({ [color]: api }) =>
-    probeHealth(ownHealthUrl(context.settings, color, api), () => api.expect, 1),
-  );
+  const engine = engineOf(context);
+  const port = engine.portOf(context, color) ?? null;
+  const asked = apis.then(async ({ [color]: api }) => {
+    const own = await engine.probe(context, color, api, 1);
+    return own.healthy && own.addresses ? probeReplicas(context, color, own.addresses) : own;
+  });
   try {
     const {
       status,
       image: id,
       discarded,
+      replicas,
     } = (await services)?.[color] ?? (await inspectColor(context, color));
     const image = await (id ? inspectImage(context, id) : taggedImage(context, color));
     const { healthy, finding } = await asked;
     return {
       container: status,
       port,
+      replicas: replicas ? [...replicas] : null,
       image: image?.id ?? null,
       source: sourceOf(await history, image?.id) ?? null,
       built: image?.built ?? null,
@@ -64,6 +67,7 @@ async function colorStatus(
     return {
       container: "unknown",
       port,
+      replicas: null,
       image: null,
       source: null,
       built: null,
@@ -152,9 +156,15 @@ export async function readStatus(context: Context): Promise<Status> {
       ? disagreements({ nginx: serving, containers, link, file }, published, sessions !== undefined)
       : []),
   ];
-  const { container, health } = serving ? { blue, green }[serving] : {};
+  const { container, health, port } = serving ? { blue, green }[serving] : {};
+  if (serving && ["absent", "created", "exited", "dead"].includes(container ?? ""))
+    drift.push(`${serving} serves, but its container does not run: is it still a service of a swarm?`);
   if (container === "running" && health !== "healthy")
-    drift.push(`${serving} serves, but is not healthy on its own port: ${health}`);
+    drift.push(
+      port === null
+        ? `${serving} serves, but not all of its replicas are healthy: ${health}`
+        : `${serving} serves, but is not healthy on its own port: ${health}`,
+    );
   const nginx = front?.nginx.status ?? "unknown";
   const auth = front?.auth.status ?? "unknown";
   if (front && nginx !== "running") drift.push(`nginx is ${nginx}`);

@@ -1,5 +1,5 @@
 import type { Color } from "../color.ts";
-import { NEVER_SERVED_GRACE, stopContainer } from "../docker/stop.ts";
+import { NEVER_SERVED_GRACE, stopContainer } from "../engine/stop.ts";
 import { EXIT, NotBackError, ToolError } from "../errors.ts";
 import { drainNginx } from "../nginx/drain.ts";
 import { readCanary, readLink } from "../nginx/link.ts";

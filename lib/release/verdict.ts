@@ -1,6 +1,5 @@
 import type { Color } from "../color.ts";
-import { inspectColor } from "../docker/container.ts";
-import { containerOf } from "../docker/names.ts";
+import { inspectColor, logsCommand } from "../engine/colors.ts";
 import { VerdictError } from "../errors.ts";
 import { followResponses, type Logged, recentResponses } from "../nginx/access-log.ts";
 import type { Context } from "../run/context.ts";
@@ -178,7 +177,7 @@ function figures(tally: Tally): string {
 const FAILED_SHOWN = 5;
 
 function verdictError(
-  { settings }: Context,
+  context: Context,
   { next, previous }: { next: Color; previous: Color },
   [after, before]: readonly [Tally, Tally],
   wasCut: boolean,
@@ -191,7 +190,7 @@ function verdictError(
         `${previous} before: ${before.errors} of ${before.responses} (${percentOf(before)})`,
         ...failed.map(([what, times]) => `${times} × ${what}`),
       ].join("\n"),
-      next: `See its log: ${settings.dockerCmd} logs --tail 50 ${containerOf(settings, next)}. Fix the cause and run this again.`,
+      next: `See its log: ${logsCommand(context, next)}. Fix the cause and run this again.`,
       traffic: compare(after, before, wasCut),
     },
   );

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Color, isColor } from "../color.ts";
-import { apisOf, readApis } from "../docker/apis.ts";
-import { type Container, inspectAll } from "../docker/container.ts";
-import { authOf, containerOf } from "../docker/names.ts";
+import type { Container } from "../docker/container.ts";
+import { authOf } from "../docker/names.ts";
+import { apisOf, readApis } from "../engine/apis.ts";
+import { engineOf } from "../engine/engine.ts";
 import { ToolError } from "../errors.ts";
 import { probeLoadedColor } from "../nginx/probe.ts";
 import type { Context } from "../run/context.ts";
@@ -128,8 +129,7 @@ export function startWatch(readOnly: Context): Watch {
   const lookAtContainers = async (): Promise<void> => {
     try {
       const names = { nginx: settings.nginxContainer, auth: authOf(context) };
-      const colors = { blue: containerOf(settings, "blue"), green: containerOf(settings, "green") };
-      const containers = await inspectAll(context, { ...colors, ...names });
+      const containers = await engineOf(context).inspectColors(context, names);
       learn({ containers, dockerProblem: "" });
       if (!signal.aborted) follower.follow(containers.nginx);
     } catch (error) {

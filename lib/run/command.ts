@@ -10,6 +10,8 @@ interface How {
   environment?: Record<string, string>;
   /** Print the command and its output. */
   verbose?: boolean;
+  /** With `verbose`, print the command only: its output may hold secrets. */
+  hideOutput?: boolean;
   /** Kills the command when aborted; only for commands that may stop at any point. */
   signal?: AbortSignal;
   /** A file that the command inherits as descriptor 3: the run's lock, which is held until its last command has ended. */
@@ -21,12 +23,14 @@ interface How {
 }
 
 /** Prints what zx reports with `verbose`, indented and escaped: a container's log may be in it. */
-const show = (entry: LogEntry): void => {
-  if (!entry.verbose) return;
-  if (entry.kind === "cmd") process.stderr.write(`$ ${visibleLines(entry.cmd)}\n`);
-  if (entry.kind === "stdout" || entry.kind === "stderr")
-    process.stderr.write(visible(entry.data.toString()).replace(/^(?!$)/gm, "  "));
-};
+const show =
+  (hideOutput: boolean) =>
+  (entry: LogEntry): void => {
+    if (!entry.verbose || (hideOutput && entry.kind !== "cmd")) return;
+    if (entry.kind === "cmd") process.stderr.write(`$ ${visibleLines(entry.cmd)}\n`);
+    if (entry.kind === "stdout" || entry.kind === "stderr")
+      process.stderr.write(visible(entry.data.toString()).replace(/^(?!$)/gm, "  "));
+  };
 
 /**
  * Runs an external command; the caller checks its exit code. The command gets its own process group, so that Ctrl-C reaches
@@ -34,14 +38,14 @@ const show = (entry: LogEntry): void => {
  * Throws DeadlineError when the command took too long and was killed.
  */
 export async function run(command: string, args: string[], how: How): Promise<ProcessOutput> {
-  const { deadline, environment, verbose = false, signal, keepOpen, input, onLine } = how;
+  const { deadline, environment, verbose = false, hideOutput = false, signal, keepOpen, input, onLine } = how;
   const running = $({
     ...(environment ? { env: environment } : {}),
     ...(input === undefined ? {} : { input }),
     nothrow: true,
     quiet: !verbose,
     verbose,
-    log: show,
+    log: show(hideOutput),
     detached: true,
     // Every system has it; macOS has only bash 3.2, and BusyBox systems none. `exec` saves a process.
     shell: "/bin/sh",

@@ -98,6 +98,15 @@ export const imageReference = z
   .max(255, "must be 255 characters at most")
   .regex(REFERENCE, "must be an image such as ghcr.io/me/api:1.4, or one with @sha256:… at its end");
 
+/** A registry, with the first part of the repository's name if there is one, such as `registry.lan:5000/me`. */
+export const registry = z
+  .string()
+  .max(128, "must be 128 characters at most")
+  .regex(
+    new RegExp(`^[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::\\d+)?(?:/${NAME})*$`),
+    "must be a registry such as registry.lan:5000, or ghcr.io/me",
+  );
+
 /** An IPv4 address. */
 export const ipv4 = z.string().refine(isIPv4, "must be an IPv4 address of this machine, such as 127.0.0.1");
 

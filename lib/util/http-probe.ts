@@ -18,6 +18,8 @@ export interface Answer {
   ports?: string;
   /** The color that is nginx's canary; only nginx's own response carries it. */
   canary?: string;
+  /** The address and port that nginx got the response from; only a run gets it. */
+  upstream?: string;
 }
 
 const excerpt = (body: string): string => JSON.stringify(body.length > 200 ? `${body.slice(0, 200)}…` : body);
@@ -74,8 +76,8 @@ export async function probeHealth(
       const value = answered[name];
       return typeof value === "string" ? value : undefined;
     };
-    const [color, kept, canary, ports] = ["color", "kept", "canary", "ports"].map((name) =>
-      headerOf(`x-loop-${name}`),
+    const [color, kept, canary, ports, upstream] = ["color", "kept", "canary", "ports", "upstream"].map(
+      (name) => headerOf(`x-loop-${name}`),
     );
     return {
       ...judge(statusCode, text, expectedOf(color)),
@@ -84,6 +86,7 @@ export async function probeHealth(
       ...(kept === undefined ? {} : { kept }),
       ...(canary === undefined ? {} : { canary }),
       ...(ports === undefined ? {} : { ports }),
+      ...(upstream === undefined ? {} : { upstream }),
     };
   } catch (error) {
     const late = error instanceof Error && error.name === "TimeoutError";

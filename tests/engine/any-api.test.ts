@@ -14,7 +14,7 @@ import {
   waitFor,
 } from "../../bench/testbed/scratch.ts";
 import { FIRST_API } from "../../lib/api.ts";
-import { readApis } from "../../lib/docker/apis.ts";
+import { readApis } from "../../lib/engine/apis.ts";
 import { renderUpstreams } from "../../lib/nginx/upstreams.ts";
 import type { Status } from "../../lib/release/status-report.ts";
 import { ROOT } from "../../lib/settings.ts";

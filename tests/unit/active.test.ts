@@ -1,7 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { COLORS, type Color, getInactiveColor } from "../../lib/color.ts";
-import type { State } from "../../lib/docker/container.ts";
+import type { State } from "../../lib/engine/colors.ts";
 import {
   type ActiveState,
   forRollback,

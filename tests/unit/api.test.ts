@@ -78,6 +78,15 @@ test("nginx has to be reloaded only when it reports other ports, or none and an 
   assert.not.ok(knowsApis(answer, { blue: FIRST_API, green: { ...FIRST_API, healthPath: "/up" } }));
 });
 
+test("in a swarm, nginx has to be reloaded when it still has the configuration for containers", () => {
+  const answer = { healthy: true, finding: "" };
+  const [, ports] = renderUpstreams(FIRST, "swarm").match(/1 "(8081 8081 .*)"/) ?? [];
+  assert.ok(knowsApis({ ...answer, ports: ports ?? "" }, FIRST, "swarm"));
+  assert.not.ok(knowsApis({ ...answer, ports: "8081 8081" }, FIRST, "swarm"));
+  assert.not.ok(knowsApis(answer, FIRST, "swarm"));
+  assert.not.ok(knowsApis({ ...answer, ports: ports ?? "" }, FIRST));
+});
+
 test("nginx keeps idle connections half as long as the API, 1 s at most, and none with API_IDLE_SECONDS=0", () => {
   assert.equal(connectionLines({ idleSeconds: 0.5 }), ["keepalive 512;", "keepalive_timeout 250ms;"]);
   assert.equal(connectionLines({ idleSeconds: 60 }), connectionLines({ idleSeconds: 2 }));

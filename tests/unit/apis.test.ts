@@ -4,8 +4,8 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
 import { type Api, FIRST_API } from "../../lib/api.ts";
-import { apiOfImage, readApis, recordApis, recordCreated } from "../../lib/docker/apis.ts";
 import type { Container } from "../../lib/docker/container.ts";
+import { apiOfImage, readApis, recordApis, recordCreated } from "../../lib/engine/apis.ts";
 import { StateFileError } from "../../lib/errors.ts";
 import type { Context } from "../../lib/run/context.ts";
 

@@ -327,4 +327,17 @@ test("AUTH=off needs no sources of auth and no port, and its data folder still i
   const OAUTH_DATA_PATH = await tempFolder("settings");
   assert.match(errorsOf({ ...off, OAUTH_DATA_PATH, STATE_DIR: join(OAUTH_DATA_PATH, "x") }), /^STATE_DIR is/);
 });
+test("without ENGINE=swarm, REPLICAS and REGISTRY may mean something else", () => {
+  const other = { REGISTRY: "https://registry.example/", REPLICAS: "many" };
+  const { environment } = loadSettings(other, NO_FILE);
+  assert.equal([environment.REGISTRY, environment.REPLICAS], [other.REGISTRY, other.REPLICAS]);
+  assert.equal(
+    Object.keys(loadSettings({}, NO_FILE).environment).filter((name) => name in other),
+    [],
+  );
+  const errors = errorsOf({ ...other, ENGINE: "swarm" });
+  assert.match(errors, /REPLICAS is "many"/);
+  assert.match(errors, /REGISTRY is "https/);
+});
+
 test.run();

@@ -3,13 +3,13 @@ import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { type Api, ApiSchema, type Apis } from "../api.ts";
 import { COLORS, type Color } from "../color.ts";
+import type { Container } from "../docker/container.ts";
 import { StateFileError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
 import type { Settings } from "../settings.ts";
 import { replaceFile } from "../util/atomic.ts";
 import { type Infer, z } from "../util/zod.ts";
-import { type Container, inspectAll, inspectColor } from "./container.ts";
-import { containerOf } from "./names.ts";
+import { inspectColor, inspectColors } from "./colors.ts";
 
 /** How many images' APIs are remembered, besides those of the releases that are kept: failed releases have images too. */
 const MORE_IMAGES = 10;
@@ -61,8 +61,7 @@ export function apisOf(settings: Place, containers: Readonly<Record<Color, Conta
 export async function currentApis(context: Context): Promise<Apis> {
   const { settings, options } = context;
   if (!options.dryRun) return readApis(settings);
-  const names = { blue: containerOf(settings, "blue"), green: containerOf(settings, "green") };
-  const containers = await inspectAll(context, names).catch(() => undefined);
+  const containers = await inspectColors(context).catch(() => undefined);
   return containers ? apisOf(settings, containers) : readApis(settings);
 }
 

@@ -1,10 +1,10 @@
 import type { Color } from "../color.ts";
-import { DeadlineError, StopError } from "../errors.ts";
+import { expectSuccess, lastLines, type Output } from "../docker/cli.ts";
+import { restoreTag } from "../docker/image.ts";
+import { InterruptedError, StopError, ToolError } from "../errors.ts";
 import type { Context } from "../run/context.ts";
-import { act, docker, expectSuccess, lastLines, shellCommand } from "./cli.ts";
-import { inspectColor, NEVER } from "./container.ts";
-import { restoreTag } from "./image.ts";
-import { containerOf } from "./names.ts";
+import { inspectColor } from "./colors.ts";
+import { engineOf } from "./engine.ts";
 
 /** Seconds to stop a color that never had traffic. One that is still starting may not handle SIGTERM yet. */
 export const NEVER_SERVED_GRACE = 3;
@@ -14,8 +14,12 @@ export const NEVER_SERVED_GRACE = 3;
  * gives it. Throws StopError.
  */
 export function stopContainer(context: Context, color: Color, grace?: number): Promise<void> {
-  const within = grace === undefined ? [] : ["--time", String(grace)];
-  return stopOrPause(context, color, "stop", within);
+  const engine = engineOf(context);
+  return context.change(
+    `stop ${color}`,
+    () => end(context, color, "stop", engine.stop(context, color, grace)),
+    [engine.stopCommand(context, color, grace)],
+  );
 }
 
 /**
@@ -24,34 +28,34 @@ export function stopContainer(context: Context, color: Color, grace?: number): P
  */
 export function putOnStandby(context: Context, color: Color): Promise<void> {
   const { settings, lock } = context;
-  const isOpen = lock.recorded().openOn === color;
-  return stopOrPause(context, color, settings.standby === "paused" && !isOpen ? "pause" : "stop");
+  const engine = engineOf(context);
+  if (settings.standby !== "paused" || lock.recorded().openOn === color) return stopContainer(context, color);
+  return context.change(`pause ${color}`, () => end(context, color, "pause", engine.pause(context, color)), [
+    engine.pauseCommand(context, color),
+  ]);
 }
 
-function stopOrPause(
+/** Throws StopError unless the color ends, or has ended before. */
+async function end(
   context: Context,
   color: Color,
-  command: "stop" | "pause",
-  options: readonly string[] = [],
+  how: "stop" | "pause",
+  ending: Promise<Output>,
 ): Promise<void> {
-  const name = containerOf(context.settings, color);
-  const args = [command, ...options, name];
-  const attempt = async (): Promise<void> => {
-    let seen: string;
-    try {
-      const output = await act(context, args);
-      if (output.exitCode === 0 || /no such container|already paused/i.test(output.stderr)) return;
-      seen = lastLines(output.stdall, 5);
-    } catch (error) {
-      if (!(error instanceof DeadlineError)) throw error;
-      seen = error.message;
-    }
-    throw new StopError(`${name} does not ${command}`, {
-      details: seen,
-      next: `Stop it by hand: ${context.settings.dockerCmd} stop ${name}`,
-    });
-  };
-  return context.change(`${command} ${color}`, attempt, [shellCommand(context, args)]);
+  const engine = engineOf(context);
+  let seen: string;
+  try {
+    const output = await ending;
+    if (output.exitCode === 0 || /no such container|already paused/i.test(output.stderr)) return;
+    seen = lastLines(output.stdall, 5);
+  } catch (error) {
+    if (!(error instanceof ToolError) || error instanceof InterruptedError) throw error;
+    seen = error.message;
+  }
+  throw new StopError(`${engine.nameOf(context, color)} does not ${how}`, {
+    details: seen,
+    next: `Stop it by hand: ${engine.stopCommand(context, color)}`,
+  });
 }
 
 /**
@@ -63,10 +67,7 @@ export const discardRelease = (context: Context, color: Color, before: string | 
     const { status } = await inspectColor(context, color);
     if (status === "running") return;
     if (status !== "absent") {
-      const output = await docker(context, [
-        ...["update", "--restart", NEVER],
-        containerOf(context.settings, color),
-      ]);
+      const output = await engineOf(context).discard(context, color);
       expectSuccess(output, `discarding ${color}`, "Deploy again before you roll back.");
     }
     await restoreTag(context, color, before);
