@@ -80,6 +80,15 @@ export async function endProcesses(run: string): Promise<void> {
   }
 }
 
+/** Removes a run's swarms, while their processes still show which are theirs. */
+export async function removeSwarms(run: string, parent = tmpdir()): Promise<void> {
+  const prefix = `${prefixOfRun(run)}swarm-of-`;
+  for (const name of (await readdir(parent)).filter((name) => name.startsWith(prefix))) {
+    const { removeSwarm } = await import("../bench/testbed/swarm.ts"); // most runs have none, and do not load it
+    await removeSwarm(join(parent, name));
+  }
+}
+
 /** Removes a run's temporary folders. Returns those that it cannot remove, for example because of a mount. */
 export async function removeFolders(run: string, parent = tmpdir()): Promise<string[]> {
   const prefix = prefixOfRun(run);

@@ -9,7 +9,7 @@ import { tempFolder } from "../bench/testbed/temp.ts";
 import { bundleFolder, bundleTests } from "./bundles.ts";
 import { choose, listTests } from "./choose.ts";
 import { makeFixtures } from "./fixtures.ts";
-import { endProcesses, removeFolders, removeFromDocker } from "./leftovers.ts";
+import { endProcesses, removeFolders, removeFromDocker, removeSwarms } from "./leftovers.ts";
 import { runTests, summary } from "./runner.ts";
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -21,6 +21,7 @@ function reject(why: string): number {
 
 /** Removes what the tests left, and reports what a test should have removed itself. */
 async function cleanUp(run: string): Promise<void> {
+  await removeSwarms(run);
   await endProcesses(run);
   const left = await removeFromDocker(run);
   if (left.length > 0) console.log(`Left by the tests, and removed: ${left.join("; ")}`);

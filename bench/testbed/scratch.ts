@@ -33,6 +33,8 @@ export const CONNECTION_LINES = /keepalive \d+;(\s+keepalive_timeout \w+;)?/g;
 
 /** A complete, isolated stack: its own project, ports, containers, images and folders. */
 export interface Scratch {
+  /** The machine that it runs on. */
+  launcher: readonly string[];
   folder: string;
   project: string;
   env: Record<string, string>;
@@ -105,8 +107,23 @@ async function freePorts(): Promise<Record<string, string>> {
   return ports;
 }
 
+/** A machine for a stack. */
+export interface Host {
+  /** A command that runs the command after it on that machine. */
+  launcher: readonly string[];
+  /** What its docker commands need. */
+  env: Readonly<Record<string, string>>;
+  address: string;
+}
+
+const THIS_HOST: Host = { launcher: [], env: {}, address: "127.0.0.1" };
+
 /** Creates the folders and settings of a scratch stack. Starts nothing. */
-export async function createScratch(name: string, folderName = "stack"): Promise<Scratch> {
+export async function createScratch(
+  name: string,
+  folderName = "stack",
+  host: Host = THIS_HOST,
+): Promise<Scratch> {
   const top = await tempFolder(name);
   const project = basename(top).toLowerCase();
   const folder = join(top, folderName);
@@ -123,6 +140,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
   const env: Record<string, string> = {
     PATH: process.env.PATH ?? "",
     HOME: process.env.HOME ?? "",
+    ...host.env,
     GOGC: "off", // of docker commands: they end long before collecting garbage could pay off
     COMPOSE_FILE: composeFiles.join(":"),
     COMPOSE_PROJECT_NAME: project,
@@ -145,8 +163,12 @@ export async function createScratch(name: string, folderName = "stack"): Promise
     DRAIN_SECONDS: "5",
   };
   const script = (name: Script, args: string[], extra: Record<string, string>) =>
-    quiet({ env: { ...env, ...extra }, cwd: folder, timeout: "120s" })`${[...scriptCommand(name), ...args]}`;
-  const docker = (...args: string[]) => quiet`docker ${args}`;
+    quiet({
+      env: { ...env, ...extra },
+      cwd: folder,
+      timeout: "120s",
+    })`${[...host.launcher, ...scriptCommand(name), ...args]}`;
+  const docker = (...args: string[]) => quiet({ env: { ...process.env, ...host.env } })`docker ${args}`;
   const compose = (...args: string[]) =>
     quiet({
       env,
@@ -158,6 +180,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
   const stateFile = join(folder, "vault/_build/.active-color");
 
   return {
+    launcher: host.launcher,
     folder,
     project,
     env,
@@ -180,7 +203,7 @@ export async function createScratch(name: string, folderName = "stack"): Promise
       return COLORS.filter((_, i) => stdout.includes(`/${names[i]} running\n`));
     },
     get: async (path = "/health") => {
-      const { statusCode, headers, body } = await request(`http://127.0.0.1:${env.NGINX_PORT}${path}`, {
+      const { statusCode, headers, body } = await request(`http://${host.address}:${env.NGINX_PORT}${path}`, {
         reset: true,
         headers: path.startsWith("/_loop/") ? await keyHeaders({ nginxFolder: join(folder, "nginx") }) : {},
       });

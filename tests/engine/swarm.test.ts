@@ -1,0 +1,307 @@
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseEnv } from "node:util";
+import * as assert from "uvu/assert";
+import { $ } from "zx";
+import { startRun } from "../../bench/testbed/run.ts";
+import { waitFor } from "../../bench/testbed/scratch.ts";
+import { scriptCommand } from "../../bench/testbed/script.ts";
+import { startSessions } from "../../bench/testbed/sessions.ts";
+import type { Node } from "../../bench/testbed/swarm.ts";
+import { type Color, getInactiveColor } from "../../lib/color.ts";
+import { ROOT } from "../../lib/settings.ts";
+import { swarm } from "../../lib/swarm/swarm.ts";
+import { checkColorEngine } from "../color-engine.ts";
+import {
+  type Bed,
+  createBed,
+  failures,
+  manager,
+  running,
+  serving,
+  startPosts,
+  statusOf,
+  succeed,
+  swarmSuite,
+  url,
+  version,
+  worker,
+} from "../swarm-bed.ts";
+
+const { tests: swarmTests, run } = swarmSuite("a swarm of three nodes", () => createBed(false));
+
+/** The text of a block of docs/swarm.md, with the names and addresses of this swarm. */
+async function block({ stack, swarm }: Bed, name: string): Promise<string> {
+  const page = await readFile(join(ROOT, "docs/swarm.md"), "utf8");
+  const text = page.match(new RegExp(`^ *\`\`\`\\w+ ${name}\\n([^]*?)^ *\`\`\``, "m"))?.[1];
+  assert.ok(text, `the page has no block ${name}`);
+  return text
+    .replaceAll("192.168.1.11:5000", swarm.registry)
+    .replaceAll("192.168.1.11", swarm.nodes[0]?.address ?? "")
+    .replaceAll(/\bloop-(?=api|nginx|swarm)/g, `${stack.project}-`)
+    .replaceAll(/npx tsx scripts\/(\S+)\.mts/g, (_, script) => scriptCommand(script).join(" "));
+}
+
+/** Runs a block on a node, as an owner would paste it. Each line must succeed. Returns its output. */
+async function paste(bed: Bed, name: string, node: Node, token = ""): Promise<string> {
+  const text = (await block(bed, name)).replace("TOKEN", token);
+  const env = { ...bed.stack.env, ...node.env };
+  const shell = $({
+    quiet: true,
+    nothrow: true,
+    cwd: bed.stack.folder,
+    env,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const run = await shell`${node.launcher} bash -e -c ${text}`;
+  assert.is(run.exitCode, 0, `${name}: ${run.stdall}`);
+  return run.stdout;
+}
+
+/** A smoke test that passes if the new color itself answers at LOOP_URL, and nothing else can be reached through it. */
+const SMOKE = [
+  `curl -fsS "$LOOP_URL/health" | grep -q '"version":"0.9.1"'`,
+  `test "$(curl -s --path-as-is -o /dev/null -w '%{http_code}' "$LOOP_URL/../color")" = 400`,
+].join(" && ");
+
+swarmTests("docs/swarm.md leads from one machine to three without a lost request", async (bed) => {
+  const { stack, swarm } = bed;
+  await succeed(stack.deploy([], await version(bed, "0.9.0"))); // with Compose
+  const from = await serving(bed);
+  const color = getInactiveColor(from);
+  const load = startPosts(bed);
+  const token = (await paste(bed, "init", manager(bed))).trim().split("\n").at(-1);
+  for (const node of swarm.nodes.slice(1)) await paste(bed, "join", node, token);
+  Object.assign(stack.env, parseEnv((await block(bed, "settings")).replace(/^ +/gm, "")));
+  Object.assign(stack.env, await version(bed, "0.9.1"));
+  const failed = await stack.deploy([], { REGISTRY: "127.0.0.1:1" });
+  assert.is(failed.exitCode, 1, failed.stdall);
+  assert.match(failed.stderr, "Docker failed while pushing");
+  assert.is(await serving(bed), from);
+
+  stack.env.SMOKE_COMMAND = SMOKE;
+  const output = await paste(bed, "release", manager(bed));
+  delete stack.env.SMOKE_COMMAND;
+  assert.match(output, /3 of 3 replicas on node-1, node-2, node-3/);
+  assert.match(output, `✓ check the idle connections of ${color}`);
+  assert.not.match(output, "were not checked");
+  assert.is(await serving(bed), color);
+  const { colors, drift } = await statusOf(stack);
+  assert.equal(drift, []);
+  assert.equal(colors[color].replicas?.map(({ node, state }) => `${node} ${state}`).sort(), [
+    "node-1 running",
+    "node-2 running",
+    "node-3 running",
+  ]);
+  assert.is(colors[color].health, "healthy");
+  const { stdout } = await manager(bed).docker("service", "inspect", `${stack.project}-api-${color}`);
+  assert.match(stdout, `${swarm.registry}/${stack.project}-api@sha256:`);
+  await waitFor("nginx has used three addresses", async () => {
+    const lines = (await stack.docker("logs", stack.nginxContainer)).stdout
+      .split("\n")
+      .filter((line) => line.includes(`color=${color}`) && line.includes("run=0"));
+    return new Set(lines.flatMap((line) => line.match(/upstream=(10\.\S+)/)?.[1] ?? [])).size >= 3;
+  });
+
+  const recreated = await succeed(stack.rollback()); // the color that Compose ran is a service now
+  assert.match(recreated, `✓ recreate ${from}`);
+  assert.is(await stack.containerStatus(from), "absent");
+  assert.is(await running(bed, from), 3);
+  assert.is(JSON.parse((await stack.get()).body).version, "0.9.0");
+
+  // It fails before it reaches the service of the previous release, which a rollback then starts as it is.
+  const notPushed = await stack.deploy([], { ...(await version(bed, "0.9.2")), REGISTRY: "127.0.0.1:1" });
+  assert.is(notPushed.exitCode, 1, notPushed.stdall);
+  const started = await succeed(
+    stack.rollback([], { LOOP_API_CONTEXT: "/nonexistent", REGISTRY: "127.0.0.1:1" }),
+  );
+  assert.match(started, `✓ start ${color}`);
+  assert.is(await running(bed, from), 0);
+  assert.is(JSON.parse((await stack.get()).body).version, "0.9.1");
+  const shots = await load.stop();
+  assert.ok(shots.length > 1000, String(shots.length));
+  assert.equal(failures(shots), []);
+});
+
+swarmTests("a killed run is repaired by the next one, and no request is lost", async (bed) => {
+  const { stack } = bed;
+  const load = startPosts(bed);
+  for (const step of ["start", "mark"]) {
+    const run = startRun(stack, "rollback", {}, stack.launcher);
+    await run.waitForStep(step);
+    run.kill("SIGKILL");
+    await run.ended;
+    const repaired = await succeed(
+      step === "start" ? stack.deploy([], await version(bed, "1.0.3")) : stack.rollback(),
+    );
+    const color = await serving(bed);
+    assert.is(await running(bed, getInactiveColor(color)), 0, `${step}\n${repaired}`);
+    assert.equal((await statusOf(stack)).drift, [], step);
+  }
+  assert.equal(failures(await load.stop()), []);
+});
+
+swarmTests("a release that does not become healthy in every replica is taken back", async (bed) => {
+  const { stack } = bed;
+  const before = await serving(bed);
+  const { LOOP_API_CONTEXT: folder = "" } = await version(bed, "1.0.4");
+  await writeFile(join(folder, "Dockerfile"), `FROM ${bed.images.api}\nCMD ["false"]\n`);
+  const run = await stack.deploy([], { LOOP_API_CONTEXT: folder, HEALTH_RETRIES: "5" });
+  assert.is(run.exitCode, 1, run.stdall);
+  assert.match(run.stderr, "Health check failed, rollback not performed");
+  assert.is(await serving(bed), before);
+  assert.is(await running(bed, getInactiveColor(before)), 0);
+  await succeed(stack.rollback()); // it recreates the color from the image before
+});
+
+swarmTests("a node that cannot pull is named, with the reason", async (bed) => {
+  const { stack, swarm } = bed;
+  const before = await serving(bed);
+  const registry = swarm.registry.split(":")[0] ?? "";
+  const block = ["OUTPUT", "-d", registry, "-p", "tcp", "--dport", "5000", "-j", "REJECT"];
+  const onWorkers = async (option: string): Promise<void> => {
+    for (const { launcher } of swarm.nodes.slice(1))
+      await $({ quiet: true })`${launcher} iptables ${option} ${block}`;
+  };
+  await onWorkers("-I");
+  try {
+    // Ends before Docker gives up on these nodes, after 5 s, and runs all replicas on the manager.
+    const run = await stack.deploy([], { ...(await version(bed, "1.0.5")), HEALTH_RETRIES: "4" });
+    assert.is(run.exitCode, 1, run.stdall);
+    assert.match(run.stderr, /1 of 3 replicas run; node-[23]: .*(pull|image|connect)/i);
+    assert.is(await serving(bed), before);
+  } finally {
+    await onWorkers("-D");
+  }
+});
+
+/** The nodes of the replicas of a color, if three run. */
+async function nodesOf({ stack }: Bed, color: Color): Promise<Set<string>> {
+  const replicas = (await statusOf(stack)).colors[color].replicas ?? [];
+  const running = replicas.filter(({ state }) => state === "running");
+  return new Set(running.length === 3 ? running.map(({ node }) => node) : []);
+}
+
+swarmTests(
+  "a worker that fails while it serves costs what was in flight on it, and is replaced",
+  async (bed) => {
+    const { stack } = bed;
+    Object.assign(stack.env, await version(bed, "1.0.6"));
+    await succeed(stack.deploy());
+    const color = await serving(bed);
+    assert.is(await running(bed, color), 3);
+    const load = startPosts(bed);
+    await sleep(1000);
+    await worker(bed).fail();
+    await waitFor(
+      "Docker runs three replicas elsewhere",
+      async () => (await nodesOf(bed, color)).size === 2,
+      60,
+    );
+    await sleep(2000); // nginx finds it
+    const since = load.now();
+    await sleep(3000);
+    const shots = await load.stop();
+    assert.equal(failures(shots.filter(({ at }) => at > since)), []);
+    const lost = failures(shots);
+    assert.ok(lost.length <= 8, `${lost.length} lost: ${lost.join(", ")}`); // one per client
+    await succeed(stack.rollback()); // with two nodes left
+    await worker(bed).start();
+  },
+);
+
+swarmTests("sessions stay with their replica, through a release", async (bed) => {
+  const { stack, images } = bed;
+  const folder = join(stack.folder, "sessions");
+  await mkdir(folder);
+  await writeFile(join(folder, "Dockerfile"), `FROM ${images.sessions}\n`);
+  await succeed(stack.deploy([], { LOOP_API_CONTEXT: folder }));
+  const from = await serving(bed);
+  const sessions = await startSessions(url(bed), {
+    count: 6,
+    thinkMs: 300,
+    slowSeconds: 0.5,
+    listen: false,
+  });
+  bed.loads.push(sessions);
+  await sleep(1000);
+  const output = await succeed(stack.deploy());
+  assert.match(output, `${from} still serves its sessions`);
+  const before = sessions.report();
+  await sleep(1000);
+  const after = sessions.report();
+  assert.ok(after.calls > before.calls);
+  assert.equal({ failures: after.failures, gaps: after.gaps }, { failures: {}, gaps: 0 });
+  for (const { colors } of after.sessions) assert.equal(colors, [from]);
+
+  // As when all its nodes fail: its sessions are gone.
+  const [{ id } = { id: "" }] = after.sessions;
+  await stack.docker("service", "scale", "--detach", `${stack.project}-api-${from}=0`);
+  const call = () =>
+    fetch(`${url(bed)}/mcp`, { method: "POST", headers: { "mcp-session-id": id }, body: "{}" });
+  await waitFor("a client learns that its session is gone", async () => (await call()).status === 404, 30);
+  assert.is(await serving(bed), getInactiveColor(from));
+  bed.loads.splice(0);
+  await sessions.stop();
+  await succeed(stack.endSessions(["--now"]));
+});
+
+swarmTests("on another manager, a run refuses", async (bed) => {
+  const { stack } = bed;
+  const before = await serving(bed);
+  const name = `${stack.project}-api-${before}`;
+  const label = async () =>
+    (
+      await stack.docker("service", "inspect", "--format", '{{index .Spec.Labels "loop.manager"}}', name)
+    ).stdout.trim();
+  const own = await label();
+  await stack.docker("service", "update", "--detach", "--label-add", "loop.manager=another", name);
+  const run = await stack.deploy();
+  assert.is(run.exitCode, 2, run.stdall);
+  assert.match(run.stderr, `The service ${name} is managed from another node of the swarm`);
+  const [, adopt = "false"] = run.stderr.match(/lost for good: (.*), then run this again/) ?? [];
+  await $({ quiet: true, env: stack.env })`sh -c ${adopt}`;
+  assert.is(await label(), own);
+});
+
+swarmTests("a color is started, stopped, started again, discarded and recreated", async (bed) => {
+  const { stack, images } = bed;
+  await stack.docker("tag", images.api, `${stack.project}-api:first`);
+  await stack.docker("tag", images.sessions, `${stack.project}-api:second`);
+  const [context, color] = await checkColorEngine(stack, [
+    `${stack.project}-api:first`,
+    `${stack.project}-api:second`,
+  ]);
+  // Each of its replicas may still serve sessions.
+  const look = async () => (await swarm.inspectColors(context))[color];
+  await swarm.start(context, color, await look());
+  const fewer = { ...context, settings: { ...context.settings, replicas: 2 } };
+  await swarm.start(fewer, color, await look());
+  assert.is((await look()).replicas?.length, 3);
+  await swarm.stop(context, color, 3);
+  await swarm.start(fewer, color, await look());
+  assert.is((await look()).replicas?.length, 2);
+  await swarm.stop(context, color, 3);
+});
+
+swarmTests("docs/swarm.md leads back to one machine without a lost request", async (bed) => {
+  const { stack } = bed;
+  const load = startPosts(bed);
+  await paste(bed, "end", manager(bed));
+  Object.assign(stack.env, { ENGINE: "compose" }, await version(bed, "2.0.0"));
+  assert.match(
+    (await statusOf(stack)).drift.join(),
+    "its container does not run: is it still a service of a swarm?",
+  );
+  await paste(bed, "back", manager(bed));
+  assert.equal((await statusOf(stack)).drift, []);
+  await paste(bed, "clean", manager(bed));
+  await succeed(stack.deploy([], await version(bed, "2.0.1")));
+  await succeed(stack.rollback());
+  assert.is(JSON.parse((await stack.get()).body).version, "2.0.0");
+  assert.equal(failures(await load.stop()), []);
+  assert.is((await manager(bed).docker("service", "ls", "--quiet")).stdout, "");
+});
+
+run();

@@ -1,0 +1,104 @@
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Test } from "uvu";
+import * as assert from "uvu/assert";
+import { $ } from "zx";
+import { type Load, type Shot, startLoad } from "../bench/testbed/load.ts";
+import { hasRegistry } from "../bench/testbed/registry.ts";
+import { addVaultFile, createScratch, EXAMPLE_API, type Scratch } from "../bench/testbed/scratch.ts";
+import { slimImage } from "../bench/testbed/slim.ts";
+import { canHaveSwarm, createSwarm, type Node, type Swarm } from "../bench/testbed/swarm.ts";
+import { type Color, isColor } from "../lib/color.ts";
+import type { Status } from "../lib/release/status-report.ts";
+import { suite } from "./suite.ts";
+
+/** Engines, a stack on the first, and what the tests of a swarm do with them. */
+export interface Bed {
+  swarm: Swarm;
+  stack: Scratch;
+  /** The names of the images of the API, and of the API with sessions, on the manager. */
+  images: { api: string; sessions: string };
+  loads: { stop(): Promise<unknown> }[];
+}
+
+const SETTINGS = { AUTH: "off", VERIFY_SECONDS: "1" };
+
+/** Creates the engines, joined into a swarm or not, and the settings of a stack. Starts none of its containers. */
+export async function createBed(joined: boolean, nodes = 3): Promise<Bed> {
+  const own = await createScratch("swarm");
+  const build = $({ quiet: true });
+  const images = { api: `${own.project}-one`, sessions: `${own.project}-two` };
+  const { LOOP_API_CONTEXT: sessions = "" } = await own.sessionApi();
+  const sources = { api: process.env.LOOP_TEST_API || EXAMPLE_API, sessions };
+  for (const name of ["api", "sessions"] as const) {
+    await build`docker build --quiet --tag ${own.project}-whole ${sources[name]}`;
+    await slimImage(`${own.project}-whole`, images[name]);
+  }
+  const swarm = await createSwarm(nodes, ["nginx:1.30", images.api, images.sessions], joined);
+  await own.remove();
+  const stack = await createScratch("swarm", "stack", swarm.nodes[0]);
+  delete stack.env.ACTIVE_COLOR_FILE;
+  Object.assign(stack.env, SETTINGS);
+  await addVaultFile(stack);
+  return { swarm, stack, images, loads: [] };
+}
+
+/** A suite whose tests share the bed that `create` makes. Without root, `run` skips them. */
+export function swarmSuite(name: string, create: () => Promise<Bed>): { tests: Test<Bed>; run(): void } {
+  const tests = suite<Bed>(name);
+  tests.before(async (bed) => void Object.assign(bed, await create()));
+  tests.after.each(async ({ loads }) => {
+    for (const load of loads.splice(0)) await load.stop();
+  });
+  tests.after(async ({ swarm, stack }) => {
+    await stack.remove();
+    await swarm.remove();
+  });
+  if (canHaveSwarm && hasRegistry) return { tests, run: () => tests.run() };
+  const skipped = suite(name);
+  skipped.skip("needs root and docker-registry", () => undefined);
+  return { tests, run: () => skipped.run() };
+}
+
+export const url = ({ stack, swarm }: Bed): string =>
+  `http://${swarm.nodes[0]?.address}:${stack.env.NGINX_PORT}`;
+
+/** Writes the sources of a version of the API, based on its image on the manager. Returns LOOP_API_CONTEXT for it. */
+export async function version({ stack, images }: Bed, number: string): Promise<Record<string, string>> {
+  const folder = join(stack.folder, `api-${number}`);
+  await mkdir(folder);
+  const main = await readFile(join(EXAMPLE_API, "api/main.py"), "utf8");
+  await writeFile(join(folder, "main.py"), main.replace('VERSION = "1.0.0"', `VERSION = "${number}"`));
+  await writeFile(join(folder, "Dockerfile"), `FROM ${images.api}\nCOPY main.py api/main.py\n`);
+  return { LOOP_API_CONTEXT: folder };
+}
+
+export async function succeed(run: ReturnType<Scratch["deploy"]>): Promise<string> {
+  const { exitCode, stdall } = await run;
+  assert.is(exitCode, 0, stdall);
+  return stdall;
+}
+
+export const statusOf = async (stack: Scratch): Promise<Status> =>
+  JSON.parse((await stack.status(["--json"])).stdout);
+
+export async function serving({ stack }: Bed): Promise<Color> {
+  const { status, color } = await stack.get();
+  assert.is(status, 200);
+  return isColor(color) ? color : (assert.unreachable(color) as never);
+}
+
+export const manager = ({ swarm }: Bed): Node => swarm.nodes[0] ?? (assert.unreachable() as never);
+export const worker = ({ swarm }: Bed): Node => swarm.nodes[2] ?? (assert.unreachable() as never);
+
+/** The replicas that Docker runs of a color. */
+export const running = async ({ stack }: Bed, color: Color): Promise<number> =>
+  (await statusOf(stack)).colors[color].replicas?.filter(({ state }) => state === "running").length ?? 0;
+
+export function startPosts(bed: Bed): Load {
+  const load = startLoad(url(bed), { clients: { post: 6, get: 2 }, thinkMs: 100, patientMs: [0, 0] });
+  bed.loads.push(load);
+  return load;
+}
+
+export const failures = (shots: readonly Shot[]): string[] => shots.flatMap(({ failure }) => failure ?? []);
