@@ -14,6 +14,7 @@ import { clientsTable, manyClients } from "./clients.ts";
 import { type Outcome, type OwnTimes, quantile, type Switch } from "./figures.ts";
 import { ownTable, PAUSE_MS, partsTable, picture, saturationTable, table } from "./report.ts";
 import { CONNECTIONS, saturate } from "./saturation.ts";
+import { measureSwarm, swarmTable } from "./swarm.ts";
 import { type Load, type Mix, startLoad } from "./testbed/load.ts";
 import { addVaultFile, createScratch, type Scratch, waitFor } from "./testbed/scratch.ts";
 import { judgeReleases, verdictTables } from "./verdict.ts";
@@ -29,11 +30,13 @@ Usage: npm run bench -- [--only SECTION] [--switches N] [--others N] [--steady S
       saturation       nginx, HAProxy, Caddy and the API without a proxy, each at full load
       clients          1,000 keep-alive clients and 500 open streams, during 20 switches
       verdict          releases of APIs that fail their clients, and of others that do not
+      swarm            replicas on three engines, next to Swarm's own updates; only if it is named. Needs root
   --switches N         releases: switches with this tool (default 10)
   --others N           releases: switches in each of the other two ways (default 10)
   --steady S           releases: seconds of load before the first switch (default 60)
   --seconds S          saturation: seconds for each proxy and method (default 60)
   --release-seconds S  saturation: seconds of load with ten releases (default 300)
+  --swarm              the same as --only swarm; 20 switches by default
   --judged N           verdict: releases of a healthy API, under load and without (default 50)`;
 
 const MIX: Mix = { clients: { post: 25, get: 25, slow: 5, stream: 5 }, thinkMs: 100, patientMs: [0, 0] };
@@ -388,11 +391,20 @@ async function judge(releases: number): Promise<void> {
   await publish("docs/bench.md", "verdict", `${text}\n\nMeasured ${await place()}. ${repeat}`);
 }
 
+async function compareSwarm(switches: number): Promise<void> {
+  const text = swarmTable(await measureSwarm(switches));
+  const about = `The load: 24 keep-alive clients with ${MIX.thinkMs} ms mean think time, 3 slow calls and 3 streams open at any time. The engines are in network
+namespaces of one machine, so more replicas do not bring more requests per second here.
+Measured ${await place()}, with the load generator on the same machine. Repeat with \`npm run bench -- --swarm\`.`;
+  await publish("docs/bench.md", "swarm", `${text}\n\n${about}`);
+}
+
 const { values } = parseArgs({
   options: {
     help: { type: "boolean", short: "h", default: false },
     only: { type: "string" },
-    switches: { type: "string", default: "10" },
+    swarm: { type: "boolean", default: false },
+    switches: { type: "string" },
     others: { type: "string", default: "10" },
     steady: { type: "string", default: "60" },
     seconds: { type: "string", default: "60" },
@@ -402,15 +414,18 @@ const { values } = parseArgs({
 });
 const SECTIONS: Readonly<Record<string, () => Promise<void>>> = {
   own: timeOwn,
-  releases: () => compare(Number(values.switches), Number(values.others), Number(values.steady)),
+  releases: () => compare(Number(values.switches ?? 10), Number(values.others), Number(values.steady)),
   saturation: () => compareWays(Number(values.seconds), Number(values["release-seconds"])),
   clients: countClients,
   verdict: () => judge(Number(values.judged)),
+  swarm: () => compareSwarm(Number(values.switches ?? 20)),
 };
 if (values.help) {
   console.log(HELP);
 } else {
-  const chosen = values.only === undefined ? Object.keys(SECTIONS) : [values.only];
+  const all = Object.keys(SECTIONS).filter((name) => name !== "swarm");
+  const only = values.swarm ? "swarm" : values.only;
+  const chosen = only === undefined ? all : [only];
   for (const name of chosen) {
     const section = SECTIONS[name];
     if (!section) throw new Error(`There is no section ${name}: ${Object.keys(SECTIONS).join(", ")}`);
