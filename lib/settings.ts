@@ -269,7 +269,7 @@ export function loadSettings(
       ...merged,
       ...Object.fromEntries(
         Object.entries(resolved)
-          .filter(([name]) => inSwarm || !(name in NOT_IN_SWARM))
+          .filter(([name]) => inSwarm || !(name === "ENGINE" || name in NOT_IN_SWARM))
           .map(([name, value]) => [name, String(value ?? "")]),
       ),
       ...apiSettings(api),

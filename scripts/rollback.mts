@@ -145,17 +145,18 @@ async function main(context: Context): Promise<Outcome> {
     to: next,
     serves: from.serves,
     imageBefore: moved ? (previous ?? null) : undefined,
-    started: moved ? true : undefined,
+    started: undefined,
     verified: undefined,
   });
+  if (moved || !restart.existing) {
+    await endSessions(context); // if the idle color still serves any
+    await retireIfRunning(context, next); // its container is about to be replaced
+  }
+  if (moved) lock.record({ started: true });
   const discard = async (inner: Context): Promise<void> => {
     if (moved) await discardRelease(inner, next, previous);
   };
   try {
-    if (moved || !restart.existing) {
-      await endSessions(context); // if the idle color still serves any
-      await retireIfRunning(context, next); // its container is about to be replaced
-    }
     if (moved) await tagRelease(context, next, moved);
     await restartContainer(context, next, restart);
     await healthCheck(context, next);

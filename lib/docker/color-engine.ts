@@ -24,6 +24,8 @@ export interface ColorEngine {
     context: Context,
     more?: Readonly<Record<Key, string>>,
   ): Promise<Record<Color | Key, Container>>;
+  /** May this machine release these colors? Throws UsageError if not, DockerError. */
+  checkPlace(context: Context): Promise<void>;
   /** Connects nginx to the network of the colors, if it is not connected yet. Throws UsageError, DockerError. */
   connect(context: Context, nginx: Container): Promise<void>;
   /** Before a build: checks that every node will be able to pull the image. Throws UsageError if not, DockerError. */

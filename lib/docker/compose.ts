@@ -50,6 +50,7 @@ export const compose: ColorEngine = {
     return inspectAll<Color | Key>(context, { ...more, ...colors });
   },
 
+  checkPlace: async () => undefined,
   connect: async () => undefined,
   checkBuild: async () => undefined,
   canStart: ({ settings }, color, { ports }) => ports.includes(getHostPort(settings, color)),

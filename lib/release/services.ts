@@ -33,6 +33,7 @@ const FIRST_LOOKUP_SECONDS = 5;
 export async function startServices(context: Context): Promise<void> {
   const { nginx, auth, ...colors } = await inspectServices(context);
   expectOwn(context, nginx);
+  await engineOf(context).checkPlace(context);
   await recordApis(context, colors);
   const needsAuth = context.settings.api.auth === "on";
   if (!needsAuth && !hasAuth(apisOf(context.settings, colors))) reportUnusedAuth(context, auth);
@@ -55,6 +56,7 @@ export async function startServicesForRollback(context: Context): Promise<void> 
   const stack = all ?? (await inspectStack(context));
   const { nginx } = stack;
   expectOwn(context, nginx);
+  await engineOf(context).checkPlace(context);
   await recordApis(context, stack);
   const stopped = stoppedNginx(context, nginx);
   if (stopped) await checkServicePort(context, stopped);

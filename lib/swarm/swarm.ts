@@ -31,9 +31,9 @@ const isMissing = ({ exitCode, stderr }: Output): boolean =>
 
 const DONE: Output = { exitCode: 0, stdout: "", stderr: "", stdall: "" };
 
-const scaleArgs = ({ settings }: Context, color: Color, replicas: number): string[] => [
+const stopArgs = ({ settings }: Context, color: Color): string[] => [
   ...["service", "scale", "--detach"],
-  `${swarmServiceOf(settings, color)}=${replicas}`,
+  `${swarmServiceOf(settings, color)}=0`,
 ];
 
 /** Changes the service of a color, such as its labels. Running replicas are not touched. */
@@ -41,6 +41,9 @@ const updateArgs = ({ settings }: Context, color: Color, options: readonly strin
   ...["service", "update", "--detach", "--no-resolve-image", ...options],
   swarmServiceOf(settings, color),
 ];
+
+/** Options of `service update` that start a color, or end its standby. */
+const startOptions = (replicas: number): string[] => ["--label-rm", STANDBY, "--replicas", String(replicas)];
 
 const logsArgs = ({ settings }: Context, color: Color, lines: number): string[] => [
   ...["service", "logs", "--raw", "--tail", String(lines)],
@@ -79,7 +82,7 @@ const waitUntilEnded = (context: Context, color: Color, seconds: number): Promis
 
 /** Scales the service of a color, if there is one, to 0, and waits until its replicas have ended. Throws DockerError, DeadlineError. */
 export async function stopService(context: Context, color: Color): Promise<Output> {
-  const output = await act(context, scaleArgs(context, color, 0));
+  const output = await act(context, stopArgs(context, color));
   if (output.exitCode !== 0) return isMissing(output) ? DONE : output;
   if (await waitUntilEnded(context, color, ACT_SECONDS)) return DONE;
   return { ...output, exitCode: 1, stdall: `replicas still run after ${ACT_SECONDS} s` };
@@ -121,8 +124,8 @@ export const swarm: ColorEngine = {
     return { ...containers, ...colors };
   },
 
+  checkPlace: expectManager,
   connect: async (context, { networks }) => {
-    await expectManager(context);
     const network = networkOf(context.settings);
     if (networks.includes(network)) return;
     await context.change(`connect nginx to ${network}`, () => connectNginx(context), [
@@ -131,18 +134,21 @@ export const swarm: ColorEngine = {
   },
   canStart: (_, __, { ports }) => ports.length === 0, // else it is a container of Compose
   start: async (context, color) => {
-    const { [color]: service } = await inspectSwarmServices(context);
+    const [{ [color]: service }, manager] = await Promise.all([
+      inspectSwarmServices(context),
+      nodeId(context),
+    ]);
     if (service) await repairLocalName(context, service.image, service.labels[IMAGE] ?? "");
     // A color that runs still serves sessions: with fewer replicas, some of them would end.
     const count = Math.max(context.settings.replicas, service?.wanted ?? 0);
-    if (service?.labels[STANDBY] !== undefined) {
-      const awake = await act(context, updateArgs(context, color, ["--label-rm", STANDBY]));
-      if (awake.exitCode !== 0) return awake;
-    }
-    return act(context, scaleArgs(context, color, count));
+    // The label is missing if a run was killed right after it created the service.
+    return act(
+      context,
+      updateArgs(context, color, ["--label-add", `${MANAGER}=${manager}`, ...startOptions(count)]),
+    );
   },
   startCommand: (context, color) =>
-    shellCommand(context, scaleArgs(context, color, context.settings.replicas)),
+    shellCommand(context, updateArgs(context, color, startOptions(context.settings.replicas))),
 
   checkBuild,
   recreate: async (context, color, _, api) => {
@@ -179,7 +185,7 @@ export const swarm: ColorEngine = {
     if (container.exitCode !== 0 && !/no such container/i.test(container.stderr)) return container;
     return stopService(context, color);
   },
-  stopCommand: (context, color) => shellCommand(context, scaleArgs(context, color, 0)),
+  stopCommand: (context, color) => shellCommand(context, stopArgs(context, color)),
   // Its replicas stay up. A container of Compose is stopped: the next start makes a service of it.
   pause: async (context, color) => {
     const { [color]: container } = await compose.inspectColors(context);
@@ -194,7 +200,7 @@ export const swarm: ColorEngine = {
       taggedImage(context, color),
     ]);
     // The release failed before it changed the service, for example because its image could not be pushed: a rollback can still start the service.
-    if (service && service.labels[IMAGE] !== tagged?.id) return DONE;
+    if (service && tagged && service.labels[IMAGE] !== tagged.id) return DONE;
     const output = await act(context, updateArgs(context, color, ["--label-add", `${DISCARDED}=yes`]));
     // Without a service, the color is a Compose container: no release has made it a service yet, or a run was killed before it did.
     return isMissing(output) ? compose.discard(context, color) : output;
