@@ -85,7 +85,7 @@ http {
   proxy_http_version 1.1;
   proxy_buffering off;
   proxy_read_timeout 1h;
-  server { listen 8080 reuseport; add_header X-Loop-Color $upstream_http_x_loop_color always;
+  server { listen 8080 reuseport; add_header X-Loop-Color blue always;
     location / { proxy_set_header Connection ""; proxy_pass http://api; } }
 }
 `;
