@@ -5,6 +5,7 @@ import { type Color, getInactiveColor, isColor } from "../lib/color.ts";
 import type { Output } from "../lib/docker/cli.ts";
 import type { Container } from "../lib/docker/container.ts";
 import { imageOf } from "../lib/docker/names.ts";
+import { recentLogs } from "../lib/engine/colors.ts";
 import { engineOf } from "../lib/engine/engine.ts";
 import { type Context, readOnlyContext } from "../lib/run/context.ts";
 import { createLog } from "../lib/run/log.ts";
@@ -51,10 +52,7 @@ export async function checkColorEngine(
   assert.ok(created.addresses.length > 0, "nginx would not find it");
   assert.ok(created.startedMs > Date.now() - 60_000 && created.startedMs < Date.now() + 1000);
   assert.ok(engine.canStart(context, color, created));
-  await waitFor(
-    "its log can be read",
-    async () => (await engine.recentLogs(context, color, 50)).trim().length > 0,
-  );
+  await waitFor("its log can be read", async () => (await recentLogs(context, color, 50)).trim().length > 0);
 
   succeed(await engine.stop(context, color, 3));
   await becomes(false);

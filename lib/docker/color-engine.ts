@@ -46,9 +46,8 @@ export interface ColorEngine {
   pauseCommand(context: Context, color: Color): string;
   /** Marks a color as a failed release, so that a rollback recreates it instead of starting it. */
   discard(context: Context, color: Color): Promise<Output>;
-  /** The last log lines of a color. Never throws. */
-  recentLogs(context: Context, color: Color, lines: number): Promise<string>;
-  logsCommand(context: Context, color: Color): string;
+  /** The arguments of the docker command that prints a color's last log lines. */
+  logsArgs(context: Context, color: Color, lines: number): string[];
   /** Its host port; undefined if it has none. */
   portOf(context: Context, color: Color): number | undefined;
   /** Is a color ready for requests, as far as can be seen without nginx? Never throws. */

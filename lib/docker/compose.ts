@@ -3,7 +3,7 @@ import type { Color } from "../color.ts";
 import type { Context } from "../run/context.ts";
 import { checkComposeFiles, getHostPort } from "../settings.ts";
 import { probeHealth } from "../util/http-probe.ts";
-import { ACT_SECONDS, act, compose as composeArgs, docker, lastLines, shellCommand } from "./cli.ts";
+import { ACT_SECONDS, act, compose as composeArgs, docker, shellCommand } from "./cli.ts";
 import type { ColorEngine } from "./color-engine.ts";
 import { type Container, inspectAll, NEVER } from "./container.ts";
 import { containerOf, serviceOf } from "./names.ts";
@@ -30,11 +30,6 @@ const stopArgs = ({ settings }: Context, color: Color, grace?: number): string[]
 ];
 
 const pauseArgs = ({ settings }: Context, color: Color): string[] => ["pause", containerOf(settings, color)];
-
-const logsArgs = ({ settings }: Context, color: Color, lines: number): string[] => [
-  ...["logs", "--tail", String(lines)],
-  containerOf(settings, color),
-];
 
 /** The URL of a color's health path on its own port. */
 const urlOf = ({ settings }: Context, color: Color, api: Api): string =>
@@ -78,11 +73,7 @@ export const compose: ColorEngine = {
   discard: (context, color) =>
     docker(context, ["update", "--restart", NEVER, containerOf(context.settings, color)]),
 
-  recentLogs: async (context, color, lines) => {
-    const output = await docker(context, logsArgs(context, color, lines)).catch(() => undefined);
-    return output ? lastLines(output.stdall, lines) : "its log cannot be read";
-  },
-  logsCommand: (context, color) => shellCommand(context, logsArgs(context, color, 50)),
+  logsArgs: ({ settings }, color, lines) => ["logs", "--tail", String(lines), containerOf(settings, color)],
 
   portOf: ({ settings }, color) => getHostPort(settings, color),
   probe: (context, color, api, timeout) => probeHealth(urlOf(context, color, api), () => api.expect, timeout),

@@ -1,4 +1,5 @@
 import { COLORS, type Color } from "../color.ts";
+import { docker, lastLines, shellCommand } from "../docker/cli.ts";
 import type { Container } from "../docker/container.ts";
 import type { Context } from "../run/context.ts";
 import { engineOf } from "./engine.ts";
@@ -16,7 +17,7 @@ export const nameOf = (context: Context, color: Color): string => engineOf(conte
 
 /** The command that shows a color's log, for messages. */
 export const logsCommand = (context: Context, color: Color): string =>
-  engineOf(context).logsCommand(context, color);
+  shellCommand(context, engineOf(context).logsArgs(context, color, 50));
 
 /** The commands that start and stop a color, for messages. */
 export const startByHand = (context: Context, color: Color): string =>
@@ -25,8 +26,12 @@ export const stopByHand = (context: Context, color: Color): string =>
   engineOf(context).stopCommand(context, color);
 
 /** The last log lines of a color, as far as they can be read. Never throws. */
-export const recentLogs = (context: Context, color: Color, lines: number): Promise<string> =>
-  engineOf(context).recentLogs(context, color, lines);
+export async function recentLogs(context: Context, color: Color, lines: number): Promise<string> {
+  const output = await docker(context, engineOf(context).logsArgs(context, color, lines)).catch(
+    () => undefined,
+  );
+  return output ? lastLines(output.stdall, lines) : "its log cannot be read";
+}
 
 /** The state of a color, as far as a release cares. */
 export type State = "running" | "stopped" | "absent";

@@ -6,7 +6,6 @@ import {
   compose as composeArgs,
   docker,
   expectSuccess,
-  lastLines,
   type Output,
   shellCommand,
 } from "../docker/cli.ts";
@@ -18,12 +17,13 @@ import { containerOf, serviceOf } from "../docker/names.ts";
 import type { Context } from "../run/context.ts";
 import { checkComposeFiles } from "../settings.ts";
 import { pollUntil } from "../util/poll.ts";
+import { type ComposeService, serviceIn, unsupported } from "./compose-service.ts";
 import { checkBuild, imageForNodes, repairLocalName } from "./images.ts";
 import { expectManager, nodeId } from "./manager.ts";
 import { DISCARDED, IMAGE, MANAGER, networkOf, STANDBY, swarmServiceOf } from "./names.ts";
 import { connectArgs, connectNginx } from "./network.ts";
 import { asContainer, inspectSwarmServices, lostNodes, type Service } from "./services.ts";
-import { type ComposeService, creationOf, serviceIn, unsupported } from "./spec.ts";
+import { creationOf } from "./spec.ts";
 
 /** Did the command fail because there is no such service? */
 const isMissing = ({ exitCode, stderr }: Output): boolean =>
@@ -44,11 +44,6 @@ const updateArgs = ({ settings }: Context, color: Color, options: readonly strin
 
 /** Options of `service update` that start a color, or end its standby. */
 const startOptions = (replicas: number): string[] => ["--label-rm", STANDBY, "--replicas", String(replicas)];
-
-const logsArgs = ({ settings }: Context, color: Color, lines: number): string[] => [
-  ...["service", "logs", "--raw", "--tail", String(lines)],
-  swarmServiceOf(settings, color),
-];
 
 /** The part of the compose files about a color, for this API. Throws DockerError, UsageError. */
 async function composeServiceOf(context: Context, color: Color, api: Api): Promise<ComposeService> {
@@ -206,11 +201,10 @@ export const swarm: ColorEngine = {
     return isMissing(output) ? compose.discard(context, color) : output;
   },
 
-  recentLogs: async (context, color, lines) => {
-    const output = await docker(context, logsArgs(context, color, lines)).catch(() => undefined);
-    return output ? lastLines(output.stdall, lines) : "its log cannot be read";
-  },
-  logsCommand: (context, color) => shellCommand(context, logsArgs(context, color, 50)),
+  logsArgs: ({ settings }, color, lines) => [
+    ...["service", "logs", "--raw", "--tail", String(lines)],
+    swarmServiceOf(settings, color),
+  ],
 
   portOf: () => undefined,
   probe: async (context, color, api, timeout) => {

@@ -1,6 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { ComposeService, creationOf, serviceIn, unsupported } from "../../lib/swarm/spec.ts";
+import { ComposeService, serviceIn, unsupported } from "../../lib/swarm/compose-service.ts";
+import { creationOf } from "../../lib/swarm/spec.ts";
 
 const SETTINGS = { project: "loop" };
 const IMAGE = "registry:5000/loop-api@sha256:1";
