@@ -52,10 +52,8 @@ export const compose: ColorEngine = {
   start: (context, color, container) => act(context, startArgs(context, color, container)),
   startCommand: (context, color, container) => shellCommand(context, startArgs(context, color, container)),
 
-  recreate: async (context, color, { status, anonymousVolumes }, api) => {
+  recreate: async (context, color, { anonymousVolumes }, api) => {
     checkComposeFiles(context.settings);
-    // A paused container cannot react to SIGTERM: replacing it would take its whole grace period.
-    if (status === "paused") await act(context, ["unpause", containerOf(context.settings, color)]);
     const output = await docker(context, upArgs(context, color), {
       deadline: ACT_SECONDS,
       environment: apiSettings(api),

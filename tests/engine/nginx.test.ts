@@ -54,29 +54,27 @@ nginx("Docker restarts nginx if its process dies after a release", async ({ stac
   await waitFor("green serves", serves(stack, "green"));
 });
 
-nginx(
-  "after a reload, new workers get new connections while old workers still listen for 100 ms",
-  async ({ stack }) => {
-    const master = Number(await stack.field(stack.nginxContainer, "{{.State.Pid}}"));
-    const times: number[] = [];
-    const switchTo = async (color: Color): Promise<number> => {
-      await replaceLink(join(stack.folder, "nginx/active-upstream.conf"), `${color}-upstream.conf`);
-      const since = performance.now();
-      process.kill(master, "SIGHUP");
-      const isNew = async () => (await stack.get("/_loop/color")).color === color;
-      while (!(await isNew()) && performance.now() - since < 5000) await sleep(5);
-      return performance.now() - since;
-    };
-    // On a busy machine a new worker may start late. Without reuseport, none answers in the first 100 ms.
-    for (let i = 0; i < 20 && !(Math.min(...times) < 100); i++) {
-      times.push(await switchTo(COLORS[i % 2] ?? "blue"));
-      await sleep(500);
+nginx("after a reload, new workers get new connections while old workers still listen", async ({ stack }) => {
+  const master = Number(await stack.field(stack.nginxContainer, "{{.State.Pid}}"));
+  /** Reloads nginx for `color`. Returns how many connections new workers got before old workers got their last one. */
+  const reload = async (color: Color): Promise<number> => {
+    await replaceLink(join(stack.folder, "nginx/active-upstream.conf"), `${color}-upstream.conf`);
+    process.kill(master, "SIGHUP");
+    const byNew: boolean[] = [];
+    // Old workers that listen get some of a hundred connections.
+    while (byNew.length < 100 || !byNew.slice(-100).every(Boolean)) {
+      assert.ok(byNew.length < 5000, "no new worker answers");
+      byNew.push((await stack.get("/_loop/color")).color === color);
+      await sleep(2);
     }
-    await switchTo("green"); // the color that runs
-    await sleep(500); // until no old worker listens
-    assert.ok(Math.min(...times) < 100, `${times}`);
-  },
-);
+    return byNew.slice(0, byNew.lastIndexOf(false)).filter(Boolean).length;
+  };
+  const counts: number[] = [];
+  for (let i = 0; i < 20; i++) counts.push(await reload(COLORS[i % 2] ?? "blue"));
+  await reload("green"); // the color that runs
+  // Without reuseport 1 to 3 in all, on an idle and on a busy machine. With it, 110 to 190.
+  assert.ok(counts.reduce((sum, count) => sum + count) > counts.length, `${counts}`);
+});
 
 nginx(
   "nginx sends the OAuth paths to auth and the rest to the active color, and adds the color header to all",

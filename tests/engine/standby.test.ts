@@ -61,10 +61,8 @@ standby(
 );
 
 standby("a deploy replaces the paused color", async ({ stack }) => {
-  const since = performance.now();
   const run = await stack.deploy([], await stack.apiVersion("3.0.0"));
   assert.is(run.exitCode, 0, run.stdall);
-  assert.ok(performance.now() - since < 20_000, "it waited for the paused container to stop");
   assert.is(JSON.parse((await stack.get()).body).version, "3.0.0");
   assert.equal(await states(stack), ["running", "paused"]);
 });
