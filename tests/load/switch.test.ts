@@ -1,16 +1,12 @@
-import { once } from "node:events";
 import { readFile, writeFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { request } from "undici";
 import * as assert from "uvu/assert";
 import { startLoad } from "../../bench/testbed/load.ts";
 import { type Run, startRun } from "../../bench/testbed/run.ts";
 import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import type { Color } from "../../lib/color.ts";
-import { readHistory } from "../../lib/run/history.ts";
+import { callTool } from "../call-tool.ts";
 import { suite } from "../suite.ts";
 import { LOAD, losses, switchUnderLoad } from "../switches.ts";
 
@@ -29,13 +25,6 @@ lossless(
   "four switches lose no request, even if the idle color gets a new address",
   ({ stack }) => switchUnderLoad(stack, 4), // twenty in the soak test
 );
-
-const call = (url: string, name: string, args: object) =>
-  request(`${url}/mcp`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } }),
-  });
 
 /** Starts a rollback. Returns it once the color that it goes to boots, so that what is sent now is still open at the switch. */
 async function startRollback(stack: Scratch, env: Record<string, string> = {}): Promise<Run> {
@@ -85,7 +74,7 @@ lossless(
       "end=$(($(date +%s) + 8)); while [ $(date +%s) -lt $end ]; do sh -c : & sh -c : & wait; done";
     let [slow, churning]: Promise<unknown>[] = [];
     const watched = await watchRollback(stack, "blue", () => {
-      slow = call(url, "slow", { seconds: 7 }).then(
+      slow = callTool(url, "slow", { seconds: 7 }).then(
         async ({ statusCode, body }) => `${statusCode} ${await body.text()}`,
         (error) => `lost: ${error}`,
       );
@@ -104,45 +93,6 @@ lossless(
   },
 );
 
-lossless(
-  "requests that are still open at the drain limit are counted, reported and closed",
-  async ({ stack, url }) => {
-    const notices: string[] = [];
-    const server = createServer(async (request, response) => {
-      for await (const chunk of request) notices.push(String(chunk));
-      response.end();
-    }).listen(0, "127.0.0.1");
-    await once(server, "listening");
-    const NOTIFY_URL = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-    const from = (await stack.get()).color;
-    const run = await startRollback(stack, { DRAIN_SECONDS: "2", NOTIFY_URL });
-    const open = Promise.allSettled(
-      [
-        call(url, "count", { n: 100, interval: 0.3 }),
-        call(url, "count", { n: 100, interval: 0.3 }),
-        call(url, "slow", { seconds: 8 }),
-      ].map(async (sent) => (await sent).body.text()),
-    );
-    const { exitCode, output } = await run.ended;
-    server.close();
-    assert.is(exitCode, 0, output);
-    assert.match(output, `requests to ${from} still open after 2 s: 3; closing`);
-    assert.match(output, /Rolled back .* in [\d.]+ s; 3 requests were interrupted at the drain limit\n/);
-    const notice = JSON.parse(notices.at(-1) ?? "{}");
-    const entry = (await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1);
-    for (const report of [notice, entry]) {
-      assert.equal([report?.result, report?.cut], ["done", 3]);
-      assert.match(report?.message, "3 requests were interrupted at the drain limit");
-    }
-    assert.match((await stack.status()).stdout, /(blue → green {3}|green → blue {3})done .* 3 interrupted/);
-    const results = await open;
-    assert.equal(
-      results.map(({ status }) => status),
-      ["rejected", "rejected", "rejected"],
-    );
-  },
-);
-
 lossless("a drain neither counts nor waits for idle connections to the old color", async ({ stack, url }) => {
   const before = (await stack.get()).color;
   const env = { API_IDLE_SECONDS: "60", DRAIN_SECONDS: "3" };
@@ -150,7 +100,7 @@ lossless("a drain neither counts nor waits for idle connections to the old color
   await sleep(500);
   const run = await startRollback(stack, env);
   const open = Promise.allSettled(
-    [1, 2].map(async () => (await call(url, "slow", { seconds: 9 })).body.text()),
+    [1, 2].map(async () => (await callTool(url, "slow", { seconds: 9 })).body.text()),
   );
   let over = false;
   const probing = (async () => {
@@ -170,20 +120,6 @@ lossless("a drain neither counts nor waits for idle connections to the old color
   const quiet = await stack.rollback([], env);
   assert.is(quiet.exitCode, 0, quiet.stdall);
   assert.not.match(quiet.stderr, "still open");
-});
-
-lossless("a release works while old workers of the previous one still drain", async ({ stack, url }) => {
-  const before = (await stack.get()).color;
-  const long = call(url, "count", { n: 60, interval: 0.2 }).then(async ({ body }) => body.text());
-  await sleep(300);
-  const first = startRun(stack, "rollback");
-  await first.waitForStep("mark");
-  first.kill("SIGKILL");
-  await first.ended;
-  const run = await stack.deploy([], { DRAIN_SECONDS: "20" });
-  assert.is(run.exitCode, 0, run.stdall);
-  assert.is((await stack.get()).color, before);
-  assert.match(await long, `${before} ${(60 * 61) / 2}`);
 });
 
 lossless(
