@@ -94,8 +94,6 @@ const composed = (color: Color, containers: Record<Color, Container>): Container
 async function removeContainer(context: Context, color: Color): Promise<Output> {
   const { [color]: container } = await compose.inspectColors(context);
   if (container.status === "absent") return DONE;
-  // A paused container cannot react to SIGTERM: stopping it would take its whole grace period.
-  if (container.status === "paused") await compose.start(context, color, container);
   const stopped = await compose.stop(context, color);
   return stopped.exitCode === 0 ? act(context, ["rm", containerOf(context.settings, color)]) : stopped;
 }
