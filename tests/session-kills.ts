@@ -10,17 +10,26 @@ export function expectIntact({ failures, gaps, sessions }: SessionsReport, color
   for (const session of sessions) assert.equal(session.colors, [color], session.id);
 }
 
+/** Ends a rollback with a signal when a step is done. Returns when it has ended. */
+export async function endRollback(
+  stack: Scratch,
+  step: string,
+  signal: "SIGKILL" | "SIGTERM",
+): Promise<void> {
+  const run = startRun(stack, "rollback", { VERIFY_SECONDS: "2" });
+  await run.waitForStep(step);
+  run.kill(signal);
+  await run.ended;
+  await sleep(300);
+}
+
 /** Ends a rollback with a signal when a step is done. Then runs another one. Returns the output of that one. */
 export async function killRollback(
   stack: Scratch,
   step: string,
   signal: "SIGKILL" | "SIGTERM",
 ): Promise<string> {
-  const run = startRun(stack, "rollback", { VERIFY_SECONDS: "2" });
-  await run.waitForStep(step);
-  run.kill(signal);
-  await run.ended;
-  await sleep(300);
+  await endRollback(stack, step, signal);
   const next = await stack.rollback([], { VERIFY_SECONDS: "0.3" });
   assert.is(next.exitCode, 0, next.stdall);
   await sleep(300);

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
 import { $ } from "zx";
-import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { createScratch, freePort, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { ROOT } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
@@ -128,12 +128,13 @@ async function measureOutage(
   return { longest: Math.round(Math.max(longest, performance.now() - last)), failed };
 }
 
-const freshPorts = async (): Promise<Installation["oldPorts"]> => {
-  const scratch = await createScratch("moving-old");
-  await scratch.remove();
-  const { env } = scratch;
-  return { nginx: env.NGINX_PORT ?? "", api: env.BLUE_PORT ?? "", auth: env.AUTH_PORT ?? "" };
-};
+/** Ports for the old stack, which the new one does not use. */
+async function freshPorts({ env }: Scratch): Promise<Installation["oldPorts"]> {
+  const taken = ["NGINX_PORT", "BLUE_PORT", "GREEN_PORT", "AUTH_PORT"].map((name) => Number(env[name]));
+  for (let i = 0; i < 3; i++) taken.push(await freePort(taken));
+  const [nginx = "", api = "", auth = ""] = taken.slice(4).map(String);
+  return { nginx, api, auth };
+}
 
 /** Creates the owner's old compose file: one API, one nginx, one auth. Returns its path. */
 async function writeOldComposeFile({ stack: { folder, env }, old, oldPorts }: Installation): Promise<string> {
@@ -188,7 +189,7 @@ moving.before(async (context) => {
   ])
     await cp(context ?? "", join(checkout, "examples", name ?? ""), { recursive: true });
   await symlink(join(ROOT, "node_modules"), join(checkout, "node_modules"));
-  const installation = { stack, checkout, old: `${stack.project}-old`, oldPorts: await freshPorts() };
+  const installation = { stack, checkout, old: `${stack.project}-old`, oldPorts: await freshPorts(stack) };
   Object.assign(context, { installation, file: await writeOldComposeFile(installation) });
   const up = await stack.docker("compose", "-f", context.file, "up", "-d", "--build");
   assert.is(up.exitCode, 0, up.stdall);

@@ -70,9 +70,9 @@ nginx("after a reload, new workers get new connections while old workers still l
     return byNew.slice(0, byNew.lastIndexOf(false)).filter(Boolean).length;
   };
   const counts: number[] = [];
-  for (let i = 0; i < 20; i++) counts.push(await reload(COLORS[i % 2] ?? "blue"));
+  for (let i = 0; i < 8; i++) counts.push(await reload(COLORS[i % 2] ?? "blue"));
   await reload("green"); // the color that runs
-  // Without reuseport 1 to 3 in all, on an idle and on a busy machine. With it, 110 to 190.
+  // Without reuseport 0 or 1 in all, on an idle and on a busy machine. With it, 3 to 10 for each reload.
   assert.ok(counts.reduce((sum, count) => sum + count) > counts.length, `${counts}`);
 });
 
@@ -129,10 +129,11 @@ nginx("nginx streams: each event arrives when it is sent, not at the end", async
 
 /** How many responses to `postTwice` are complete. */
 const responsesIn = (received: string): number =>
-  received.match(/HTTP\/1.1 500 [\s\S]*?LOOP_FAULT=fail/g)?.length ?? 0;
+  received.match(/HTTP\/1.1 404 [\s\S]*?Not Found/g)?.length ?? 0;
 
 /**
- * Sends two POSTs on one connection, each with its body 100 ms after its headers. Returns what arrives until each has its
+ * Sends two POSTs on one connection, each with its body 100 ms after its headers, to a path that the API does not have: it
+ * answers before it reads the body. Returns what arrives until each has its
  * response, 10 s at most.
  */
 async function postTwice(url: string): Promise<string> {
@@ -146,7 +147,7 @@ async function postTwice(url: string): Promise<string> {
     received += error.message;
   });
   for (let i = 0; i < 2; i++) {
-    socket.write("POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n");
+    socket.write("POST /no/such/path HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n");
     await sleep(100);
     socket.write("{}");
     await pollUntil(10, async () => responsesIn(received) > i);
@@ -157,13 +158,9 @@ async function postTwice(url: string): Promise<string> {
 
 nginx(
   "a client whose body comes late keeps its connection, even if the API answers before",
-  async ({ stack, url }) => {
-    const run = await stack.deploy([], { LOOP_FAULT: "fail=100", VERIFY_SECONDS: "0" }); // it answers before it reads the body
-    assert.is(run.exitCode, 0, run.stdall);
+  async ({ url }) => {
     const received = await postTwice(url);
     assert.is(responsesIn(received), 2, received);
-    const back = await stack.rollback();
-    assert.is(back.exitCode, 0, back.stdall);
   },
 );
 

@@ -1,15 +1,18 @@
 import { execFile, execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import * as assert from "uvu/assert";
 import { which } from "zx/core";
 import { type Run, startRun, type Verb, waitForLock } from "../../bench/testbed/run.ts";
-import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
+import { createReleasedScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { scriptCommand } from "../../bench/testbed/script.ts";
+import { LockedError } from "../../lib/errors.ts";
+import { takeLock } from "../../lib/run/lock.ts";
 import { ROOT } from "../../lib/settings.ts";
 import { type EngineProxy, proxyEngine } from "../engine-proxy.ts";
 import { suite } from "../suite.ts";
@@ -20,9 +23,9 @@ const POSIX =
 
 interface Profile {
   name: string;
+  /** The name of its folder. Short, because the path of a socket must not be longer than 107 bytes. */
+  short: string;
   hasProc: boolean;
-  /** What a run says of a program that uses a port. */
-  holder: RegExp;
   /** Fills `bin` in a folder, which becomes the whole PATH. */
   fill(bin: string, folder: string): Promise<void>;
   /** Shell commands that run as root in a mount namespace of their own, before the script. */
@@ -62,8 +65,8 @@ async function useContext(
 const PROFILES: readonly Profile[] = [
   {
     name: "only POSIX tools and perl, no /proc, as on macOS",
+    short: "macos",
     hasProc: false,
-    holder: /^an unknown process \(install lsof to see which\)$/,
     fill: async (bin, folder) => {
       for (const name of [...POSIX.split(" "), "perl"]) await link(bin, name);
       await writeCommand(bin, "ps", withProc(folder, which.sync("ps")));
@@ -73,8 +76,8 @@ const PROFILES: readonly Profile[] = [
   },
   {
     name: "BusyBox for every tool and for /bin/sh",
+    short: "busybox",
     hasProc: true,
-    holder: new RegExp(`^the process \\S+ \\(pid ${process.pid}\\)$`),
     fill: async (bin) => {
       const busybox = which.sync("busybox");
       const applets = execFileSync(busybox, ["--list"], { encoding: "utf8" }).trim().split("\n");
@@ -88,9 +91,12 @@ const PROFILES: readonly Profile[] = [
   },
 ];
 
-/** A scratch stack whose runs live in a profile. */
+/** A stack whose runs live in a profile. */
 interface Host {
+  /** With the settings of these runs. */
   stack: Scratch;
+  /** Where the profile keeps its files. */
+  folder: string;
   bin: string;
   proxy: EngineProxy;
   /** With these variables docker would use its default socket, which is not there. */
@@ -105,29 +111,31 @@ interface Host {
   status(command?: readonly string[]): Promise<string>;
 }
 
-async function createHost({ fill, mounts, choose }: Profile): Promise<Host> {
-  const stack = await createScratch("portability");
-  const bin = join(stack.folder, "bin");
-  await mkdir(bin);
-  await mkdir(join(stack.folder, "proc"));
-  await fill(bin, stack.folder);
+/** Lets the runs of a stack live in a profile, which keeps its files in a folder of the stack. */
+async function createHost(shared: Scratch, { short, fill, mounts, choose }: Profile): Promise<Host> {
+  const folder = join(shared.folder, short);
+  const bin = join(folder, "bin");
+  await mkdir(bin, { recursive: true });
+  await mkdir(join(folder, "proc"));
+  await fill(bin, folder);
   await link(bin, "node", process.execPath);
-  // With the file `hang`, a build first waits without a word.
+  // With the file `hang`, a reload of nginx first waits without a word.
   const docker = `#!/bin/sh
-case "$*" in *" build "*) [ ! -e '${bin}/hang' ] || sleep 5;; esac
+case "$*" in *"kill -HUP 1"*) [ ! -e '${folder}/hang' ] || { : >'${folder}/hanging'; sleep 5; };; esac
 exec ${which.sync("docker")} "$@"
 `;
   await writeFile(join(bin, "docker"), docker, { mode: 0o755 });
-  const proxy = await proxyEngine(join(stack.folder, "engine.sock"));
-  const [environment, useDefault] = await choose(proxy.host, stack.folder);
-  Object.assign(stack.env, environment, { PATH: bin });
+  const proxy = await proxyEngine(join(folder, "engine.sock"));
+  const [environment, useDefault] = await choose(proxy.host, folder);
+  const stack = { ...shared, env: { ...shared.env, ...environment, PATH: bin } };
   // exec keeps the pid, so a signal reaches the run itself.
   const hide = "/bin/mount --bind /dev/null /var/run/docker.sock";
-  const enter = `${hide} && ${mounts(stack.folder)} && exec "$@"`;
+  const enter = `${hide} && ${mounts(folder)} && exec "$@"`;
   const launcher = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", enter, "sh"];
   const start: Host["start"] = (verb, env = {}) => startRun(stack, verb, env, launcher);
   return {
     stack,
+    folder,
     bin,
     proxy,
     useDefault,
@@ -180,28 +188,68 @@ async function holderOf({ stack, start }: Host, env: Record<string, string> = {}
 /** A mount namespace needs root and Linux; set-up installs BusyBox. */
 const isPossible =
   process.getuid?.() === 0 && ["unshare", "busybox"].every((name) => which.sync(name, { nothrow: true }));
-if (!isPossible) {
-  const skipped = suite("portability");
-  skipped.skip("needs root, unshare and busybox", () => undefined);
-  skipped.run();
+
+/** The profiles release on one stack, one after the other. */
+const portability = suite<{ stack: Scratch; hosts: Host[] }>("portability");
+if (isPossible) {
+  portability.before(async (context) => {
+    context.stack = await createReleasedScratch("portability");
+    context.hosts = [];
+    for (const profile of PROFILES) context.hosts.push(await createHost(context.stack, profile));
+  });
+  portability.after(async ({ stack, hosts }) => {
+    await stack.remove();
+    for (const { proxy } of hosts) proxy.close();
+  });
+} else {
+  portability.skip("needs root, unshare and busybox", () => undefined);
+}
+
+/** Adds a test of the runs in a profile. */
+function inProfile(profile: Profile, name: string, act: (host: Host) => Promise<void>): void {
+  portability(`${profile.name}: ${name}`, async ({ hosts }) => {
+    await act(hosts[PROFILES.indexOf(profile)] as Host);
+  });
 }
 
 for (const profile of isPossible ? PROFILES : []) {
-  const portability = suite<{ host: Host }>(profile.name);
-  portability.before(async (context) => {
-    context.host = await createHost(profile);
-  });
-  portability.after(async ({ host }) => {
-    await host.stack.remove();
-    host.proxy.close();
-  });
+  inProfile(
+    profile,
+    "a release begins once the last command of a killed one has ended, and repairs what that one left; other runs are refused meanwhile, in the profile and outside",
+    async ({ stack, folder, start, status }) => {
+      await writeFile(join(folder, "hang"), "");
+      const killed = start("deploy");
+      await waitFor("the switch hangs", async () => existsSync(join(folder, "hanging")), 120);
+      killed.kill("SIGKILL");
+      await killed.ended;
+      await rm(join(folder, "hang"));
 
-  portability(
-    "releases, and shows the status; every docker command goes to the engine that was chosen",
-    async ({ host }) => {
-      const { stack, proxy, finish, start, status, useDefault } = host;
-      assert.match(await finish("deploy"), "Released blue → green"); // there is no engine at the default socket
+      const since = Date.now();
+      const next = start("deploy", { VERIFY_SECONDS: "4" });
+      await waitForLock(stack, since);
+      const second = await start("deploy").ended;
+      assert.is(second.exitCode, 4, second.output);
+      assert.match(second.output, /Another run holds the lock: the deploy with pid \d+/);
+      const outside = takeLock(join(stack.stateDir, "lock"), "rollback", assert.unreachable);
+      const refusal = await outside.catch((error: unknown) => error);
+      assert.ok(refusal instanceof LockedError, String(refusal));
+      assert.match(await status().catch((error) => error.stdout), "a deploy is in progress");
+      const { exitCode, output } = await next.ended;
+      assert.is(exitCode, 0, output);
+      assert.match(output, "was killed; waiting for its last command to end");
+      assert.match(output, "was killed before it finished: repairing what it left");
+      assert.match(output, "switch nginx back to blue");
+      assert.match(output, "Released blue → green");
       assert.equal([(await stack.get()).color, await stack.running()], ["green", ["green"]]);
+    },
+  );
+
+  inProfile(
+    profile,
+    "rolls back, and shows the status; every docker command goes to the engine that was chosen",
+    async ({ stack, proxy, finish, start, status, useDefault }) => {
+      assert.match(await finish("rollback"), "Rolled back green → blue"); // there is no engine at the default socket
+      assert.equal([(await stack.get()).color, await stack.running()], ["blue", ["blue"]]);
       const before = proxy.connections();
       const loader = join(ROOT, "node_modules/tsx/dist/loader.mjs");
       const sources = [process.execPath, "--import", loader, join(ROOT, "scripts/status.mts")];
@@ -216,66 +264,21 @@ for (const profile of isPossible ? PROFILES : []) {
     },
   );
 
-  portability("a killed release is repaired by the next", async ({ host }) => {
-    const { stack, start, finish } = host;
-    const killed = start("deploy", { VERIFY_SECONDS: "20" });
-    await killed.waitForStep("switch nginx");
-    killed.kill("SIGKILL");
-    await killed.ended;
-    const output = await finish("deploy");
-    assert.match(output, "was killed before it finished: repairing what it left");
-    assert.match(output, "switch nginx back to green");
-    assert.match(output, "Released green → blue");
-    assert.equal([(await stack.get()).color, await stack.running()], ["blue", ["blue"]]);
+  if (profile.hasProc) continue; // as any other run: port.test.ts
+
+  inProfile(profile, "a port in use is an error, whoever uses it", async (host) => {
+    assert.is(await holderOf(host), "an unknown process (install lsof to see which)");
   });
 
-  portability(
-    "a rollback begins once the last command of a killed run has ended; a second run is refused meanwhile, in the profile and outside",
-    async ({ host }) => {
-      const { stack, start, status } = host;
-      const hang = join(stack.env.PATH ?? "", "hang");
-      await writeFile(hang, "");
-      const building = start("deploy");
-      await building.waitForStep("check the memory of");
-      await sleep(500);
-      building.kill("SIGKILL");
-      await building.ended;
-      await rm(hang);
-
-      const since = Date.now();
-      const first = start("rollback", { VERIFY_SECONDS: "6" });
-      await waitForLock(stack, since);
-      const second = await start("deploy").ended;
-      assert.is(second.exitCode, 4, second.output);
-      assert.match(second.output, /Another run holds the lock: the rollback with pid \d+/);
-      const outside = await stack.rollback([], { PATH: process.env.PATH ?? "" });
-      assert.is(outside.exitCode, 4, outside.stdall);
-      assert.match(await status().catch((error) => error.stdout), "a rollback is in progress");
-      const { exitCode, output } = await first.ended;
-      assert.is(exitCode, 0, output);
-      assert.match(output, "was killed; waiting for its last command to end");
-      assert.match(output, "Rolled back blue → green");
-      assert.equal([(await stack.get()).color, await stack.running()], ["green", ["green"]]);
-    },
-  );
-
-  portability("a port in use is an error, whoever uses it", async ({ host }) => {
-    assert.match(await holderOf(host), profile.holder);
-  });
-
-  if (profile.hasProc) {
-    portability.run();
-    continue;
-  }
-
-  portability(
-    "as on macOS, lsof names the holder of a port, and a port that can be bound may be in use",
-    async ({ host }) => {
+  inProfile(
+    profile,
+    "lsof names the holder of a port, and a port that can be bound may be in use",
+    async (host) => {
       const answer = "p501\\ncGoogle Chrome He\\nf21\\np502\\ncother\\nf3\\n";
       const options = '"-nP -iTCP:"*" -sTCP:LISTEN -F pc"';
       await writeCommand(host.bin, "lsof", `case "$*" in ${options}) printf '${answer}';; *) exit 1;; esac`);
       // Each program may bind the port on another address.
-      const bind = join(host.stack.folder, "bind.mjs");
+      const bind = join(host.folder, "bind.mjs");
       await writeFile(
         bind,
         `import { Server } from "node:net";
@@ -291,20 +294,22 @@ Server.prototype.listen = function (port, ...rest) {
   );
 
   const real = which.sync("lsof", { nothrow: true });
-  (real ? portability : portability.skip)(
-    "without /proc, lsof and ps know what it would",
-    async ({ host }) => {
-      const { stack, bin, launcher } = host;
-      await rm(join(bin, "lsof"), { force: true });
-      await writeCommand(bin, "lsof", withProc(stack.folder, real ?? ""));
-      assert.match(await holderOf(host), `(pid ${process.pid})`);
-
-      const file = join(stack.folder, "held");
-      await writeFile(file, "");
-      const script = `
+  if (!real) {
+    portability.skip("lsof and ps know what /proc would: needs lsof", () => undefined);
+    continue;
+  }
+  inProfile(profile, "lsof and ps know what /proc would", async ({ stack, folder, bin, launcher }) => {
+    await rm(join(bin, "lsof"), { force: true });
+    await writeCommand(bin, "lsof", withProc(folder, real));
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    const file = join(folder, "held");
+    await writeFile(file, "");
+    const script = `
       import { spawn } from "node:child_process";
       import { openSync } from "node:fs";
-      import { hasOpen, inheritorsOf, parentOf } from ${JSON.stringify(join(ROOT, "lib/run/process.ts"))};
+      import { hasOpen, inheritorsOf, listenerByLsof, parentOf } from ${JSON.stringify(join(ROOT, "lib/run/process.ts"))};
       const file = ${JSON.stringify(file)};
       const command = spawn("sleep", ["60"], { stdio: ["ignore", "ignore", "ignore", openSync(file, "r")] });
       const pids = [process.pid, command.pid, process.ppid];
@@ -312,22 +317,25 @@ Server.prototype.listen = function (port, ...rest) {
         open: await Promise.all(pids.map((pid) => hasOpen(pid, file))),
         inherited: (await inheritorsOf(file)).map((pid) => pids.indexOf(pid)),
         parent: pids.indexOf(await parentOf(command.pid)),
+        listener: await listenerByLsof(${port}),
       }));
       command.kill();
     `;
-      const loader = join(ROOT, "node_modules/tsx/dist/loader.mjs");
-      const [enter = "", ...args] = [
-        ...launcher,
-        process.execPath,
-        "--import",
-        loader,
-        "--input-type=module",
-        "-e",
-        script,
-      ];
-      const { stdout } = await promisify(execFile)(enter, args, { env: stack.env });
-      assert.equal(JSON.parse(stdout), { open: [true, true, false], inherited: [1], parent: 0 });
-    },
-  );
-  portability.run();
+    const loader = join(ROOT, "node_modules/tsx/dist/loader.mjs");
+    const [enter = "", ...args] = [
+      ...launcher,
+      process.execPath,
+      "--import",
+      loader,
+      "--input-type=module",
+      "-e",
+      script,
+    ];
+    const { stdout } = await promisify(execFile)(enter, args, { env: stack.env });
+    server.close();
+    const { listener, ...processes } = JSON.parse(stdout);
+    assert.equal(processes, { open: [true, true, false], inherited: [1], parent: 0 });
+    assert.match(listener, `(pid ${process.pid})`);
+  });
 }
+portability.run();

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
 import { $, type ProcessOutput } from "zx";
+import { release } from "../../bench/testbed/released.ts";
 import {
   createScratch,
   EXAMPLE_API,
@@ -35,7 +36,7 @@ def sent(path: str = "/sent") -> dict:
 
 @app.get("/steer")
 def steer() -> Response:
-    steering = {"X-Loop-Color": "blue", "X-Accel-Redirect": "/.well-known/oauth-authorization-server"}
+    steering = {"X-Loop-Color": "green", "X-Accel-Redirect": "/.well-known/oauth-authorization-server"}
     return JSONResponse({"by": "the API"}, headers=steering)
 
 
@@ -73,6 +74,8 @@ interface Target {
   sources: string;
   /** The folder in which commands that git was made to run leave files. */
   traces: string;
+  /** A PATH with a git command that records its calls. */
+  gitPath: string;
 }
 
 const attempts = suite<Target>("attempts");
@@ -83,14 +86,13 @@ attempts.before(async (context) => {
   const traces = join(stack.folder, "traces");
   await mkdir(traces);
   Object.assign(context, { stack, sources, traces, url: `http://127.0.0.1:${stack.env.NGINX_PORT}` });
-  await plantTraps(context);
-  // Other users of this machine may enter the checkout.
-  await chmod(dirname(stack.folder), 0o755);
-  const PATH = `${await createRecordingGit(context)}:${stack.env.PATH}`;
   const contexts = { LOOP_API_CONTEXT: sources, LOOP_AUTH_CONTEXT: EXAMPLE_AUTH };
   Object.assign(stack.env, { ...contexts, BODY_MAX: "32m", API_TMP: "32m" });
-  const run = await stack.deploy([], { PATH });
-  assert.is(run.exitCode, 0, run.stdall);
+  await release(stack);
+  await plantTraps(context);
+  context.gitPath = `${await createRecordingGit(context)}:${stack.env.PATH}`;
+  // Other users of this machine may enter the checkout.
+  await chmod(dirname(stack.folder), 0o755);
 });
 attempts.after(async ({ stack }) => {
   await stack.docker("rm", "--force", dnsServerOf(stack));
@@ -122,7 +124,7 @@ const statusOf = async (url: string, headers: Record<string, string> = {}): Prom
   return statusCode;
 };
 
-const LOOP_PATHS = ["/_loop/color", "/_loop/green/health", "/_loop/blue/health", "/_loop/", "/_loop/else"];
+const LOOP_PATHS = ["/_loop/color", "/_loop/blue/health", "/_loop/green/health", "/_loop/", "/_loop/else"];
 
 attempts(
   "LAN client: without the probe key, /_loop/ returns 404 to remote and local clients",
@@ -140,7 +142,7 @@ attempts(
     );
     assert.is(output, LOOP_PATHS.map(() => "404").join("\n"));
     assert.is((await stack.get("/_loop/color")).status, 204, "with the probe key");
-    assert.is((await stack.get("/_loop/green/health")).status, 200, "with the probe key");
+    assert.is((await stack.get("/_loop/blue/health")).status, 200, "with the probe key");
   },
 );
 
@@ -162,12 +164,12 @@ attempts(
     assert.match(sent["x-forwarded-for"] ?? "", /^[\d.]+$/);
     assert.equal([sent["x-real-ip"], sent["x-forwarded-proto"]], [sent["x-forwarded-for"], "http"]);
 
-    await stack.get("/_loop/green/health");
+    await stack.get("/_loop/blue/health");
     const received = await request(`${url}/sent?path=/health`);
     assert.is(((await received.body.json()) as Record<string, string>)["x-loop-key"], undefined);
     const [key = "none"] = Object.values(await keyHeaders({ nginxFolder: join(stack.folder, "nginx") }));
     const logged = async () => (await stack.docker("logs", stack.nginxContainer)).stdall;
-    await waitFor("the request is in the log", async () => (await logged()).includes("/_loop/green/health"));
+    await waitFor("the request is in the log", async () => (await logged()).includes("/_loop/blue/health"));
     assert.not.match(await logged(), key);
   },
 );
@@ -253,29 +255,29 @@ attempts(
 attempts(
   "API: it cannot change its own files, has no key and no privileges, and its resources are limited",
   async ({ stack }) => {
-    await assertDenied(stack, "api-green", "echo x >>/srv/api/main.py", /Read-only file system/);
-    await assertDenied(stack, "api-green", "echo x >/oauth-data/x", /Read-only file system/);
-    await assertDenied(stack, "api-green", "chown 1 /vault", /Operation not permitted/);
-    await assertDenied(stack, "api-green", "mount -t tmpfs none /mnt", /permission denied|not permitted/i);
-    await assertDenied(stack, "api-green", "ls /var/run/docker.sock /etc/nginx", /No such file/);
+    await assertDenied(stack, "api-blue", "echo x >>/srv/api/main.py", /Read-only file system/);
+    await assertDenied(stack, "api-blue", "echo x >/oauth-data/x", /Read-only file system/);
+    await assertDenied(stack, "api-blue", "chown 1 /vault", /Operation not permitted/);
+    await assertDenied(stack, "api-blue", "mount -t tmpfs none /mnt", /permission denied|not permitted/i);
+    await assertDenied(stack, "api-blue", "ls /var/run/docker.sock /etc/nginx", /No such file/);
     await assertDenied(
       stack,
-      "api-green",
+      "api-blue",
       "head -c 40m /dev/zero >/tmp/x; s=$?; rm /tmp/x; exit $s",
       /No space left/,
     );
     const raw = "python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)'";
-    await assertDenied(stack, "api-green", raw, /Operation not permitted/);
+    await assertDenied(stack, "api-blue", raw, /Operation not permitted/);
     const forks = "import os, time\nfor i in range(2000):\n  if os.fork() == 0: time.sleep(3); os._exit(0)";
-    const started = await execInside(stack, "api-green", `python3 -c '${forks}'`);
+    const started = await execInside(stack, "api-blue", `python3 -c '${forks}'`);
     assert.match(started.stderr, /BlockingIOError|Resource temporarily unavailable/);
     const respondsWith200 = async () => (await stack.get()).status === 200;
-    await waitFor("green responds", respondsWith200, 30);
+    await waitFor("blue responds", respondsWith200, 30);
     // Processes that nothing has reaped yet still count, and then the next docker exec does not start.
-    await stack.docker("restart", "--time", "1", `${stack.project}-api-green`);
-    await waitFor("green responds after the restart", respondsWith200, 30);
+    await stack.docker("restart", "--time", "1", `${stack.project}-api-blue`);
+    await waitFor("blue responds after the restart", respondsWith200, 30);
     const limits = await stack.field(
-      `${stack.project}-api-green`,
+      `${stack.project}-api-blue`,
       "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}",
     );
     assert.is(limits, `${2 ** 30} 512`);
@@ -287,9 +289,9 @@ attempts(
   async ({ stack, url }) => {
     const { headers, body } = await request(`${url}/steer`);
     assert.equal(await body.json(), { by: "the API" });
-    assert.is(headers["x-loop-color"], "green");
+    assert.is(headers["x-loop-color"], "blue");
     const script = "import urllib.request as u; u.urlopen('http://loop-nginx:8080/_loop/color')";
-    await assertDenied(stack, "api-green", `python3 -c "${script}"`, /HTTP Error 404/);
+    await assertDenied(stack, "api-blue", `python3 -c "${script}"`, /HTTP Error 404/);
   },
 );
 
@@ -305,7 +307,7 @@ attempts(
       /No space left/,
     );
     await assertDenied(stack, "auth", "mount -t tmpfs none /mnt", /permission denied|not permitted/i);
-    const script = "import urllib.request as u; u.urlopen('http://loop-nginx:8080/_loop/green/health')";
+    const script = "import urllib.request as u; u.urlopen('http://loop-nginx:8080/_loop/blue/health')";
     await assertDenied(stack, "auth", `python3 -c "${script}"`, /HTTP Error 404/);
     const limits = await stack.field(
       `${stack.project}-auth`,
@@ -390,19 +392,7 @@ async function createRecordingGit({ stack }: Target): Promise<string> {
   return folder;
 }
 
-attempts(
-  "author of the sources: a release runs nothing that their checkout configures, not even through Compose",
-  async (target) => {
-    const { stack, traces } = target;
-    assert.equal(await readdir(traces), []);
-    const calls = (await readFile(join(stack.folder, "git.log"), "utf8")).trim().split("\n");
-    assert.ok(calls.some((call) => call.includes("status")));
-    for (const call of calls) assert.match(call, /^GIT_DIR=\/\S*loop-revision-/);
-    const label = '{{index .Config.Labels "org.opencontainers.image.revision"}}';
-    assert.match(await stack.field(`${stack.project}-api-green`, label), /^[0-9a-f]{40}-dirty$/);
-  },
-);
-// The tests above only ask green; those below release and roll back.
+// The tests above only ask blue; those below release and roll back.
 
 /** Asks the API which headers it received of a client that claims to be another one. */
 const sentBy = async ({ url }: Target): Promise<Record<string, string>> => {
@@ -413,11 +403,11 @@ const sentBy = async ({ url }: Target): Promise<Record<string, string>> => {
 attempts(
   "a trusted proxy: only proxies in TRUSTED_PROXIES are trusted to name the client, from the next switch on",
   async (target) => {
-    const { stack } = target;
+    const { stack, gitPath } = target;
     const sent = () => sentBy(target);
     const gateway = (await sent())["x-forwarded-for"] ?? "";
     assert.match(gateway, /^[\d.]+$/);
-    const run = await stack.deploy([], { TRUSTED_PROXIES: `192.0.2.0/24, ${gateway}` });
+    const run = await stack.deploy([], { TRUSTED_PROXIES: `192.0.2.0/24, ${gateway}`, PATH: gitPath });
     assert.is(run.exitCode, 0, run.stdall);
     await waitFor("no old worker responds", async () => (await sent())["x-forwarded-proto"] === "https");
     assert.equal(
@@ -426,6 +416,19 @@ attempts(
       "only the last address comes from the proxy",
     );
     assert.equal((await sent())["x-real-ip"], "203.0.113.7");
+  },
+);
+
+attempts(
+  "author of the sources: the release ran nothing that their checkout configures, not even through Compose",
+  async (target) => {
+    const { stack, traces } = target;
+    assert.equal(await readdir(traces), []);
+    const calls = (await readFile(join(stack.folder, "git.log"), "utf8")).trim().split("\n");
+    assert.ok(calls.some((call) => call.includes("status")));
+    for (const call of calls) assert.match(call, /^GIT_DIR=\/\S*loop-revision-/);
+    const label = '{{index .Config.Labels "org.opencontainers.image.revision"}}';
+    assert.match(await stack.field(`${stack.project}-api-green`, label), /^[0-9a-f]{40}-dirty$/);
   },
 );
 

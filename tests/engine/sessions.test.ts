@@ -1,4 +1,5 @@
 import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import * as assert from "uvu/assert";
@@ -8,7 +9,8 @@ import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratc
 import { type Sessions, startSessions } from "../../bench/testbed/sessions.ts";
 import { keyHeaders } from "../../lib/nginx/key.ts";
 import type { Status } from "../../lib/release/status-report.ts";
-import { expectIntact, killRollback } from "../session-kills.ts";
+import { readLock } from "../../lib/run/lock.ts";
+import { endRollback, expectIntact, killRollback } from "../session-kills.ts";
 import { suite } from "../suite.ts";
 
 interface Bed {
@@ -16,8 +18,8 @@ interface Bed {
   /** All sessions that a test has opened. */
   opened: Sessions[];
   /** Sessions of blue, from the first test on, and of green. Several tests watch them. */
-  old: Sessions;
-  current: Sessions;
+  ofBlue: Sessions;
+  ofGreen: Sessions;
 }
 
 const url = (stack: Scratch): string => `http://127.0.0.1:${stack.env.NGINX_PORT}`;
@@ -98,20 +100,20 @@ sticky.after(async ({ stack, opened }) => {
 
 sticky("sessions stay with their color through a deploy; new ones go to the active color", async (bed) => {
   const { stack } = bed;
-  bed.old = await open(bed, 3);
+  bed.ofBlue = await open(bed, 3);
   assert.match(await succeed(stack.deploy()), "blue still serves its sessions");
   assert.equal(await stack.running(), ["blue", "green"]);
   const { serving, sessions, drift } = await statusOf(stack);
   assert.equal([serving, sessions?.color, sessions?.inUse, drift], ["green", "blue", 3, []]);
-  bed.current = await open(bed, 2);
-  await expectUse(bed.old, "blue");
-  await expectUse(bed.current, "green");
+  bed.ofGreen = await open(bed, 2);
+  await expectUse(bed.ofBlue, "blue");
+  await expectUse(bed.ofGreen, "green");
 });
 
 sticky(
   "X-Loop-Color and the log name the color that handles a request; an unknown tag leads to the active color",
-  async ({ stack, old }) => {
-    const [session] = old.report().sessions;
+  async ({ stack, ofBlue }) => {
+    const [session] = ofBlue.report().sessions;
     const id = session?.id ?? "";
     const ping = (sessionId: string) => post(stack, sessionId, "ping");
     assert.equal(await ping(id), [200, "blue", id]);
@@ -133,36 +135,32 @@ sticky(
 
 sticky(
   "a deploy that fails before it needs the old color ends no session",
-  async ({ stack, old, current }) => {
+  async ({ stack, ofBlue, ofGreen }) => {
     const run = await stack.deploy([], { LOOP_API_CONTEXT: `${stack.folder}/nginx` });
     assert.is(run.exitCode, 1, run.stdall);
-    await expectUse(old, "blue");
-    await expectUse(current, "green");
+    await expectUse(ofBlue, "blue");
+    await expectUse(ofGreen, "green");
   },
 );
 
-for (const [signal, outcome] of [
-  ["SIGKILL", "Rolled back, finishing the interrupted run: green → blue"],
-  ["SIGTERM", "blue still serves its sessions"], // the rollback is undone, and the next one goes to the old color
-] as const) {
-  // Each step is a soak test.
-  sticky(
-    `a rollback that gets ${signal} after "switch", and the next one, lose no session of either color`,
-    async ({ stack, old, current }) => {
-      const before = (await stack.get()).color;
-      assert.match(await killRollback(stack, "switch", signal), outcome);
-      assert.is.not((await stack.get()).color, before);
-      assert.equal(await stack.running(), ["blue", "green"]);
-      await expectUse(old, "blue");
-      await expectUse(current, "green");
-    },
-  );
-}
+// Each step is a soak test.
+sticky(
+  'rollbacks that get SIGTERM, which undoes one, and SIGKILL after "switch", and the next, which finishes, lose no session',
+  async ({ stack, ofBlue, ofGreen }) => {
+    await endRollback(stack, "switch", "SIGTERM");
+    assert.equal([(await stack.get()).color, await stack.running()], ["green", ["blue", "green"]]);
+    const next = await killRollback(stack, "switch", "SIGKILL");
+    assert.match(next, "Rolled back, finishing the interrupted run: green → blue");
+    assert.equal([(await stack.get()).color, await stack.running()], ["blue", ["blue", "green"]]);
+    await expectUse(ofBlue, "blue");
+    await expectUse(ofGreen, "green");
+  },
+);
 
 sticky(
   "a deploy that needs the old color builds first, says how many sessions end, and ends no others; its canary gets new ones",
   async (bed) => {
-    const { stack, old, current } = bed;
+    const { stack, ofBlue, ofGreen } = bed;
     const run = startRun(stack, "deploy", { CANARY_PERCENT: "50", CANARY_SECONDS: "6" });
     await run.waitForStep("send ");
     const split = await open(bed, 14, 3000);
@@ -173,17 +171,17 @@ sticky(
     assert.equal([during.failures, during.gaps], [{}, 0]);
     const colors = new Set(during.sessions.map((session) => session.colors.join()));
     assert.equal([...colors].sort(), ["blue", "green"], "each session stayed, and both colors got some");
-    assert.match(output, "ending the sessions of blue: 3 used in the last 300 s");
-    assert.ok(output.indexOf("build blue") < output.indexOf("ending the sessions of blue"));
-    const { failures } = await old.stop();
+    assert.match(output, "ending the sessions of green: 2 used in the last 300 s");
+    assert.ok(output.indexOf("build green") < output.indexOf("ending the sessions of green"));
+    const { failures } = await ofGreen.stop();
     assert.ok(Object.keys(failures).length > 0, "they go on");
     for (const failure of Object.keys(failures)) assert.match(failure, "404");
     const started = await open(bed, 2);
-    await expectUse(started, "blue");
-    expectIntact(await started.stop(), "blue");
-    expectIntact(await current.stop(), "green");
+    await expectUse(started, "green");
+    expectIntact(await started.stop(), "green");
+    expectIntact(await ofBlue.stop(), "blue");
     await succeed(stack.endSessions(["--now"]));
-    assert.equal(await stack.running(), ["blue"]);
+    assert.equal(await stack.running(), ["green"]);
   },
 );
 
@@ -193,11 +191,14 @@ sticky("the old color is stopped once its sessions are idle", async (bed) => {
   await succeed(stack.rollback([], { SESSION_IDLE_SECONDS: "1.5" }));
   await sleep(2500);
   assert.equal(await stack.running(), ["blue", "green"], "its sessions are in use");
-  expectIntact(await sessions.stop(), "blue");
-  await waitFor("blue is stopped", async () => (await stack.containerStatus("blue")) === "exited", 20);
-  await waitFor("the run has ended", async () => (await statusOf(stack)).run === null);
-  const status = await statusOf(stack);
-  assert.equal([status.sessions, status.drift], [null, []]);
+  expectIntact(await sessions.stop(), "green");
+  await waitFor("green is stopped", async () => (await stack.containerStatus("green")) === "exited", 20);
+  await waitFor(
+    "the run has ended",
+    async () => (await readLock(join(stack.stateDir, "lock")))?.held === false,
+  );
+  const { run, sessions: kept, drift } = await statusOf(stack);
+  assert.equal([run, kept, drift], [null, null, []]);
 });
 
 sticky(
@@ -210,9 +211,9 @@ sticky(
     await killBackground(stack);
     await sleep(2000);
     assert.equal(await stack.running(), ["blue", "green"]);
-    await expectUse(sessions, "green");
+    await expectUse(sessions, "blue");
     await succeed(stack.endSessions([], limit));
-    assert.is(await stack.containerStatus("green"), "paused");
+    assert.is(await stack.containerStatus("blue"), "paused");
     await sleep(500);
     const { failures, gaps } = await sessions.stop();
     assert.is(gaps, 0);
@@ -226,10 +227,10 @@ sticky("if the old color crashes, only its sessions end, with 404", async (bed) 
   const old = await open(bed, 2);
   await succeed(stack.rollback());
   const current = await open(bed, 2);
-  await stack.docker("update", "--restart", "no", `${stack.project}-api-blue`);
-  await stack.docker("kill", `${stack.project}-api-blue`);
+  await stack.docker("update", "--restart", "no", `${stack.project}-api-green`);
+  await stack.docker("kill", `${stack.project}-api-green`);
   await sleep(1000);
-  expectIntact(await current.stop(), "green");
+  expectIntact(await current.stop(), "blue");
   const { failures, failed } = await old.stop();
   assert.ok(failed > 0);
   const gone = Object.entries(failures).filter(([text]) => text.includes("404"));

@@ -6,7 +6,7 @@ import { stripVTControlCharacters } from "node:util";
 import * as assert from "uvu/assert";
 import { $, which } from "zx";
 import { startRun } from "../../bench/testbed/run.ts";
-import { createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
+import { createReleasedScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { scriptCommand } from "../../bench/testbed/script.ts";
 import { proxyEngine } from "../engine-proxy.ts";
 import { suite } from "../suite.ts";
@@ -16,9 +16,8 @@ const SECONDS = 60;
 
 const watch = suite<{ stack: Scratch }>("status --watch");
 watch.before(async (context) => {
-  context.stack = await createScratch("watch");
-  const run = await context.stack.deploy();
-  assert.is(run.exitCode, 0, run.stdall);
+  context.stack = await createReleasedScratch("watch");
+  await context.stack.docker("rm", `${context.stack.project}-api-green`); // as before the first release to green
 });
 watch.after(({ stack }) => stack.remove());
 
@@ -154,21 +153,21 @@ function afterward(watching: Watching): string {
 
 onTerminal("a release is shown with its step, its figures and its end; q leaves", ({ stack }) =>
   using(startScreen(stack), async (watching) => {
-    await shows(watching, /^green serves · .*\n\nblue +(-|0)\/s 5xx 0 +absent\n.*\ngreen .* serves\n/);
+    await shows(watching, /^blue serves · .*\n\nblue .* serves\n.*\ngreen +(-|0)\/s 5xx 0 +absent\n/);
     const endClient = startClient(stack);
     const run = startRun(stack, "deploy", { VERIFY_SECONDS: "6" });
-    await shows(watching, /^deploy green → blue, \d+ s\n… verify blue through nginx \d+ s$/m);
-    await shows(watching, /^blue +[1-9][\d.]*\/s 5xx 0 +serves\n +[▁ ]*[▂-█]/m);
+    await shows(watching, /^deploy blue → green, \d+ s\n… verify green through nginx \d+ s$/m);
+    await shows(watching, /^green +[1-9][\d.]*\/s 5xx 0 +serves\n +[▁ ]*[▂-█]/m);
     assert.is((await run.ended).exitCode, 0);
-    await shows(watching, /^last run: .* green → blue +done +[\d.]+ s {2}[1-9]\d* responses, 0 with 5xx$/m);
-    await shows(watching, /^green .* exited$/m);
+    await shows(watching, /^last run: .* blue → green +done +[\d.]+ s {2}[1-9]\d* responses, 0 with 5xx$/m);
+    await shows(watching, /^blue .* exited$/m);
     endClient();
     watching.child.stdin?.write("q");
     assert.is((await watching.ended).code, 0);
     assert.is(afterward(watching), "[exit 0]\n[same settings]\n");
     await leavesNothing(stack);
     const { stdout } = await stack.status();
-    assert.match(stdout, /deploy +green → blue +done +[\d.]+ s {2}[1-9]\d* responses, 0 with 5xx/);
+    assert.match(stdout, /deploy +blue → green +done +[\d.]+ s {2}[1-9]\d* responses, 0 with 5xx/);
   }),
 );
 
@@ -176,10 +175,10 @@ onTerminal(
   "a window that shrinks shows the most important lines; SIGTERM gives the terminal back",
   ({ stack }) =>
     using(startScreen(stack), async (watching) => {
-      await shows(watching, /^blue serves/);
+      await shows(watching, /^green serves/);
       const pid = await pidOf(watching);
       await $`stty -F ${await readlink(`/proc/${pid}/fd/1`)} cols 20 rows 5`.quiet();
-      await shows(watching, /^blue serves · loop-t\nblue .{15}\n .*\ngreen .{14}\n .*$/);
+      await shows(watching, /^green serves · loop-\nblue .{15}\n .*\ngreen .{14}\n .*$/);
       for (const line of lastScreen(watching).split("\n")) assert.ok(line.length <= 20, line);
       process.kill(pid, "SIGTERM");
       assert.is((await watching.ended).code, 143);
@@ -191,7 +190,7 @@ onTerminal(
 watch("it changes no file and no container", async ({ stack }) => {
   const before = await everything(stack);
   await using(startLines(stack), async (watching) => {
-    await matches(/(^\d{4}-\S+Z blue serves · .*\n){5}/m, watching.output);
+    await matches(/(^\d{4}-\S+Z green serves · .*\n){5}/m, watching.output);
     watching.child.kill("SIGINT");
     assert.is((await watching.ended).code, 0);
     assert.is(watching.errors(), "");
@@ -208,7 +207,7 @@ watch("nginx and Docker may go away: it says so, and continues when they are bac
   await using(startLines(stack, { DOCKER_HOST: `unix://${socket}` }), async (watching) => {
     const prints = (what: RegExp, from = watching.output().length): Promise<void> =>
       matches(what, () => watching.output().slice(from));
-    const counts = / blue [1-9][\d.]*\/s [^!\n]*serves[^!\n]*\n/;
+    const counts = / green [1-9][\d.]*\/s [^!\n]*serves[^!\n]*\n/;
     const countsAgain = async (): Promise<void> => {
       await sleep(6000); // until the mean has forgotten what was counted before
       await prints(counts);
