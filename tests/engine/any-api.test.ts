@@ -16,8 +16,11 @@ import {
 import { FIRST_API } from "../../lib/api.ts";
 import { readApis } from "../../lib/engine/apis.ts";
 import { renderUpstreams } from "../../lib/nginx/upstreams.ts";
-import type { Status } from "../../lib/release/status-report.ts";
-import { ROOT } from "../../lib/settings.ts";
+import { listReleases } from "../../lib/release/releases.ts";
+import { readStatus } from "../../lib/release/status.ts";
+import { type Context, readOnlyContext } from "../../lib/run/context.ts";
+import { createLog } from "../../lib/run/log.ts";
+import { loadSettings, ROOT } from "../../lib/settings.ts";
 import { pollUntil } from "../../lib/util/poll.ts";
 import { suite } from "../suite.ts";
 
@@ -34,8 +37,9 @@ const OWN_AUTH = { ...NODE, AUTH: "off", API_IDLE_SECONDS: "0.8" };
 
 const LOAD_PORTS = "load the ports of the APIs into nginx";
 
-const statusOf = async (stack: Scratch, env: Record<string, string> = {}): Promise<Status> =>
-  JSON.parse((await stack.status(["--json"], env)).stdout);
+/** For what changes nothing: the status, the list of releases. */
+const contextOf = (stack: Scratch, env: Record<string, string> = {}): Context =>
+  readOnlyContext(loadSettings({ ...stack.env, ...env }, "/nonexistent", "nothing"), createLog());
 
 /** Copies the Node example with another version number. Returns its settings. */
 async function nodeVersion({ folder }: Scratch, version: string): Promise<typeof NODE> {
@@ -131,7 +135,8 @@ anyApi(
     assert.not.match(run.stdall, "docker rm --force", "the other color still needs auth");
     const { status, color, body } = await stack.get("/up");
     assert.equal([status, color, body], [200, "green", '{"ok":true,"version":"1.0.0"}']);
-    const { serving, colors, drift } = await statusOf(stack, NODE);
+    // The settings are still those of the example: status asks a color as it was released.
+    const { serving, colors, drift } = await readStatus(contextOf(stack));
     assert.equal([serving, colors.green.health, drift], ["green", "healthy", []]);
   },
 );
@@ -153,6 +158,9 @@ const upstreamOf = async ({ docker, nginxContainer }: Scratch, color: string): P
   return (await docker("exec", nginxContainer, "sed", "-n", lines, "/etc/nginx/api-upstreams.conf")).stdout;
 };
 
+/** Settings that do not fit the Node API. */
+const WRONG = { ...NODE, HEALTH_EXPECT: '{"ok":true,"version":"9"}', HEALTH_RETRIES: "10" };
+
 /** The path of the metadata that auth answers; with AUTH=off, the API. */
 const METADATA = "/.well-known/oauth-authorization-server";
 
@@ -167,43 +175,9 @@ anyApi("AUTH and API_IDLE_SECONDS belong to the color that was released with the
 });
 
 anyApi(
-  "a rollback returns to the earlier API and its auth, whatever the settings say now, and so does the next",
+  "a failed health check says what differs; a release that fails changes nothing for the other color",
   async ({ stack }) => {
-    await stack.docker("stop", "--time", "1", `${stack.project}-auth`);
-    const back = await stack.rollback([], OWN_AUTH);
-    assert.is(back.exitCode, 0, back.stdall);
-    assert.not.match(back.stdout, LOAD_PORTS, "nginx knows both ports already");
-    assert.match(back.stdall, `${stack.project}-auth does not run: starting it`);
-    const { status, color } = await stack.get("/health");
-    assert.equal([status, color], [200, "blue"]);
-    const fromAuth = await stack.get(METADATA);
-    assert.is(fromAuth.status, 200);
-    assert.not.match(fromAuth.body, '"version"');
-    assert.equal((await statusOf(stack, NODE)).drift, []);
-
-    const record = join(stack.stateDir, "apis.json");
-    await rename(record, `${record}.away`); // as right after an upgrade
-    const { serving, colors, drift } = await statusOf(stack, NODE);
-    assert.equal([serving, colors.blue.health, drift], ["blue", "healthy", []]);
-    assert.match((await stack.rollback(["--list"], NODE)).stdout, "blue serves it");
-    const dry = await stack.rollback(["--dry-run"], NODE);
-    assert.not.match(dry.stdall, "neither color serves");
-    assert.not.match(dry.stdall, LOAD_PORTS);
-    assert.not.match(dry.stdall, "write nginx's configuration");
-    await rename(`${record}.away`, record);
-
-    const forth = await stack.rollback();
-    assert.is(forth.exitCode, 0, forth.stdall);
-    assert.is((await stack.get("/up")).color, "green");
-    assert.match((await stack.get(METADATA)).body, '"version":"1.0.0"');
-  },
-);
-
-anyApi(
-  "a failed health check says what differs; a release that fails changes nothing for the other color, and its settings do not harm a rollback",
-  async ({ stack }) => {
-    const wrong = { ...NODE, HEALTH_EXPECT: '{"ok":true,"version":"9"}', HEALTH_RETRIES: "10" };
-    const failed = await stack.deploy([], wrong);
+    const failed = await stack.deploy([], WRONG);
     assert.is(failed.exitCode, 1, failed.stdall);
     assert.match(failed.stdall, LOAD_PORTS);
     assert.match(failed.stderr, 'version is "1.0.0", expected "9"');
@@ -212,60 +186,76 @@ anyApi(
     assert.is(metadata.color, "green");
     assert.match(metadata.body, '"version":"1.0.0"');
     assert.match(await upstreamOf(stack, "green"), "keepalive_timeout 400ms;");
-    const rollback = await stack.rollback([], { ...wrong, AUTH: "off" });
-    assert.is(rollback.exitCode, 0, rollback.stdall);
-    assert.is((await stack.get("/health")).color, "blue");
-    assert.not.match((await stack.get(METADATA)).body, '"version"');
   },
 );
 
-anyApi("a color without its container is recreated for the API of its image", async ({ stack }) => {
-  await stack.docker("rm", `${stack.project}-api-green`);
-  const back = await stack.rollback();
-  assert.is(back.exitCode, 0, back.stdall);
-  assert.is((await stack.get("/up")).color, "green");
-  assert.match((await stack.get(METADATA)).body, '"version":"1.0.0"');
-});
+anyApi(
+  "after it, a rollback returns to the earlier API and its auth, whatever the settings say now",
+  async ({ stack }) => {
+    await stack.docker("stop", "--time", "1", `${stack.project}-auth`);
+    const back = await stack.rollback([], { ...WRONG, AUTH: "off" });
+    assert.is(back.exitCode, 0, back.stdall);
+    assert.match(back.stdall, `${stack.project}-auth does not run: starting it`);
+    const { status, color } = await stack.get("/health");
+    assert.equal([status, color], [200, "blue"]);
+    const fromAuth = await stack.get(METADATA);
+    assert.is(fromAuth.status, 200);
+    assert.not.match(fromAuth.body, '"version"');
+
+    const record = join(stack.stateDir, "apis.json");
+    await rename(record, `${record}.away`); // as right after an upgrade
+    const { serving, colors, drift } = await readStatus(contextOf(stack, NODE));
+    assert.equal([serving, colors.blue.health, drift], ["blue", "healthy", []]);
+    const kept = await listReleases(contextOf(stack, NODE));
+    assert.is(kept.find(({ serves }) => serves)?.color, "blue");
+    const dry = await stack.rollback(["--dry-run"], NODE);
+    assert.not.match(dry.stdall, "neither color serves");
+    assert.not.match(dry.stdall, LOAD_PORTS);
+    assert.not.match(dry.stdall, "write nginx's configuration");
+    await rename(`${record}.away`, record);
+  },
+);
 
 anyApi(
-  "the run after one that was killed before it recorded a new container corrects the record",
+  "the next rollback returns to the other API: its container, which is gone, is recreated for the API of its image",
   async ({ stack }) => {
-    // The example goes to the color that has it on standby. The record says that it has the Node API.
+    await stack.docker("rm", `${stack.project}-api-green`);
+    const forth = await stack.rollback();
+    assert.is(forth.exitCode, 0, forth.stdall);
+    assert.not.match(forth.stdout, LOAD_PORTS, "nginx knows both ports already");
+    assert.is((await stack.get("/up")).color, "green");
+    assert.match((await stack.get(METADATA)).body, '"version":"1.0.0"');
+  },
+);
+
+anyApi(
+  "the run after one that was killed before it recorded a new container repairs the record, and wrong ports in nginx, before it relies on them",
+  async ({ stack }) => {
+    // The example goes to the color that has it on standby.
     const run = startRun(stack, "deploy");
     await run.waitForStep("start blue");
     run.kill("SIGKILL");
     await run.ended;
     const file = join(stack.stateDir, "apis.json");
-    const recorded = JSON.parse(await readFile(file, "utf8"));
-    const { green } = recorded.colors;
-    await writeFile(file, JSON.stringify({ ...recorded, colors: { blue: green, green } }));
+    const { green } = JSON.parse(await readFile(file, "utf8")).colors;
+    const wrong = { blue: green, green: FIRST_API };
+    await writeFile(file, JSON.stringify({ colors: wrong, images: [], created: {} }));
+    await writeFile(join(stack.folder, "nginx/api-upstreams.conf"), renderUpstreams(wrong));
+    await stack.docker("exec", stack.nginxContainer, "sh", "-c", "kill -HUP 1");
+    await waitFor("nginx has the wrong port", async () => (await stack.get("/up")).status === 502);
+    const dry = await stack.rollback(["--dry-run"]);
+    assert.is((await stack.get("/up")).status, 502, `a dry run changes nothing: ${dry.stdall}`);
+
     // A run that recreates nothing: its build fails.
     const failed = await stack.deploy([], { LOOP_API_CONTEXT: stack.folder });
     assert.is(failed.exitCode, 1, failed.stdall);
+    assert.match(failed.stderr, "Build failed");
+    assert.not.match(failed.stdall, "neither color serves", "it was repaired before the run looked");
     const released = { ...FIRST_API, idleSeconds: Number(stack.env.API_IDLE_SECONDS) };
-    assert.equal(readApis({ stateDir: stack.stateDir, api: FIRST_API }).blue, released);
-    assert.is((await stack.get("/up")).color, "green", "the serving color goes on");
-  },
-);
-
-anyApi(
-  "a run repairs a wrong record and wrong ports in nginx before it relies on them",
-  async ({ stack }) => {
-    const first = { blue: FIRST_API, green: FIRST_API };
-    await writeFile(
-      join(stack.stateDir, "apis.json"),
-      JSON.stringify({ colors: first, images: [], created: {} }),
-    );
-    await writeFile(join(stack.folder, "nginx/api-upstreams.conf"), renderUpstreams(first));
-    await stack.docker("exec", stack.nginxContainer, "sh", "-c", "kill -HUP 1");
-    await waitFor("nginx has the wrong port", async () => (await stack.get("/up")).status === 502);
-    const run = await stack.rollback(["--dry-run"]);
-    assert.is((await stack.get("/up")).status, 502, `a dry run changes nothing: ${run.stdall}`);
-    const deploy = await stack.deploy([], await nodeVersion(stack, "2.1.0"));
-    assert.is(deploy.exitCode, 0, deploy.stdall);
-    assert.not.match(deploy.stdall, "neither color serves", "it was repaired before the run looked");
-    assert.match((await stack.get("/up")).body, '"version":"2.1.0"');
-    assert.equal((await statusOf(stack, NODE)).drift, []);
+    assert.equal(readApis({ stateDir: stack.stateDir, api: FIRST_API }), { blue: released, green });
+    const { status, color } = await stack.get("/up");
+    assert.equal([status, color], [200, "green"], "the serving color goes on");
+    assert.equal((await readStatus(contextOf(stack, NODE))).drift, []);
   },
 );
 
@@ -284,14 +274,14 @@ anyApi(
     assert.is(await next.closed, 1000);
     short.close();
     assert.is(await short.closed, 1000, "the switch has not cut it");
-    assert.ok(short.versions.length >= 2 && short.versions.every((version) => version === "2.1.0"));
+    assert.ok(short.versions.length >= 2 && short.versions.every((version) => version === "1.0.0"));
     const { exitCode, output } = await run.ended;
     assert.is(exitCode, 0, output);
     assert.match(output, "1 request was interrupted at the drain limit");
     assert.not.match(output, "docker rm --force", "the color on standby still needs auth");
     assert.match((await stack.get("/token")).body, '"version":"3.0.0"');
     assert.is(await long.closed, 1006, "it was cut at the drain limit");
-    assert.ok(long.versions.every((version) => version === "2.1.0"));
+    assert.ok(long.versions.every((version) => version === "1.0.0"));
   },
 );
 
@@ -354,7 +344,7 @@ bare("the first release creates neither auth nor a folder, and mounts none", asy
   for (const path of ["vault", "oauth"])
     assert.not.ok(await stat(join(stack.folder, path)).catch(() => undefined), path);
   assert.is(await readFile(join(stack.stateDir, ".active-color"), "utf8"), "green\n");
-  const { auth, drift } = await statusOf(stack);
+  const { auth, drift } = await readStatus(contextOf(stack));
   assert.equal([auth, drift], ["off", []]);
 });
 

@@ -6,12 +6,17 @@ import * as assert from "uvu/assert";
 import { $ } from "zx";
 import { createReleasedScratch, createScratch, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { scriptCommand } from "../../bench/testbed/script.ts";
+import { type Color, getInactiveColor } from "../../lib/color.ts";
+import { readStatus } from "../../lib/release/status.ts";
+import { describeStatus } from "../../lib/release/status-text.ts";
+import { readOnlyContext } from "../../lib/run/context.ts";
 import { readHistory } from "../../lib/run/history.ts";
-import { ROOT } from "../../lib/settings.ts";
+import { createLog } from "../../lib/run/log.ts";
+import { loadSettings, ROOT } from "../../lib/settings.ts";
 import { replaceLink } from "../../lib/util/atomic.ts";
 import { suite } from "../suite.ts";
 
-/** Two releases, and then failures: from the second release on, blue serves at the start and at the end of each test. */
+/** Two releases, and then failures: from the second release on, blue serves at the end of each test until the rollback. */
 const deploys = suite<{ stack: Scratch; link: string; standby: string }>("deploy");
 deploys.before(async (context) => {
   context.stack = await createScratch("deploy");
@@ -93,16 +98,17 @@ deploys("createReleasedScratch, which most tests use, leaves what two releases l
   }
 });
 
-async function assertBlueServes(
+async function assertServes(
   { stack, link }: { stack: Scratch; link: string },
-  green: "exited" | "running" = "exited",
+  serving: Color,
+  other: "exited" | "running" = "exited",
 ): Promise<void> {
   const { status, color } = await stack.get();
-  assert.equal([status, color], [200, "blue"]);
-  assert.is(await stack.containerStatus("blue"), "running");
-  assert.is(await stack.containerStatus("green"), green);
-  assert.is(await stack.readStateFile(), "blue\n");
-  assert.is(await readlink(link), "blue-upstream.conf");
+  assert.equal([status, color], [200, serving]);
+  assert.is(await stack.containerStatus(serving), "running");
+  assert.is(await stack.containerStatus(getInactiveColor(serving)), other);
+  assert.is(await stack.readStateFile(), `${serving}\n`);
+  assert.is(await readlink(link), `${serving}-upstream.conf`);
 }
 
 /** Changes when green is replaced or started. */
@@ -118,7 +124,7 @@ deploys("all wrong settings are listed; the run exits with 2 and changes nothing
   });
   assert.is(run.exitCode, 2);
   for (const name of ["NGINX_PORT", "VERIFY_SECONDS", "VAULT_PATH"]) assert.match(run.stderr, name);
-  await assertBlueServes(context);
+  await assertServes(context, "blue");
   assert.is(await standbyOf(context.stack), context.standby);
 });
 
@@ -150,7 +156,7 @@ deploys("an unreachable Docker and a missing Compose are reported differently", 
   assert.is(missing.exitCode, 1);
   assert.match(missing.stderr, "Docker Compose v2 is missing");
   assert.match(missing.stderr, "Next: Update Container Manager");
-  await assertBlueServes(context);
+  await assertServes(context, "blue");
   assert.is(await standbyOf(context.stack), context.standby);
 });
 
@@ -173,7 +179,7 @@ deploys(
       `The state file ${stack.stateFile} says "purple\\n", neither blue nor green; nginx serves blue: correcting it`,
     );
     assert.match(run.stderr, "the active link points at green, but nginx serves blue: correcting it");
-    await assertBlueServes(context);
+    await assertServes(context, "blue");
     assert.is(await standbyOf(context.stack), context.standby);
   },
 );
@@ -188,7 +194,7 @@ deploys(
     assert.is(run.exitCode, 1);
     assert.match(run.stderr, "Port conflict detected, check running containers");
     assert.match(run.stderr, `(pid ${process.pid})`);
-    await assertBlueServes(context);
+    await assertServes(context, "blue");
     assert.is(await standbyOf(context.stack), context.standby);
   },
 );
@@ -202,12 +208,12 @@ deploys(
     assert.match(run.stderr, /Not healthy within 10 s; last probe: .*HTTP 503.*vault not accessible/);
     assert.match(run.stderr, "Uvicorn running on");
     assert.match(run.stderr, `Check that ${context.stack.env.VAULT_PATH} (VAULT_PATH) is mounted`);
-    await assertBlueServes(context);
+    await assertServes(context, "blue");
   },
 );
 
 deploys(
-  "a container that keeps exiting fails the health check long before its full time",
+  "a container that keeps exiting fails the health check long before its full time; status shows it as that of a failed release",
   async (context) => {
     const since = performance.now();
     const run = await context.stack.deploy([], {
@@ -220,22 +226,11 @@ deploys(
     assert.match(run.stderr, "Health check failed, rollback not performed");
     assert.match(run.stderr, /restarted \d+ times during the check/);
     assert.match(run.stderr, "LOOP_FAULT=exit, ending with status 1");
-    await assertBlueServes(context);
-  },
-);
-
-deploys(
-  "if verification fails, the traffic goes back and is checked, and the new color is stopped",
-  async (context) => {
-    const run = await context.stack.deploy([], { LOOP_FAULT: "sick-after=5", VERIFY_SECONDS: "20" });
-    assert.is(run.exitCode, 1, run.stdall);
-    assert.match(run.stderr, "Verification through nginx failed");
-    assert.match(
-      run.stderr,
-      'Expected a healthy response from green. Got, from green: status is "unhealthy", expected "healthy"; HTTP 200: "{\\"status\\":\\"unhealthy',
-    );
-    assert.match(run.stdout, "✓ undo: switch nginx back to blue");
-    await assertBlueServes(context);
+    await assertServes(context, "blue");
+    const settings = loadSettings(context.stack.env, "/nonexistent", "nothing");
+    const status = await readStatus(readOnlyContext(settings, createLog()));
+    assert.ok(status.colors.green.failed);
+    assert.match(describeStatus(status), "failed release");
   },
 );
 
@@ -258,7 +253,7 @@ deploys(
     assert.match(run.stdout, "✓ switch nginx to green");
     assert.match(run.stderr, "Cannot write green to the color record");
     assert.is(await running(), before, "blue was replaced");
-    await assertBlueServes(context);
+    await assertServes(context, "blue");
   },
 );
 
@@ -270,7 +265,7 @@ deploys("if both colors run and there is no terminal, the run aborts and stops n
   assert.match(run.stderr, "Both blue and green are running. Keep which? (blue/green/abort)");
   assert.match(run.stderr, "nginx serves blue now");
   assert.match(run.stderr, "--keep serving, blue or green; nothing was stopped");
-  await assertBlueServes(context, "running");
+  await assertServes(context, "blue", "running");
 });
 
 deploys(
@@ -304,29 +299,12 @@ deploys(
       output,
     );
     assert.ok(!positions.includes(-1), output);
-    await assertBlueServes(context);
+    await assertServes(context, "blue");
   },
 );
 
 deploys(
-  "if nginx rejects the configuration, the run exits with 3, restores the link and leaves the new color running",
-  async (context) => {
-    const { stack } = context;
-    const configuration = join(stack.folder, "nginx/green-upstream-sessions.conf");
-    const good = await readFile(configuration, "utf8");
-    await writeFile(configuration, "this is no nginx;\n");
-    const run = await stack.deploy();
-    await writeFile(configuration, good);
-    assert.is(run.exitCode, 3, run.stdall);
-    assert.match(run.stderr, "Nginx reload failed, manual intervention required");
-    assert.match(run.stderr, 'unknown directive "this"');
-    assert.match(run.stderr, `exec ${stack.nginxContainer} nginx -t -c /etc/nginx/nginx-blue-green.conf`);
-    await assertBlueServes(context, "running");
-  },
-);
-
-deploys(
-  "if nginx accepts the configuration but does not reload, the run exits with 3 and restores the link",
+  "if nginx accepts the configuration but does not reload, the run exits with 3, restores the link and leaves the new color running",
   async (context) => {
     const { stack } = context;
     const configuration = join(stack.folder, "nginx/nginx-blue-green.conf");
@@ -337,11 +315,52 @@ deploys(
     await stack.docker("restart", "--time", "1", stack.nginxContainer);
     await waitFor("nginx runs with the first key", async () => (await stack.get()).status === 200);
     await writeFile(configuration, withZone("$uri")); // `nginx -t` does not know that the running zone has another key
-    const run = await stack.deploy(["--keep", "blue"]);
+    const run = await stack.deploy();
     await writeFile(configuration, good);
     assert.is(run.exitCode, 3, run.stdall);
     assert.match(run.stderr, "after 10 s an old worker is still accepting requests");
-    await assertBlueServes(context, "running");
+    await assertServes(context, "blue", "running");
+  },
+);
+
+deploys(
+  "if verification fails, the traffic goes back and is checked, and the new color is stopped; a rollback then goes to the last good build, not to the failed one",
+  async (context) => {
+    const { stack } = context;
+    const goodImage = await stack.field(`${stack.project}-api-green`, "{{.Image}}");
+    const run = await stack.deploy([], {
+      ...(await stack.apiVersion("6.6.6")),
+      LOOP_FAULT: "sick-after=5",
+      VERIFY_SECONDS: "20",
+    });
+    assert.is(run.exitCode, 1, run.stdall);
+    assert.match(run.stderr, "Verification through nginx failed");
+    assert.match(
+      run.stderr,
+      'Expected a healthy response from green. Got, from green: status is "unhealthy", expected "healthy"; HTTP 200: "{\\"status\\":\\"unhealthy',
+    );
+    assert.match(run.stdout, "✓ undo: switch nginx back to blue");
+    await assertServes(context, "blue");
+
+    const rollback = await stack.rollback();
+    assert.is(rollback.exitCode, 0, rollback.stdall);
+    await assertServes(context, "green");
+    assert.is(JSON.parse((await stack.get()).body).version, "1.0.0");
+    assert.is(await stack.field(`${stack.project}-api-green`, "{{.Image}}"), goodImage);
+  },
+);
+
+deploys(
+  "if nginx rejects the configuration, a run exits with 3, restores the link and leaves both colors running",
+  async (context) => {
+    const { stack } = context;
+    await writeFile(join(stack.folder, "nginx/blue-upstream-sessions.conf"), "this is no nginx;\n");
+    const run = await stack.rollback();
+    assert.is(run.exitCode, 3, run.stdall);
+    assert.match(run.stderr, "Nginx reload failed, manual intervention required");
+    assert.match(run.stderr, 'unknown directive "this"');
+    assert.match(run.stderr, `exec ${stack.nginxContainer} nginx -t -c /etc/nginx/nginx-blue-green.conf`);
+    await assertServes(context, "green", "running");
   },
 );
 deploys.run();

@@ -5,9 +5,11 @@ import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { type Color, getInactiveColor } from "../../lib/color.ts";
 import { pull } from "../../lib/docker/pull.ts";
-import { PullError } from "../../lib/errors.ts";
+import { PullError, UsageError } from "../../lib/errors.ts";
+import { findRelease, listReleases } from "../../lib/release/releases.ts";
+import { readStatus } from "../../lib/release/status.ts";
 import { describeStatus } from "../../lib/release/status-text.ts";
-import { readOnlyContext } from "../../lib/run/context.ts";
+import { type Context, readOnlyContext } from "../../lib/run/context.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { createLog } from "../../lib/run/log.ts";
 import { loadSettings } from "../../lib/settings.ts";
@@ -47,14 +49,13 @@ const stateOf = async (stack: Scratch): Promise<unknown> => [
     .sort(),
 ];
 
-const list = async (stack: Scratch): Promise<string[]> => {
-  const run = await stack.rollback(["--list"]);
-  assert.is(run.exitCode, 0, run.stdall);
-  return run.stdout
-    .split("\n")
-    .slice(1)
-    .filter((line) => /^\d/.test(line));
-};
+/** For what changes nothing: a pull, the status, the list of releases. */
+const contextOf = (stack: Scratch, env: Record<string, string> = {}): Context =>
+  readOnlyContext(loadSettings({ ...stack.env, ...env }, "/nonexistent", "nothing"), createLog());
+
+/** The numbers of the kept releases, the one that served last first. */
+const numbers = async (stack: Scratch): Promise<number[]> =>
+  (await listReleases(contextOf(stack))).map(({ release }) => release);
 
 /** The tags that keep the images of releases. */
 const releaseTags = async ({ docker, project }: Scratch): Promise<string[]> =>
@@ -62,8 +63,6 @@ const releaseTags = async ({ docker, project }: Scratch): Promise<string[]> =>
     .split("\n")
     .filter(Boolean)
     .sort();
-
-const numbers = (rows: readonly string[]): number[] => rows.map((row) => Number.parseInt(row, 10));
 
 /** The image of a tag of this stack: a color, or `release-N`. */
 const imageOf = ({ field, project }: Scratch, tag: string) => field(`${project}-api:${tag}`, "{{.Id}}");
@@ -79,13 +78,13 @@ async function assertReleased(stack: Scratch, release: string): Promise<void> {
   assert.is(await container(stack, color, "{{.Image}}"), await imageOf(stack, `release-${release}`));
 }
 
-releases("three images from a registry, --if-changed, and the list", async ({ stack, open }) => {
-  assert.match((await stack.rollback(["--list"])).stdout, "No release is kept yet");
-  const first = await open.push(await smallApi(stack, "1.0.1"), "1.0", [
+releases("images from a registry, --if-changed, and the list", async ({ stack, open }) => {
+  assert.equal(await numbers(stack), []);
+  const image = await open.push(await smallApi(stack, "1.0.1"), "1.0", [
     "--label",
     "org.opencontainers.image.revision=4f2a9c1d3b",
   ]);
-  const run = await stack.deploy([], { LOOP_API_IMAGE: first, LOOP_API_CONTEXT: "/nonexistent" });
+  const run = await stack.deploy([], { LOOP_API_IMAGE: image, LOOP_API_CONTEXT: "/nonexistent" });
   assert.is(run.exitCode, 0, run.stdall);
   assert.match(run.stdout, /pulled \S+:1\.0 @ sha256:[0-9a-f]{12}/);
   assert.match(
@@ -94,35 +93,32 @@ releases("three images from a registry, --if-changed, and the list", async ({ st
   );
   await assertServes(stack, "1.0.1");
 
-  const image = await open.push(await smallApi(stack, "1.0.2"), "1.0.3");
-  const second = await stack.deploy(["--image", image]);
-  assert.is(second.exitCode, 0, second.stdall);
-  await assertServes(stack, "1.0.2");
-  await open.push(await smallApi(stack, "1.0.3"), "1.0.3"); // the tag moves
+  await open.push(await smallApi(stack, "1.0.2"), "1.0"); // the tag moves
   const changed = await stack.deploy(["--image", image, "--if-changed"]);
   assert.is(changed.exitCode, 0, changed.stdall);
-  await assertServes(stack, "1.0.3");
+  await assertServes(stack, "1.0.2");
 
   const runs = () => readHistory(join(stack.stateDir, "history.jsonl"));
   const [{ length }, before] = [await runs(), await stack.get()];
   const same = await stack.deploy(["--image", image, "--if-changed", "--quiet"]);
   assert.is(same.exitCode, 0, same.stdall);
-  assert.match(same.stdout, /^\S+ Nothing new: green serves .* in \d+\.\d s\n$/);
+  assert.match(same.stdout, /^\S+ Nothing new: blue serves .* in \d+\.\d s\n$/);
   assert.equal([(await runs()).length, await stack.get()], [length, before]);
 
-  const rows = await list(stack);
-  assert.equal(numbers(rows), [3, 2, 1], rows.join("\n"));
+  const list = await stack.rollback(["--list"]);
+  assert.is(list.exitCode, 0, list.stdall);
+  const rows = list.stdout.split("\n").filter((line) => /^\d/.test(line));
+  assert.is(rows.length, 2, list.stdout);
   assert.match(
     rows[0] ?? "",
-    /^3 +\d{4}-\d\d-\d\d \d\d:\d\d +\d+ min +\S+:1\.0\.3 @ sha256:[0-9a-f]{12} +- +\d+ MB +green serves it$/,
+    /^2 +\d{4}-\d\d-\d\d \d\d:\d\d +\d+ min +\S+:1\.0 @ sha256:[0-9a-f]{12} +- +\d+ MB +blue serves it$/,
   );
-  assert.match(rows[1] ?? "", /on blue$/);
-  assert.match(rows[2] ?? "", /:1\.0 @ sha256:[0-9a-f]{12} +4f2a9c1d3b +\d+ MB$/);
+  assert.match(rows[1] ?? "", /^1 .*:1\.0 @ sha256:[0-9a-f]{12} +4f2a9c1d3b +\d+ MB +on green$/);
   assert.match((await runs())[0]?.source ?? "", /:1\.0@sha256:[0-9a-f]{64}$/);
 
-  const status = JSON.parse((await stack.status(["--json"])).stdout);
-  assert.match(status.colors.green.source, /:1\.0\.3@sha256:[0-9a-f]{64}$/);
-  assert.match(describeStatus(status), /green +running .*:1\.0\.3 @ sha256:[0-9a-f]{12} · /);
+  const status = await readStatus(contextOf(stack));
+  assert.match(status.colors.blue.source ?? "", /:1\.0@sha256:[0-9a-f]{64}$/);
+  assert.match(describeStatus(status), /blue +running .*:1\.0 @ sha256:[0-9a-f]{12} · /);
 });
 
 releases(
@@ -133,34 +129,54 @@ releases(
     await run.waitForStep("mark");
     run.kill("SIGKILL");
     await run.ended;
-    const before = await imageOf(stack, "green");
+    const before = await imageOf(stack, "blue");
     const next = await stack.deploy(["--if-changed"], sources); // a build for the other color has other labels
     assert.is(next.exitCode, 0, next.stdall);
-    assert.match(next.stdout, "Nothing new: blue serves");
-    assert.is(await imageOf(stack, "green"), before);
+    assert.match(next.stdout, "Nothing new: green serves");
+    assert.is(await imageOf(stack, "blue"), before);
     await assertServes(stack, "1.0.5");
-    await assertReleased(stack, "4");
+    await assertReleased(stack, "3");
   },
 );
 
-releases("--to goes back to the first release", async ({ stack }) => {
-  const back = await stack.rollback(["--to", "1"]);
-  assert.is(back.exitCode, 0, back.stdall);
-  assert.match(back.stdout, /Rolled back to release 1, blue → green: \S+ \(\S+:1\.0 @ sha256:/);
-  await assertServes(stack, "1.0.1");
-  assert.equal(numbers(await list(stack)), [1, 4, 3, 2], "the release that served last is the first");
-});
+releases(
+  "a pull that fails says why, and changes nothing; with the login it succeeds",
+  async ({ stack, open, closed }) => {
+    const secret = await closed.push(await smallApi(stack, "1.0.6"), "1.0");
+    const foreign = await open.push(await smallApi(stack, "1.0.6"), "foreign", ["--platform", "linux/s390x"]);
+    const before = await stateOf(stack);
+    const attempts = {
+      [`${open.host}/${stack.project}/api:9`]: "the registry does not have it",
+      [`${open.host}/${stack.project}/api@sha256:${"0".repeat(64)}`]: "the registry does not have it",
+      [secret]: "the registry requires a login",
+      [foreign]: "is an image for s390x, and this machine is",
+      "127.0.0.1:1/me/api:1": "the registry cannot be reached",
+    };
+    const empty = { DOCKER_CONFIG: join(stack.folder, "empty") };
+    const context = contextOf(stack, empty);
+    for (const [image, why] of Object.entries(attempts)) {
+      const error = await pull(context, image).catch((thrown) => thrown);
+      assert.instance(error, PullError);
+      assert.match(error.message, image);
+      assert.match(error.message, why);
+      assert.match(error.next, "the serving color was not touched");
+    }
+    const run = await stack.deploy(["--image", secret], empty);
+    assert.is(run.exitCode, 1, run.stdall);
+    assert.match(run.stderr, `${secret} cannot be pulled: the registry requires a login`);
+    assert.match(run.stderr, "the serving color was not touched");
+    assert.throws(
+      () => contextOf(stack, { LOOP_API_IMAGE: "Not An Image" }),
+      'LOOP_API_IMAGE is "Not An Image": it must be an image such as',
+    );
+    await stack.docker("rmi", foreign);
+    assert.equal(await stateOf(stack), before);
 
-releases("--to the serving release changes nothing; an unknown one is an error", async ({ stack }) => {
-  const before = await stateOf(stack);
-  const serving = await stack.rollback(["--to", "1"]);
-  assert.is(serving.exitCode, 0, serving.stdall);
-  assert.match(serving.stdout, "Release 1 serves already: green serves");
-  const unknown = await stack.rollback(["--to", "9"]);
-  assert.is(unknown.exitCode, 2);
-  assert.match(unknown.stderr, /There is no release 9.*\n.*Kept: 1, 2, 3, 4\./);
-  assert.equal(await stateOf(stack), before);
-});
+    const loggedIn = await stack.deploy(["--image", secret], closed.login);
+    assert.is(loggedIn.exitCode, 0, loggedIn.stdall);
+    await assertServes(stack, "1.0.6");
+  },
+);
 
 /** Starts a rollback to a release, and kills it after a step. */
 async function killTo(stack: Scratch, release: string, step: string): Promise<void> {
@@ -171,68 +187,52 @@ async function killTo(stack: Scratch, release: string, step: string): Promise<vo
   assert.is((await stack.get()).status, 200, step);
 }
 
-releases("a run of --to that is killed is repaired by the next run", async ({ stack }) => {
-  // Green serves release 1, to which the test before went back from release 4, and neither color has 2 and 3.
-  const before = await imageOf(stack, "blue");
-  await killTo(stack, "2", "use the image of release");
-  await killTo(stack, "2", "recreate"); // the run that repairs it is killed too
-  assert.is(await imageOf(stack, "blue"), await imageOf(stack, "release-2"));
-  // A run that wants something else finds the idle color as it was.
-  const other = await stack.rollback();
-  assert.is(other.exitCode, 0, other.stdall);
-  assert.is(await container(stack, "blue", "{{.Image}}"), before);
-  await assertServes(stack, "1.0.5");
-  await assertReleased(stack, "4");
+releases(
+  "--to goes back to a release; a run of it that is killed is repaired by the next run",
+  async ({ stack }) => {
+    // Blue serves release 4, green has 3, and neither color has 1 and 2.
+    const before = await imageOf(stack, "green");
+    await killTo(stack, "1", "use the image of release");
+    await killTo(stack, "1", "recreate"); // the run that repairs it is killed too
+    assert.is(await imageOf(stack, "green"), await imageOf(stack, "release-1"));
+    // A run that wants something else finds the idle color as it was.
+    const other = await stack.rollback();
+    assert.is(other.exitCode, 0, other.stdall);
+    assert.is(await container(stack, "green", "{{.Image}}"), before);
+    await assertServes(stack, "1.0.5");
+    await assertReleased(stack, "3");
 
-  // The owner changes their mind. The color that was left is the marked one: it must not be replaced.
-  const marked = await container(stack, "blue", "{{.Id}}");
-  await killTo(stack, "2", "switch");
-  const changed = await stack.rollback(["--to", "3"]);
-  assert.is(changed.exitCode, 0, changed.stdall);
-  assert.match(changed.stdall, "was never fully verified: going back to blue");
-  assert.is(await container(stack, "blue", "{{.Id}}"), marked);
-  await assertReleased(stack, "3");
+    // The owner changes their mind. The color that was left is the marked one: it must not be replaced.
+    const marked = await container(stack, "green", "{{.Id}}");
+    await killTo(stack, "1", "switch");
+    const changed = await stack.rollback(["--to", "2"]);
+    assert.is(changed.exitCode, 0, changed.stdall);
+    assert.match(changed.stdall, "was never fully verified: going back to green");
+    assert.match(changed.stdout, /Rolled back to release 2, green → blue: \S+ \(\S+:1\.0 @ sha256:/);
+    assert.is(await container(stack, "green", "{{.Id}}"), marked);
+    await assertServes(stack, "1.0.2");
+    await assertReleased(stack, "2");
 
-  await killTo(stack, "1", "mark");
-  const again = await stack.rollback(["--to", "1"]);
-  assert.is(again.exitCode, 0, again.stdall);
-  assert.match(again.stdout, "to release 1, finishing the interrupted run");
-  await assertReleased(stack, "1");
-});
+    await killTo(stack, "1", "mark");
+    const again = await stack.rollback(["--to", "1"]);
+    assert.is(again.exitCode, 0, again.stdall);
+    assert.match(again.stdout, "to release 1, finishing the interrupted run");
+    await assertServes(stack, "1.0.1");
+    await assertReleased(stack, "1");
+    assert.equal(await numbers(stack), [1, 2, 3, 4], "the release that served last is the first");
+  },
+);
 
-releases("a pull that fails says why, and changes nothing", async ({ stack, open, closed }) => {
-  const secret = await closed.push(await smallApi(stack, "1.0.6"), "1.0");
-  const foreign = await open.push(await smallApi(stack, "1.0.6"), "foreign", ["--platform", "linux/s390x"]);
+releases("--to the serving release changes nothing; an unknown one is an error", async ({ stack }) => {
   const before = await stateOf(stack);
-  const attempts = {
-    [`${open.host}/${stack.project}/api:9`]: "the registry does not have it",
-    [`${open.host}/${stack.project}/api@sha256:${"0".repeat(64)}`]: "the registry does not have it",
-    [secret]: "the registry requires a login",
-    [foreign]: "is an image for s390x, and this machine is",
-    "127.0.0.1:1/me/api:1": "the registry cannot be reached",
-  };
-  const empty = { DOCKER_CONFIG: join(stack.folder, "empty") };
-  const context = readOnlyContext(loadSettings({ ...stack.env, ...empty }, "/nonexistent"), createLog());
-  for (const [image, why] of Object.entries(attempts)) {
-    const error = await pull(context, image).catch((thrown) => thrown);
-    assert.instance(error, PullError);
-    assert.match(error.message, image);
-    assert.match(error.message, why);
-    assert.match(error.next, "the serving color was not touched");
-  }
-  const run = await stack.deploy(["--image", secret], empty);
-  assert.is(run.exitCode, 1, run.stdall);
-  assert.match(run.stderr, `${secret} cannot be pulled: the registry requires a login`);
-  assert.match(run.stderr, "the serving color was not touched");
-  const wrong = await stack.deploy(["--image", "Not An Image"]);
-  assert.is(wrong.exitCode, 2);
-  assert.match(wrong.stderr, 'LOOP_API_IMAGE is "Not An Image": it must be an image such as');
-  await stack.docker("rmi", foreign);
+  const serving = await stack.rollback(["--to", "1"]);
+  assert.is(serving.exitCode, 0, serving.stdall);
+  assert.match(serving.stdout, "Release 1 serves already: green serves");
   assert.equal(await stateOf(stack), before);
-
-  const loggedIn = await stack.deploy(["--image", secret], closed.login);
-  assert.is(loggedIn.exitCode, 0, loggedIn.stdall);
-  await assertServes(stack, "1.0.6");
+  const unknown = await findRelease(contextOf(stack), 9).catch((error) => error);
+  assert.instance(unknown, UsageError);
+  assert.match(unknown.message, "There is no release 9");
+  assert.is(unknown.details, "Kept: 1, 2, 3, 4.");
 });
 
 releases("only KEEP_RELEASES releases stay, and nothing of a failed one", async ({ stack, open }) => {
@@ -247,17 +247,17 @@ releases("only KEEP_RELEASES releases stay, and nothing of a failed one", async 
       .filter((line) => line.includes(`/${stack.project}/`));
 
   const good = await open.push(await smallApi(stack, "1.0.8"), "good");
-  const owners = `${open.host}/${stack.project}/api:1.0.3`; // pulled by earlier releases; the owner gives it another image
+  const owners = `${open.host}/${stack.project}/api:1.0`; // pulled by earlier releases; the owner gives it another image
   await stack.docker("tag", "nginx:1.30", owners);
   const idle = getInactiveColor((await stack.get()).color as Color);
   const volume = await container(stack, idle, "{{range .Mounts}}{{.Name}}{{end}}");
   assert.match(volume, /^[0-9a-f]{64}$/);
   const run = await stack.deploy(["--image", good], { KEEP_RELEASES: "2" });
   assert.is(run.exitCode, 0, run.stdall);
-  assert.is((await list(stack)).length, 2);
+  assert.is((await numbers(stack)).length, 2);
   assert.equal(
     (await references()).map((line) => line.replace(/.*\/api:/, "").replace(/@.*/, "")).sort(),
-    ["1.0", "1.0.3", "good"], // of the password registry, the owner's, and the newest
+    ["1.0", "<none>", "good"], // the owner's; of the previous release, whose tag moved, the digest; the newest
   );
   await assertServes(stack, "1.0.8");
   assert.match((await stack.docker("volume", "inspect", volume)).stderr, /no such volume/i);
