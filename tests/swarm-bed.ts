@@ -91,12 +91,16 @@ export async function serving({ stack }: Bed): Promise<Color> {
 export const manager = ({ swarm }: Bed): Node => swarm.nodes[0] ?? (assert.unreachable() as never);
 export const worker = ({ swarm }: Bed): Node => swarm.nodes[2] ?? (assert.unreachable() as never);
 
+/** The replicas that run of a color, according to its status. */
+export const runningIn = ({ replicas }: Status["colors"][Color]): number =>
+  replicas?.filter(({ state }) => state === "running").length ?? 0;
+
 /** The replicas that Docker runs of a color. */
 export const running = async ({ stack }: Bed, color: Color): Promise<number> =>
-  (await statusOf(stack)).colors[color].replicas?.filter(({ state }) => state === "running").length ?? 0;
+  runningIn((await statusOf(stack)).colors[color]);
 
 export function startPosts(bed: Bed): Load {
-  const load = startLoad(url(bed), { clients: { post: 6, get: 2 }, thinkMs: 100, patientMs: [0, 0] });
+  const load = startLoad(url(bed), { clients: { post: 4, get: 2 }, thinkMs: 150, patientMs: [0, 0] });
   bed.loads.push(load);
   return load;
 }
