@@ -1,4 +1,4 @@
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseEnv } from "node:util";
@@ -21,6 +21,7 @@ import {
   running,
   runningIn,
   serving,
+  sessionApi,
   startPosts,
   statusOf,
   succeed,
@@ -187,7 +188,7 @@ async function nodesOf({ stack }: Bed, color: Color, replicas = 3): Promise<Set<
 swarmTests(
   "a worker that fails while it serves costs what was in flight on it, and is replaced",
   async (bed) => {
-    const { stack, images } = bed;
+    const { stack } = bed;
     const color = await serving(bed);
     assert.is((await nodesOf(bed, color)).size, 3);
     const load = startPosts(bed);
@@ -208,10 +209,7 @@ swarmTests(
     assert.is(await running(bed, color), 3);
 
     stack.env.REPLICAS = "2"; // as many as there are nodes left
-    const folder = join(stack.folder, "sessions");
-    await mkdir(folder);
-    await writeFile(join(folder, "Dockerfile"), `FROM ${images.sessions}\n`);
-    await succeed(stack.deploy([], { LOOP_API_CONTEXT: folder }));
+    await succeed(stack.deploy([], await sessionApi(bed)));
     assert.is((await nodesOf(bed, getInactiveColor(color), 2)).size, 2);
     await worker(bed).start();
   },
@@ -219,7 +217,7 @@ swarmTests(
 
 swarmTests("sessions stay with their replica, through a release", async (bed) => {
   const { stack } = bed;
-  const from = await serving(bed); // with the session API
+  const from = await serving(bed); // with sessions
   const sessions = await startSessions(url(bed), {
     count: 6,
     thinkMs: 300,
@@ -268,9 +266,9 @@ swarmTests("on another manager, a run refuses", async (bed) => {
 });
 
 swarmTests("a color is started, stopped, started again, discarded and recreated", async (bed) => {
-  const { stack, images } = bed;
-  await stack.docker("tag", images.api, `${stack.project}-api:first`);
-  await stack.docker("tag", images.sessions, `${stack.project}-api:second`);
+  const { stack, image } = bed;
+  await stack.docker("tag", image, `${stack.project}-api:first`);
+  await stack.docker("tag", `${stack.project}-api:${await serving(bed)}`, `${stack.project}-api:second`);
   const [context, color] = await checkColorEngine(stack, [
     `${stack.project}-api:first`,
     `${stack.project}-api:second`,

@@ -88,7 +88,7 @@ swarmTests(
     const { stack } = bed;
     const before = await serving(bed);
     const { LOOP_API_CONTEXT: folder = "" } = await version(bed, "1.0.4");
-    await writeFile(join(folder, "Dockerfile"), `FROM ${bed.images.api}\nCMD ["false"]\n`);
+    await writeFile(join(folder, "Dockerfile"), `FROM ${bed.image}\nCMD ["false"]\n`);
     const run = await stack.deploy([], { LOOP_API_CONTEXT: folder, HEALTH_RETRIES: "5" });
     assert.is(run.exitCode, 1, run.stdall);
     assert.match(run.stderr, "Health check failed, rollback not performed");
