@@ -15,7 +15,7 @@ const succeed = (output: Output): void => assert.is(output.exitCode, 0, output.s
 
 /**
  * Checks what release logic expects of every engine that runs colors. Uses the idle color of a stack that serves, and leaves it
- * stopped. Returns that color, and the context that it used. Call it where the color's own port is reachable.
+ * running. Returns that color, and the context that it used. Call it where the color's own port is reachable.
  */
 export async function checkColorEngine(
   stack: Scratch,
@@ -88,6 +88,5 @@ export async function checkColorEngine(
     "running",
     "the other color was not touched",
   );
-  succeed(await engine.stop(context, color, 3));
   return [context, color];
 }

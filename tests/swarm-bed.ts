@@ -10,37 +10,34 @@ import { slimImage } from "../bench/testbed/slim.ts";
 import { canHaveSwarm, createSwarm, type Node, type Swarm } from "../bench/testbed/swarm.ts";
 import { type Color, isColor } from "../lib/color.ts";
 import type { Status } from "../lib/release/status-report.ts";
+import { ROOT } from "../lib/settings.ts";
 import { suite } from "./suite.ts";
 
 /** Engines, a stack on the first, and what the tests of a swarm do with them. */
 export interface Bed {
   swarm: Swarm;
   stack: Scratch;
-  /** The names of the images of the API, and of the API with sessions, on the manager. */
-  images: { api: string; sessions: string };
+  /** The image of the API, on the manager. */
+  image: string;
   loads: { stop(): Promise<unknown> }[];
 }
 
-const SETTINGS = { AUTH: "off", VERIFY_SECONDS: "1" };
+const SETTINGS = { AUTH: "off" };
 
 /** Creates the engines, joined into a swarm or not, and the settings of a stack. Starts none of its containers. */
 export async function createBed(joined: boolean, nodes = 3): Promise<Bed> {
   const own = await createScratch("swarm");
   const build = $({ quiet: true });
-  const images = { api: `${own.project}-one`, sessions: `${own.project}-two` };
-  const { LOOP_API_CONTEXT: sessions = "" } = await own.sessionApi();
-  const sources = { api: process.env.LOOP_TEST_API || EXAMPLE_API, sessions };
-  for (const name of ["api", "sessions"] as const) {
-    await build`docker build --quiet --tag ${own.project}-whole ${sources[name]}`;
-    await slimImage(`${own.project}-whole`, images[name]);
-  }
-  const swarm = await createSwarm(nodes, ["nginx:1.30", images.api, images.sessions], joined);
+  const image = `${own.project}-slim`;
+  await build`docker build --quiet --tag ${own.project}-whole ${process.env.LOOP_TEST_API || EXAMPLE_API}`;
+  await slimImage(`${own.project}-whole`, image);
+  const swarm = await createSwarm(nodes, ["nginx:1.30", image], joined);
   await own.remove();
   const stack = await createScratch("swarm", "stack", swarm.nodes[0]);
   delete stack.env.ACTIVE_COLOR_FILE;
   Object.assign(stack.env, SETTINGS);
   await addVaultFile(stack);
-  return { swarm, stack, images, loads: [] };
+  return { swarm, stack, image, loads: [] };
 }
 
 /** A suite whose tests share the bed that `create` makes. Without root, `run` skips them. */
@@ -63,14 +60,27 @@ export function swarmSuite(name: string, create: () => Promise<Bed>): { tests: T
 export const url = ({ stack, swarm }: Bed): string =>
   `http://${swarm.nodes[0]?.address}:${stack.env.NGINX_PORT}`;
 
-/** Writes the sources of a version of the API, based on its image on the manager. Returns LOOP_API_CONTEXT for it. */
-export async function version({ stack, images }: Bed, number: string): Promise<Record<string, string>> {
-  const folder = join(stack.folder, `api-${number}`);
+const MAIN = join(EXAMPLE_API, "api/main.py");
+
+/** Writes sources of the API that replace these files in its image. Returns LOOP_API_CONTEXT for them. */
+async function sources({ stack, image }: Bed, name: string, files: Readonly<Record<string, string>>) {
+  const folder = join(stack.folder, name);
   await mkdir(folder);
-  const main = await readFile(join(EXAMPLE_API, "api/main.py"), "utf8");
-  await writeFile(join(folder, "main.py"), main.replace('VERSION = "1.0.0"', `VERSION = "${number}"`));
-  await writeFile(join(folder, "Dockerfile"), `FROM ${images.api}\nCOPY main.py api/main.py\n`);
+  await writeFile(join(folder, "Dockerfile"), `FROM ${image}\nCOPY *.py api/\n`);
+  for (const [file, text] of Object.entries(files)) await writeFile(join(folder, file), text);
   return { LOOP_API_CONTEXT: folder };
+}
+
+/** Writes the sources of a version of the API. Returns LOOP_API_CONTEXT for it. */
+export async function version(bed: Bed, number: string): Promise<Record<string, string>> {
+  const main = (await readFile(MAIN, "utf8")).replace('VERSION = "1.0.0"', `VERSION = "${number}"`);
+  return sources(bed, `api-${number}`, { "main.py": main });
+}
+
+/** Writes the sources of an API with sessions. Returns LOOP_API_CONTEXT for it. */
+export async function sessionApi(bed: Bed): Promise<Record<string, string>> {
+  const main = await readFile(join(ROOT, "tests/session_api.py"), "utf8");
+  return sources(bed, "sessions", { "main.py": main, "stateless.py": await readFile(MAIN, "utf8") });
 }
 
 export async function succeed(run: ReturnType<Scratch["deploy"]>): Promise<string> {
@@ -91,12 +101,16 @@ export async function serving({ stack }: Bed): Promise<Color> {
 export const manager = ({ swarm }: Bed): Node => swarm.nodes[0] ?? (assert.unreachable() as never);
 export const worker = ({ swarm }: Bed): Node => swarm.nodes[2] ?? (assert.unreachable() as never);
 
+/** The replicas that run of a color, according to its status. */
+export const runningIn = ({ replicas }: Status["colors"][Color]): number =>
+  replicas?.filter(({ state }) => state === "running").length ?? 0;
+
 /** The replicas that Docker runs of a color. */
 export const running = async ({ stack }: Bed, color: Color): Promise<number> =>
-  (await statusOf(stack)).colors[color].replicas?.filter(({ state }) => state === "running").length ?? 0;
+  runningIn((await statusOf(stack)).colors[color]);
 
 export function startPosts(bed: Bed): Load {
-  const load = startLoad(url(bed), { clients: { post: 6, get: 2 }, thinkMs: 100, patientMs: [0, 0] });
+  const load = startLoad(url(bed), { clients: { post: 4, get: 2 }, thinkMs: 150, patientMs: [0, 0] });
   bed.loads.push(load);
   return load;
 }

@@ -1,8 +1,7 @@
 import { $ } from "zx";
 
-/** What an example API needs of Debian, besides libraries: its interpreter, a shell, and the API itself. */
-const NEEDED =
-  "usr/bin/python3* usr/lib/python3* usr/bin/node* usr/share/nodejs usr/bin/dash usr/bin/sleep srv";
+/** What the example API needs of Debian, besides libraries: its interpreter, a shell, and the API itself. */
+const NEEDED = "usr/bin/python3* usr/lib/python3* usr/bin/dash usr/bin/sleep srv";
 
 /** Copies it, and every library that a program or module in it is linked with. */
 const COPY = `
@@ -13,7 +12,7 @@ ln -s ../usr/bin/dash /slim/bin/sh
 `;
 
 /**
- * Makes a small image of an example API: nodes of a swarm pull it through gzip and a registry, on this machine. The result behaves
+ * Makes a small image of the example API: nodes of a swarm pull it through gzip and a registry, on this machine. The result behaves
  * as the original.
  */
 export async function slimImage(original: string, name: string): Promise<void> {

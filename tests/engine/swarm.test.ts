@@ -1,4 +1,4 @@
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseEnv } from "node:util";
@@ -19,7 +19,9 @@ import {
   failures,
   manager,
   running,
+  runningIn,
   serving,
+  sessionApi,
   startPosts,
   statusOf,
   succeed,
@@ -75,10 +77,6 @@ swarmTests("docs/swarm.md leads from one machine to three without a lost request
   for (const node of swarm.nodes.slice(1)) await paste(bed, "join", node, token);
   Object.assign(stack.env, parseEnv((await block(bed, "settings")).replace(/^ +/gm, "")));
   Object.assign(stack.env, await version(bed, "0.9.1"));
-  const failed = await stack.deploy([], { REGISTRY: "127.0.0.1:1" });
-  assert.is(failed.exitCode, 1, failed.stdall);
-  assert.match(failed.stderr, "Docker failed while pushing");
-  assert.is(await serving(bed), from);
 
   stack.env.SMOKE_COMMAND = SMOKE;
   const output = await paste(bed, "release", manager(bed));
@@ -104,93 +102,95 @@ swarmTests("docs/swarm.md leads from one machine to three without a lost request
     return new Set(lines.flatMap((line) => line.match(/upstream=(10\.\S+)/)?.[1] ?? [])).size >= 3;
   });
 
-  const recreated = await succeed(stack.rollback()); // the color that Compose ran is a service now
-  assert.match(recreated, `✓ recreate ${from}`);
-  assert.is(await stack.containerStatus(from), "absent");
-  assert.is(await running(bed, from), 3);
-  assert.is(JSON.parse((await stack.get()).body).version, "0.9.0");
-
-  // It fails before it reaches the service of the previous release, which a rollback then starts as it is.
-  const notPushed = await stack.deploy([], { ...(await version(bed, "0.9.2")), REGISTRY: "127.0.0.1:1" });
-  assert.is(notPushed.exitCode, 1, notPushed.stdall);
-  const started = await succeed(
-    stack.rollback([], { LOOP_API_CONTEXT: "/nonexistent", REGISTRY: "127.0.0.1:1" }),
-  );
-  assert.match(started, `✓ start ${color}`);
-  assert.is(await running(bed, from), 0);
-  assert.is(JSON.parse((await stack.get()).body).version, "0.9.1");
-  const shots = await load.stop();
-  assert.ok(shots.length > 1000, String(shots.length));
-  assert.equal(failures(shots), []);
-});
-
-swarmTests("a killed run is repaired by the next one, and no request is lost", async (bed) => {
-  const { stack } = bed;
-  const load = startPosts(bed);
-  for (const step of ["start", "mark"]) {
-    const run = startRun(stack, "rollback", {}, stack.launcher);
-    await run.waitForStep(step);
-    run.kill("SIGKILL");
-    await run.ended;
-    const repaired = await succeed(
-      step === "start" ? stack.deploy([], await version(bed, "1.0.3")) : stack.rollback(),
-    );
-    const color = await serving(bed);
-    assert.is(await running(bed, getInactiveColor(color)), 0, `${step}\n${repaired}`);
-    assert.equal((await statusOf(stack)).drift, [], step);
-  }
   assert.equal(failures(await load.stop()), []);
 });
 
-swarmTests("a release that does not become healthy in every replica is taken back", async (bed) => {
-  const { stack } = bed;
-  const before = await serving(bed);
-  const { LOOP_API_CONTEXT: folder = "" } = await version(bed, "1.0.4");
-  await writeFile(join(folder, "Dockerfile"), `FROM ${bed.images.api}\nCMD ["false"]\n`);
-  const run = await stack.deploy([], { LOOP_API_CONTEXT: folder, HEALTH_RETRIES: "5" });
-  assert.is(run.exitCode, 1, run.stdall);
-  assert.match(run.stderr, "Health check failed, rollback not performed");
-  assert.is(await serving(bed), before);
-  assert.is(await running(bed, getInactiveColor(before)), 0);
-  await succeed(stack.rollback()); // it recreates the color from the image before
-});
+swarmTests(
+  "a killed rollback is repaired by the next release, which names a node that cannot pull, and is taken back",
+  async (bed) => {
+    const { stack, swarm } = bed;
+    const load = startPosts(bed);
+    const from = await serving(bed);
+    const color = getInactiveColor(from);
+    const killed = startRun(stack, "rollback", {}, stack.launcher);
+    await killed.waitForStep("mark");
+    killed.kill("SIGKILL");
+    await killed.ended;
+    assert.ok(killed.steps.includes(`recreate ${color}`)); // the color that Compose ran is a service now
+    assert.is(await stack.containerStatus(color), "absent");
+    assert.is(JSON.parse((await stack.get()).body).version, "0.9.0");
 
-swarmTests("a node that cannot pull is named, with the reason", async (bed) => {
-  const { stack, swarm } = bed;
-  const before = await serving(bed);
-  const registry = swarm.registry.split(":")[0] ?? "";
-  const block = ["OUTPUT", "-d", registry, "-p", "tcp", "--dport", "5000", "-j", "REJECT"];
-  const onWorkers = async (option: string): Promise<void> => {
-    for (const { launcher } of swarm.nodes.slice(1))
-      await $({ quiet: true })`${launcher} iptables ${option} ${block}`;
-  };
-  await onWorkers("-I");
-  try {
-    // Ends before Docker gives up on these nodes, after 5 s, and runs all replicas on the manager.
-    const run = await stack.deploy([], { ...(await version(bed, "1.0.5")), HEALTH_RETRIES: "4" });
-    assert.is(run.exitCode, 1, run.stdall);
-    assert.match(run.stderr, /1 of 3 replicas run; node-[23]: .*(pull|image|connect)/i);
-    assert.is(await serving(bed), before);
-  } finally {
-    await onWorkers("-D");
-  }
-});
+    const registry = swarm.registry.split(":")[0] ?? "";
+    const block = ["OUTPUT", "-d", registry, "-p", "tcp", "--dport", "5000", "-j", "REJECT"];
+    const onWorkers = async (option: string): Promise<void> => {
+      for (const { launcher } of swarm.nodes.slice(1))
+        await $({ quiet: true })`${launcher} iptables ${option} ${block}`;
+    };
+    await onWorkers("-I");
+    try {
+      // Ends before Docker gives up on these nodes, after 5 s, and runs all replicas on the manager.
+      const run = await stack.deploy([], { ...(await version(bed, "0.9.2")), HEALTH_RETRIES: "4" });
+      assert.is(run.exitCode, 1, run.stdall);
+      assert.match(run.stdall, new RegExp(`✓ stop ${from} [^]*✓ build ${from} `), "repaired first");
+      assert.match(run.stderr, "Health check failed, rollback not performed");
+      assert.match(run.stderr, /1 of 3 replicas run; node-[23]: .*(pull|image|connect)/i);
+    } finally {
+      await onWorkers("-D");
+    }
+    assert.is(await serving(bed), color);
+    const { colors, drift } = await statusOf(stack);
+    assert.equal(drift, []);
+    assert.equal([runningIn(colors[color]), runningIn(colors[from])], [3, 0]);
 
-/** The nodes of the replicas of a color, if three run. */
-async function nodesOf({ stack }: Bed, color: Color): Promise<Set<string>> {
-  const replicas = (await statusOf(stack)).colors[color].replicas ?? [];
-  const running = replicas.filter(({ state }) => state === "running");
-  return new Set(running.length === 3 ? running.map(({ node }) => node) : []);
+    const recreated = await succeed(stack.rollback());
+    assert.match(recreated, `✓ recreate ${from}`);
+    assert.is(JSON.parse((await stack.get()).body).version, "0.9.1", "the image before the failed release");
+    await waitFor("there were many requests", async () => load.shots.length > 1000, 60);
+    assert.equal(failures(await load.stop()), []);
+  },
+);
+
+swarmTests(
+  "after a failed push and a killed rollback, the next one starts the service of the previous release as it is",
+  async (bed) => {
+    const { stack } = bed;
+    const load = startPosts(bed);
+    const from = await serving(bed);
+    const color = getInactiveColor(from);
+    const notPushed = await stack.deploy([], { ...(await version(bed, "0.9.3")), REGISTRY: "127.0.0.1:1" });
+    assert.is(notPushed.exitCode, 1, notPushed.stdall);
+    assert.match(notPushed.stderr, "Docker failed while pushing");
+    assert.is(await serving(bed), from);
+
+    const without = { LOOP_API_CONTEXT: "/nonexistent", REGISTRY: "127.0.0.1:1" };
+    const killed = startRun(stack, "rollback", { ...without, REPLICAS: "2" }, stack.launcher);
+    await killed.waitForStep(`start ${color}`);
+    killed.kill("SIGKILL");
+    await killed.ended;
+    const repaired = await succeed(stack.rollback([], without)); // with its own REPLICAS
+    assert.match(repaired, new RegExp(`✓ stop ${color} [^]*✓ start ${color} `));
+    assert.is(JSON.parse((await stack.get()).body).version, "0.9.0");
+    const { colors, drift } = await statusOf(stack);
+    assert.equal(drift, []);
+    assert.equal([runningIn(colors[color]), runningIn(colors[from])], [3, 0]);
+    assert.equal(failures(await load.stop()), []);
+  },
+);
+
+/** Where Docker wants to run the replicas of a color, if that many run there. Polled: a status would take 1.5 CPU-s. */
+async function nodesOf({ stack }: Bed, color: Color, replicas = 3): Promise<Set<string>> {
+  const format = ["--filter", "desired-state=running", "--format", "{{.CurrentState}} {{.Node}}"];
+  const { stdout } = await stack.docker("service", "ps", ...format, `${stack.project}-api-${color}`);
+  const nodes = [...stdout.matchAll(/^Running .* (\S+)$/gm)].map(([, node = ""]) => node);
+  return new Set(nodes.length === replicas ? nodes : []);
 }
 
 swarmTests(
   "a worker that fails while it serves costs what was in flight on it, and is replaced",
   async (bed) => {
     const { stack } = bed;
-    Object.assign(stack.env, await version(bed, "1.0.6"));
-    await succeed(stack.deploy());
     const color = await serving(bed);
-    assert.is(await running(bed, color), 3);
+    assert.is((await nodesOf(bed, color)).size, 3);
     const load = startPosts(bed);
     await sleep(1000);
     await worker(bed).fail();
@@ -205,19 +205,19 @@ swarmTests(
     const shots = await load.stop();
     assert.equal(failures(shots.filter(({ at }) => at > since)), []);
     const lost = failures(shots);
-    assert.ok(lost.length <= 8, `${lost.length} lost: ${lost.join(", ")}`); // one per client
-    await succeed(stack.rollback()); // with two nodes left
+    assert.ok(lost.length <= 6, `${lost.length} lost: ${lost.join(", ")}`); // one per client
+    assert.is(await running(bed, color), 3);
+
+    stack.env.REPLICAS = "2"; // as many as there are nodes left
+    await succeed(stack.deploy([], await sessionApi(bed)));
+    assert.is((await nodesOf(bed, getInactiveColor(color), 2)).size, 2);
     await worker(bed).start();
   },
 );
 
 swarmTests("sessions stay with their replica, through a release", async (bed) => {
-  const { stack, images } = bed;
-  const folder = join(stack.folder, "sessions");
-  await mkdir(folder);
-  await writeFile(join(folder, "Dockerfile"), `FROM ${images.sessions}\n`);
-  await succeed(stack.deploy([], { LOOP_API_CONTEXT: folder }));
-  const from = await serving(bed);
+  const { stack } = bed;
+  const from = await serving(bed); // with sessions
   const sessions = await startSessions(url(bed), {
     count: 6,
     thinkMs: 300,
@@ -266,40 +266,38 @@ swarmTests("on another manager, a run refuses", async (bed) => {
 });
 
 swarmTests("a color is started, stopped, started again, discarded and recreated", async (bed) => {
-  const { stack, images } = bed;
-  await stack.docker("tag", images.api, `${stack.project}-api:first`);
-  await stack.docker("tag", images.sessions, `${stack.project}-api:second`);
+  const { stack, image } = bed;
+  await stack.docker("tag", image, `${stack.project}-api:first`);
+  await stack.docker("tag", `${stack.project}-api:${await serving(bed)}`, `${stack.project}-api:second`);
   const [context, color] = await checkColorEngine(stack, [
     `${stack.project}-api:first`,
     `${stack.project}-api:second`,
   ]);
   // Each of its replicas may still serve sessions.
   const look = async () => (await swarm.inspectColors(context))[color];
-  await swarm.start(context, color, await look());
-  const fewer = { ...context, settings: { ...context.settings, replicas: 2 } };
-  await swarm.start(fewer, color, await look());
-  assert.is((await look()).replicas?.length, 3);
-  await swarm.stop(context, color, 3);
+  const fewer = { ...context, settings: { ...context.settings, replicas: 1 } };
   await swarm.start(fewer, color, await look());
   assert.is((await look()).replicas?.length, 2);
-  await swarm.stop(context, color, 3);
 });
 
 swarmTests("docs/swarm.md leads back to one machine without a lost request", async (bed) => {
   const { stack } = bed;
   const load = startPosts(bed);
+  const from = await serving(bed);
   await paste(bed, "end", manager(bed));
   Object.assign(stack.env, { ENGINE: "compose" }, await version(bed, "2.0.0"));
   assert.match(
     (await statusOf(stack)).drift.join(),
     "its container does not run: is it still a service of a swarm?",
   );
-  await paste(bed, "back", manager(bed));
+  await paste(bed, "back", manager(bed)); // it stops the replicas of the idle color, which still run
+  assert.is(JSON.parse((await stack.get()).body).version, "2.0.0");
   assert.equal((await statusOf(stack)).drift, []);
   await paste(bed, "clean", manager(bed));
-  await succeed(stack.deploy([], await version(bed, "2.0.1")));
-  await succeed(stack.rollback());
-  assert.is(JSON.parse((await stack.get()).body).version, "2.0.0");
+  const recreated = await succeed(stack.rollback()); // the color that was a service is a container again
+  assert.match(recreated, `✓ recreate ${from}`);
+  assert.is(await stack.containerStatus(from), "running");
+  assert.is(JSON.parse((await stack.get()).body).version, "0.9.1");
   assert.equal(failures(await load.stop()), []);
   assert.is((await manager(bed).docker("service", "ls", "--quiet")).stdout, "");
 });

@@ -1,10 +1,18 @@
-import { mkdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import { startSessions } from "../../bench/testbed/sessions.ts";
 import { getInactiveColor } from "../../lib/color.ts";
-import { createBed, running, serving, statusOf, succeed, swarmSuite, url, version } from "../swarm-bed.ts";
+import {
+  createBed,
+  running,
+  serving,
+  sessionApi,
+  statusOf,
+  succeed,
+  swarmSuite,
+  url,
+  version,
+} from "../swarm-bed.ts";
 
 const { tests: swarmTests, run } = swarmSuite("a swarm of one node, without a registry", () =>
   createBed(true, 1),
@@ -13,18 +21,16 @@ const { tests: swarmTests, run } = swarmSuite("a swarm of one node, without a re
 swarmTests(
   "a rollback to the color that Compose still runs for its sessions waits for their requests",
   async (bed) => {
-    const { stack, images } = bed;
-    const folder = join(stack.folder, "sessions");
-    await mkdir(folder);
-    await writeFile(join(folder, "Dockerfile"), `FROM ${images.sessions}\n`);
-    await succeed(stack.deploy([], { LOOP_API_CONTEXT: folder })); // with Compose
+    const { stack } = bed;
+    const api = await sessionApi(bed);
+    await succeed(stack.deploy([], api)); // with Compose
     const from = await serving(bed);
     const options = { count: 3, thinkMs: 200, slowEveryMs: 300, slowSeconds: 4, listen: false };
     const sessions = await startSessions(url(bed), options);
     bed.loads.push(sessions);
     await sleep(1000);
     Object.assign(stack.env, { ENGINE: "swarm", REPLICAS: "2", DRAIN_SECONDS: "20" });
-    await succeed(stack.deploy([], { LOOP_API_CONTEXT: folder }));
+    await succeed(stack.deploy([], api));
     assert.is(await stack.containerStatus(from), "running", "it still has its sessions");
     assert.equal(sessions.report().failures, {});
     const output = await succeed(stack.rollback());

@@ -1,3 +1,5 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import { startLoad } from "../../bench/testbed/load.ts";
@@ -79,6 +81,22 @@ swarmTests("after any kill of a release, the next run repairs it, and no request
   }
   assert.equal(failures(await load.stop()), []);
 });
+
+swarmTests(
+  "a release whose replicas all exit is taken back, and a rollback recreates its color",
+  async (bed) => {
+    const { stack } = bed;
+    const before = await serving(bed);
+    const { LOOP_API_CONTEXT: folder = "" } = await version(bed, "1.0.4");
+    await writeFile(join(folder, "Dockerfile"), `FROM ${bed.image}\nCMD ["false"]\n`);
+    const run = await stack.deploy([], { LOOP_API_CONTEXT: folder, HEALTH_RETRIES: "5" });
+    assert.is(run.exitCode, 1, run.stdall);
+    assert.match(run.stderr, "Health check failed, rollback not performed");
+    assert.is(await serving(bed), before);
+    assert.is(await running(bed, getInactiveColor(before)), 0);
+    await succeed(stack.rollback()); // it recreates the color from the image before
+  },
+);
 
 swarmTests("the active color takes over the requests of a canary without replicas", async (bed) => {
   const { stack } = bed;
