@@ -213,13 +213,19 @@ releases(
     await assertServes(stack, "1.0.2");
     await assertReleased(stack, "2");
 
+    const whole = await stack.rollback(["--to", "4"]); // with nothing to repair
+    assert.is(whole.exitCode, 0, whole.stdall);
+    assert.match(whole.stdout, /Rolled back to release 4, blue → green: \S+ \(\S+:1\.0 @ sha256:/);
+    await assertServes(stack, "1.0.6");
+    await assertReleased(stack, "4");
+
     await killTo(stack, "1", "mark");
     const again = await stack.rollback(["--to", "1"]);
     assert.is(again.exitCode, 0, again.stdall);
     assert.match(again.stdout, "to release 1, finishing the interrupted run");
     await assertServes(stack, "1.0.1");
     await assertReleased(stack, "1");
-    assert.equal(await numbers(stack), [1, 2, 3, 4], "the release that served last is the first");
+    assert.equal(await numbers(stack), [1, 4, 2, 3], "the release that served last is the first");
   },
 );
 
@@ -227,7 +233,7 @@ releases("--to the serving release changes nothing; an unknown one is an error",
   const before = await stateOf(stack);
   const serving = await stack.rollback(["--to", "1"]);
   assert.is(serving.exitCode, 0, serving.stdall);
-  assert.match(serving.stdout, "Release 1 serves already: green serves");
+  assert.match(serving.stdout, "Release 1 serves already: blue serves");
   assert.equal(await stateOf(stack), before);
   const unknown = await findRelease(contextOf(stack), 9).catch((error) => error);
   assert.instance(unknown, UsageError);
