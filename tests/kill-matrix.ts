@@ -3,16 +3,28 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import { type Load, type Shot, startLoad } from "../bench/testbed/load.ts";
-import { startRun, type Verb, waitForLock } from "../bench/testbed/run.ts";
+import { type Run, startRun, type Verb, waitForLock } from "../bench/testbed/run.ts";
 import { createReleasedScratch, type Scratch } from "../bench/testbed/scratch.ts";
 import { SIGNALS } from "../lib/errors.ts";
 
 /** The ms between the start of a step, which is the end of the previous one, and the kill. */
 const INTO_STEP_MS = 30;
 
-/** The signals that a run is killed with. */
-export const KILLS = ["SIGKILL", "SIGTERM", "SIGINT"] as const;
-export type Kill = (typeof KILLS)[number];
+/** A step of a deploy or rollback that nothing interrupts. */
+export interface Step {
+  verb: Verb;
+  /** The number of steps before it. */
+  index: number;
+  name: string;
+  /** The run is past its mark, so a signal must not undo it. */
+  stands: boolean;
+}
+
+/** A signal that ends a run cleanly; or SIGKILL, and the verb of the run that repairs what it leaves. */
+export type Kill = "SIGTERM" | "SIGINT" | { repairedBy: Verb };
+
+/** Returns the kills of a step. */
+type Kills = (step: Step) => readonly Kill[];
 
 const lost = (shots: readonly Shot[]): string[] =>
   shots.flatMap(({ kind, failure }) => (failure ? [`${kind}: ${failure}`] : []));
@@ -26,60 +38,86 @@ async function assertAgreement(stack: Scratch): Promise<void> {
   );
 }
 
-async function runToEnd(stack: Scratch, verb: Verb): Promise<string[]> {
-  const run = startRun(stack, verb);
+/** Waits for the end of a run that must be complete, and checks that everything agrees. */
+async function assertComplete(stack: Scratch, run: Run, code = 0): Promise<void> {
   const { exitCode, output } = await run.ended;
-  assert.is(exitCode, 0, output);
-  await assertAgreement(stack);
-  return [...run.steps];
+  assert.is(exitCode, code, output);
+  await assertAgreement(stack).catch((error) => assert.unreachable(`${error.message}\n${output}`));
 }
 
-/** Kills a run after `done` of its steps. Checks that no request was lost and that the next run repairs everything. */
-async function killAt(stack: Scratch, load: Load, verb: Verb, done: number, kill: Kill): Promise<void> {
+/** The steps before those that get a signal in `endDespiteSignals`: to drain, to stop, and what a deploy does after that. */
+const BEFORE_SIGNALS: Record<Verb, readonly string[]> = {
+  deploy: ["mark", "look for sessions", "stop", "keep the release"],
+  rollback: ["mark", "look for sessions"],
+};
+
+/** Makes a run that gets a signal in each of its last steps, and must still be completed. Returns all steps. */
+async function endDespiteSignals(stack: Scratch, verb: Verb): Promise<Step[]> {
+  const before = (await stack.get()).color;
+  const run = startRun(stack, verb);
+  for (const [i, step] of BEFORE_SIGNALS[verb].entries()) {
+    await run.waitForStep(step);
+    run.kill(i % 2 === 0 ? "SIGTERM" : "SIGINT");
+  }
+  await assertComplete(stack, run, SIGNALS.SIGTERM); // of the first signal
+  assert.is.not((await stack.get()).color, before);
+  const mark = run.steps.findIndex((name) => name.startsWith("mark"));
+  return run.steps.map((name, index) => ({ verb, index, name, stands: index > mark }));
+}
+
+const withoutColor = (name = ""): string => name.replace(/blue|green/g, "a color");
+
+/**
+ * Kills a run in a step. Checks that it got there from what the run before it left, that no request was lost, and that
+ * everything agrees: after SIGTERM and SIGINT at once, after SIGKILL once another run has repaired the rest.
+ */
+async function killIn(stack: Scratch, load: Load, steps: readonly Step[], step: Step, kill: Kill) {
+  const signal = typeof kill === "string" ? kill : "SIGKILL";
   const [before, sent] = [(await stack.get()).color, load.shots.length];
   const since = Date.now();
-  const run = startRun(stack, verb);
-  await Promise.race([done === 0 ? waitForLock(stack, since) : run.waitForSteps(done), run.ended]);
+  const run = startRun(stack, step.verb);
+  await Promise.race([
+    step.index === 0 ? waitForLock(stack, since) : run.waitForSteps(step.index),
+    run.ended,
+  ]);
   await sleep(INTO_STEP_MS);
-  run.kill(kill);
-  const { exitCode, signal, output } = await run.ended;
-  const at = `${verb}, ${kill} after "${run.steps[done - 1] ?? "the lock"}"\n${output}`;
+  run.kill(signal);
+  const { exitCode, signal: endedBy, output } = await run.ended;
+  const at = `${step.verb}, ${signal} in "${step.name}"\n${output}`;
 
+  const previous = steps[step.index - 1]?.name;
+  assert.is(withoutColor(run.steps[step.index - 1]), withoutColor(previous), `the step before: ${at}`);
   assert.is((await stack.get()).status, 200, at);
   assert.match(await stack.readStateFile(), /^(blue|green)\n$/, at);
-  if (kill !== "SIGKILL") {
-    assert.is(signal, null, at);
-    const stands = run.steps.some((step) => step.startsWith("mark"));
+  if (typeof kill === "string") {
+    assert.is(endedBy, null, at);
+    const stands = run.steps.some((name) => name.startsWith("mark"));
     assert.is(exitCode, output.includes(`${kill}: ending`) ? SIGNALS[kill] : 0, at);
     const { color } = await stack.get();
     assert.is(color === before, !stands, at);
     await assertAgreement(stack).catch((error) => assert.unreachable(`${error.message}\n${at}`));
   }
   assert.equal(lost(load.shots.slice(sent)), [], at);
-  const next = done % 2 === 0 ? "deploy" : "rollback"; // either must be able to continue
-  await runToEnd(stack, next).catch((error) =>
-    assert.unreachable(`the next ${next}: ${error.message}\n${at}`),
+  if (typeof kill === "string") return;
+  await assertComplete(stack, startRun(stack, kill.repairedBy)).catch((error) =>
+    assert.unreachable(`the next ${kill.repairedBy}: ${error.message}\n${at}`),
   );
   assert.equal(lost(load.shots.slice(sent)), [], `in the next run: ${at}`);
 }
 
-/** Returns the signals for a step. */
-type Kills = (step: number, name: string) => readonly Kill[];
-
-/** Kills a deploy or rollback in each of its steps, under load, on its own stack. */
-export async function killInEveryStep(verb: Verb, kills: Kills): Promise<void> {
+/** Kills a deploy or rollback in its steps, under load, on its own stack. */
+async function killInSteps(verb: Verb, kills: Kills): Promise<void> {
   const stack = await createReleasedScratch(`kill-${verb}`);
   let load: Load | undefined;
   try {
     Object.assign(stack.env, { CANARY_PERCENT: "30", CANARY_SECONDS: "0.3" }); // of deploys; a rollback has none
-    const steps = await runToEnd(stack, verb);
     load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {
       clients: { post: 5, get: 5 },
       thinkMs: 50,
       patientMs: [0, 0],
     });
-    for (let done = 0; done < steps.length; done++)
-      for (const kill of kills(done, steps[done] ?? "")) await killAt(stack, load, verb, done, kill);
+    const steps = await endDespiteSignals(stack, verb);
+    for (const step of steps) for (const kill of kills(step)) await killIn(stack, load, steps, step, kill);
     assert.equal(lost(await load.stop()), []);
   } finally {
     await load?.stop(); // otherwise it would run forever
@@ -90,6 +128,6 @@ export async function killInEveryStep(verb: Verb, kills: Kills): Promise<void> {
 /** Kills deploys and rollbacks at the same time, each on its own stack. Throws the first failure. */
 export async function killBoth(kills: Kills): Promise<void> {
   const verbs = ["deploy", "rollback"] as const;
-  const results = await Promise.allSettled(verbs.map((verb) => killInEveryStep(verb, kills)));
+  const results = await Promise.allSettled(verbs.map((verb) => killInSteps(verb, kills)));
   for (const result of results) if (result.status === "rejected") throw result.reason;
 }

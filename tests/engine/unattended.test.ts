@@ -59,30 +59,43 @@ async function assertServes(stack: Scratch, color: Color): Promise<void> {
   );
 }
 
-/** Without a Dockerfile: a release fails at its build, after all repairs. */
-const UNBUILDABLE = { LOOP_API_CONTEXT: join(ROOT, "docs") };
-
 unattended(
-  "a run whose output pipe is closed, as with `| head -1`, is not left half done; until it ends, others exit with 4 at once and name it",
+  "a rollback is completed, with warnings in the log file, although its output pipe is closed, as with `| head -1`, NOTIFY_URL cannot be reached, and the vault is read-only; until it ends, others exit with 4 at once and name it",
   async ({ stack }) => {
-    const next = getInactiveColor(await servingColor(stack));
-    const since = Date.now();
-    const first = startRun(stack, "rollback", { VERIFY_SECONDS: "3" });
-    await waitForLock(stack, since);
-    await first.waitForSteps(1);
-    first.closeOutput();
-    for (const second of await Promise.all([stack.deploy(), stack.rollback()])) {
-      assert.is(second.exitCode, 4, second.stdall);
-      assert.match(second.stderr, /Another run holds the lock: the rollback with pid \d+, since \d{4}-/);
+    const before = await servingColor(stack);
+    const after = getInactiveColor(before);
+    const NOTIFY_URL = `http://127.0.0.1:${await freePort()}/?token=very-secret`;
+    const vault = dirname(dirname(stack.stateFile));
+    await $({ quiet: true })`mount --bind ${vault} ${vault} && mount -o remount,ro,bind ${vault}`;
+    try {
+      const since = Date.now();
+      const first = startRun(stack, "rollback", { NOTIFY_URL, VERIFY_SECONDS: "3" }, [], ["--verbose"]);
+      await waitForLock(stack, since);
+      await first.waitForSteps(1);
+      first.closeOutput();
+      for (const second of await Promise.all([stack.deploy(), stack.rollback()])) {
+        assert.is(second.exitCode, 4, second.stdall);
+        assert.match(second.stderr, /Another run holds the lock: the rollback with pid \d+, since \d{4}-/);
+      }
+      const { exitCode, output } = await first.ended;
+      const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
+      assert.is(exitCode, 0, log);
+      assert.match(log, `the state file ${stack.stateFile} was not written: EROFS`);
+      assert.match(log, "Warning: NOTIFY_URL was not reached: ECONNREFUSED");
+      for (const text of [output, log]) assert.not.match(text, "very-secret");
+    } finally {
+      await $`umount ${vault}`.quiet();
     }
-    assert.is((await first.ended).exitCode, 0);
-    await assertServes(stack, next);
+    assert.equal(
+      [await servingColor(stack), await stack.running(), await stack.readStateFile()],
+      [after, [after], `${before}\n`],
+    );
   },
 );
 
 unattended(
-  "each run sends a notification; with --quiet, stdout has one line or none, and the log file has everything",
-  async ({ stack }) => {
+  "each run sends a notification; with --quiet, stdout has one line or none, and the log file has everything; a missing active link is corrected by a run that then fails",
+  async ({ stack, link }) => {
     const from = await servingColor(stack);
     const to = getInactiveColor(from);
     const notices: string[] = [];
@@ -93,9 +106,12 @@ unattended(
     await once(server, "listening");
     const NOTIFY_URL = `http://127.0.0.1:${(server.address() as AddressInfo).port}/?token=very-secret`;
     const bad = { NOTIFY_URL, LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "2" };
+    await rm(link);
     const failed = await stack.deploy(["--quiet"], { ...(await stack.apiVersion(`9.0.${unique}`)), ...bad });
+    const corrected = await readlink(link).catch(() => "no link");
     const done = await stack.rollback(["--quiet"], { NOTIFY_URL });
     server.close();
+    assert.is(corrected, `${from}-upstream.conf`);
     assert.equal([failed.exitCode, done.exitCode], [1, 0], failed.stdall + done.stdall);
 
     assert.is(failed.stdout, "");
@@ -121,30 +137,6 @@ unattended(
     assert.equal(second.traffic, entry?.traffic);
     for (const text of [failed.stdall, done.stdall, log]) assert.not.match(text, "very-secret");
     await assertServes(stack, to);
-  },
-);
-
-unattended(
-  "a rollback works, with warnings, although NOTIFY_URL cannot be reached and the vault is read-only",
-  async ({ stack }) => {
-    const before = await servingColor(stack);
-    const NOTIFY_URL = `http://127.0.0.1:${await freePort()}/?token=very-secret`;
-    const vault = dirname(dirname(stack.stateFile));
-    await $({ quiet: true })`mount --bind ${vault} ${vault} && mount -o remount,ro,bind ${vault}`;
-    try {
-      const run = await stack.rollback(["--verbose"], { NOTIFY_URL });
-      assert.is(run.exitCode, 0, run.stdall);
-      assert.match(run.stderr, `the state file ${stack.stateFile} was not written: EROFS`);
-      assert.match(run.stderr, "Warning: NOTIFY_URL was not reached: ECONNREFUSED");
-      for (const text of [run.stdall, await readFile(join(stack.stateDir, "blue-green.log"), "utf8")])
-        assert.not.match(text, "very-secret");
-      assert.equal(
-        [await servingColor(stack), await stack.readStateFile()],
-        [getInactiveColor(before), `${before}\n`],
-      );
-    } finally {
-      await $`umount ${vault}`.quiet();
-    }
   },
 );
 
@@ -214,27 +206,6 @@ unattended(
   },
 );
 
-unattended(
-  "if both colors run, --keep serving keeps the serving color; a link to a file that does not exist is corrected",
-  async ({ stack, link }) => {
-    const serving = await servingColor(stack);
-    const other = getInactiveColor(serving);
-    await stack.docker("start", `${stack.project}-api-${other}`);
-    await rm(link);
-    await symlink("nowhere.conf", link);
-    const run = await stack.deploy(["--keep", "serving"], UNBUILDABLE);
-    assert.is(run.exitCode, 1, run.stdall);
-    assert.match(
-      run.stderr,
-      `the active link points at nowhere.conf, but nginx serves ${serving}: correcting it`,
-    );
-    assert.match(run.stdout, `✓ stop ${other}`);
-    assert.match(run.stderr, "Build failed");
-    assert.is(await readlink(link), `${serving}-upstream.conf`);
-    await assertServes(stack, serving);
-  },
-);
-
 /** Creates a docker command in which some cases behave differently. Returns it as a setting. */
 async function fakeDocker(stack: Scratch, name: string, cases: string): Promise<{ DOCKER_CMD: string }> {
   const file = join(stack.folder, name);
@@ -242,6 +213,37 @@ async function fakeDocker(stack: Scratch, name: string, cases: string): Promise<
   await chmod(file, 0o755);
   return { DOCKER_CMD: file };
 }
+
+unattended(
+  "if both colors run, --keep serving keeps the serving color; a link to a file that does not exist is corrected; then too little disk space is reported before a build",
+  async ({ stack, link }) => {
+    const serving = await servingColor(stack);
+    const other = getInactiveColor(serving);
+    await stack.docker("start", `${stack.project}-api-${other}`);
+    await rm(link);
+    await symlink("nowhere.conf", link);
+    const small = join(stack.folder, "small");
+    await mkdir(small);
+    await $({ quiet: true })`mount -t tmpfs -o size=1m tmpfs ${small}`;
+    try {
+      const onSmallDisk = await fakeDocker(stack, "docker-small", `"info "*) echo '${small}'; exit ;;`);
+      const run = await stack.deploy(["--keep", "serving"], onSmallDisk);
+      assert.is(run.exitCode, 1, run.stdall);
+      assert.match(
+        run.stderr,
+        `the active link points at nowhere.conf, but nginx serves ${serving}: correcting it`,
+      );
+      assert.match(run.stdout, `✓ stop ${other}`);
+      assert.match(run.stderr, `Not enough disk space to build: 0.0 GiB free in ${small}`);
+      assert.match(run.stderr, /The last image took 0\.[1-9] GiB/);
+      assert.not.match(run.stdout, "✓ build");
+      assert.is(await readlink(link), `${serving}-upstream.conf`);
+    } finally {
+      await $`umount ${small}`.quiet();
+    }
+    await assertServes(stack, serving);
+  },
+);
 
 unattended(
   "a hanging daemon fails the run after 30 s; an exec that hangs during the switch fails it as well",
@@ -267,32 +269,6 @@ unattended(
     assert.match(run.stderr, "did not end within 30 s");
     assert.match(run.stderr, "Next: Check that Docker works");
     assert.ok(ms < 40_000, `${ms} ms`);
-    await assertServes(stack, serving);
-  },
-);
-
-unattended(
-  "a missing active link is corrected; too little disk space is reported before a build",
-  async (context) => {
-    const { stack, link } = context;
-    const serving = await servingColor(stack);
-    await rm(link);
-    const small = join(stack.folder, "small");
-    await mkdir(small);
-    await $({ quiet: true })`mount -t tmpfs -o size=1m tmpfs ${small}`;
-    try {
-      const run = await stack.deploy(
-        [],
-        await fakeDocker(stack, "docker-small", `"info "*) echo '${small}'; exit ;;`),
-      );
-      assert.is(run.exitCode, 1);
-      assert.match(run.stderr, `Not enough disk space to build: 0.0 GiB free in ${small}`);
-      assert.match(run.stderr, /The last image took 0\.[1-9] GiB/);
-      assert.not.match(run.stdout, "✓ build");
-      assert.is(await readlink(link), `${serving}-upstream.conf`);
-    } finally {
-      await $`umount ${small}`.quiet();
-    }
     await assertServes(stack, serving);
   },
 );
