@@ -65,15 +65,20 @@ async function composeServiceOf(context: Context, color: Color, api: Api): Promi
 /** The states of a task that may still answer, or will. */
 const ACTIVE = ["preparing", "starting", "running"];
 
+/** The seconds between two looks at tasks that end. Each look is several docker commands, which take the CPU from the API. */
+const LOOK_SECONDS = 0.5;
+
 /** Waits until the tasks of a color have ended, so that none answers any more. */
-const waitUntilEnded = (context: Context, color: Color, seconds: number): Promise<boolean> =>
-  pollUntil(seconds, async () => {
+const waitUntilEnded = (context: Context, color: Color, seconds: number): Promise<boolean> => {
+  const haveEnded = async (): Promise<boolean> => {
     const { [color]: service } = await inspectSwarmServices(context);
     const left = (service?.replicas ?? []).filter(({ state }) => ACTIVE.includes(state));
     if (left.length === 0) return true;
     const lost = await lostNodes(context);
     return left.every(({ nodeId }) => lost.includes(nodeId));
-  });
+  };
+  return pollUntil(seconds, haveEnded, LOOK_SECONDS);
+};
 
 /** Scales the service of a color, if there is one, to 0, and waits until its replicas have ended. Throws DockerError, DeadlineError. */
 export async function stopService(context: Context, color: Color): Promise<Output> {
