@@ -178,6 +178,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
   stack.env.HEALTH_RETRIES = "60"; // how fast this machine boots a container is not what is looked at
   const verified = new Set<string>();
   let load: Load | undefined;
+  let nginxRestarted = false; // since nginx last kept a color for sessions that it cannot rule out
   try {
     // Disks of their own, so that they can be full.
     for (const path of [disk, stack.stateDir]) {
@@ -226,6 +227,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
       const [struck, at] = [load.now(), run.steps.at(-1)]; // what is done after the strike may be its taking back
       await strike(stack, run, fault);
       const back = OUTAGES.includes(fault) ? firstAnswer(load) : undefined;
+      if (back) nginxRestarted = true;
       const { exitCode, signal, output } = await run.ended;
       await learn(run.steps);
       for (const path of [disk, stack.stateDir]) await rm(join(path, FILLER), { force: true });
@@ -308,6 +310,13 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
     for (const [shape, name] of REPAIRS) if (shape.test(output)) count(report.repairs, name);
   }
 
+  /** A run cannot rule out sessions from before a restart of nginx, so it keeps the color they may belong to. */
+  async function endUnknownSessions(): Promise<void> {
+    nginxRestarted = false;
+    const { exitCode, stdall } = await stack.endSessions(["--now"]);
+    if (exitCode !== 0) report.hands.push(`end-sessions: exit code ${exitCode}\n${stdall}`);
+  }
+
   /** A run that nothing happens to. What it does not put right needs a hand, and is written down. */
   async function plain(verb: Verb): Promise<void> {
     const run = startRun(stack, verb);
@@ -320,6 +329,7 @@ export async function kills({ runs, seed, daemon, say }: Storm): Promise<Report>
       say(`an unverified build was kept: ${active}\n${output}`);
     }
     noteRepairs(output);
+    if (nginxRestarted && output.includes("still serves its sessions")) await endUnknownSessions();
     const wrong = exitCode === 0 ? await disagreement(stack) : `exit code ${exitCode}`;
     if (!wrong) return;
     report.hands.push(`${verb}: ${wrong}\n${output}`);

@@ -45,7 +45,7 @@ async function assertComplete(stack: Scratch, run: Run, code = 0): Promise<void>
   await assertAgreement(stack).catch((error) => assert.unreachable(`${error.message}\n${output}`));
 }
 
-/** The steps before those that get a signal in `endDespiteSignals`: to drain, to stop, and what a deploy does after that. */
+/** When one of these steps is done, `endDespiteSignals` sends a signal, so it meets the next: drain, stop, and what a deploy does then. */
 const BEFORE_SIGNALS: Record<Verb, readonly string[]> = {
   deploy: ["mark", "look for sessions", "stop", "keep the release"],
   rollback: ["mark", "look for sessions"],

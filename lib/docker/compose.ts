@@ -54,6 +54,7 @@ export const compose: ColorEngine = {
 
   recreate: async (context, color, { anonymousVolumes }, api) => {
     checkComposeFiles(context.settings);
+    // A container on standby may be paused: to stop it, Docker resumes it.
     const output = await docker(context, upArgs(context, color), {
       deadline: ACT_SECONDS,
       environment: apiSettings(api),

@@ -65,7 +65,7 @@ async function composeServiceOf(context: Context, color: Color, api: Api): Promi
 /** The states of a task that may still answer, or will. */
 const ACTIVE = ["preparing", "starting", "running"];
 
-/** The seconds between two looks at tasks that end. Each look is several docker commands, which take the CPU from the API. */
+/** The seconds between two looks at tasks that end. Each look is several docker commands, which take CPU time from the API. */
 const LOOK_SECONDS = 0.5;
 
 /** Waits until the tasks of a color have ended, so that none answers any more. */

@@ -190,7 +190,7 @@ anyApi(
 );
 
 anyApi(
-  "after it, a rollback returns to the earlier API and its auth, whatever the settings say now",
+  "after a failed release, a rollback returns to the earlier API and its auth, whatever the settings say now",
   async ({ stack }) => {
     await stack.docker("stop", "--time", "1", `${stack.project}-auth`);
     const back = await stack.rollback([], { ...WRONG, AUTH: "off" });
@@ -229,7 +229,7 @@ anyApi(
 );
 
 anyApi(
-  "the run after one that was killed before it recorded a new container repairs the record, and wrong ports in nginx, before it relies on them",
+  "the run after one that was killed before it recorded a new container repairs the record and wrong ports in nginx before it relies on them",
   async ({ stack }) => {
     // The example goes to the color that has it on standby.
     const run = startRun(stack, "deploy");
@@ -237,9 +237,10 @@ anyApi(
     run.kill("SIGKILL");
     await run.ended;
     const file = join(stack.stateDir, "apis.json");
-    const { green } = JSON.parse(await readFile(file, "utf8")).colors;
+    const left = JSON.parse(await readFile(file, "utf8"));
+    const { green } = left.colors;
     const wrong = { blue: green, green: FIRST_API };
-    await writeFile(file, JSON.stringify({ colors: wrong, images: [], created: {} }));
+    await writeFile(file, JSON.stringify({ ...left, colors: wrong }));
     await writeFile(join(stack.folder, "nginx/api-upstreams.conf"), renderUpstreams(wrong));
     await stack.docker("exec", stack.nginxContainer, "sh", "-c", "kill -HUP 1");
     await waitFor("nginx has the wrong port", async () => (await stack.get("/up")).status === 502);

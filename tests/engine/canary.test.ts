@@ -103,13 +103,13 @@ canary(
 );
 
 canary(
-  "a deploy ends a canary also while neither color answers; one that becomes unhealthy is taken back",
+  "a deploy ends a canary also while neither color answers; a canary that becomes unhealthy is taken back",
   async ({ stack }) => {
     await killCanary(stack);
     const containers = [`${stack.project}-api-blue`, `${stack.project}-api-green`];
     const signal = (name: string) => stack.docker("kill", "--signal", name, ...containers);
     await signal("STOP");
-    const run = startRun(stack, "deploy", { LOOP_FAULT: "sick-after=6", CANARY_SECONDS: "30" });
+    const run = startRun(stack, "deploy", { LOOP_FAULT: "sick-after=12", CANARY_SECONDS: "30" });
     // Then it waits for green.
     await waitFor("the canary has ended", () => expectNoCanary(stack).then(() => true), 60).finally(() =>
       signal("CONT"),

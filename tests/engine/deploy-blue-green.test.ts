@@ -17,7 +17,7 @@ import { replaceLink } from "../../lib/util/atomic.ts";
 import { suite } from "../suite.ts";
 
 /** Two releases, and then failures: from the second release on, blue serves at the end of each test until the rollback. */
-const deploys = suite<{ stack: Scratch; link: string; standby: string }>("deploy");
+const deploys = suite<{ stack: Scratch; link: string; standby: string; goodImage: string }>("deploy");
 deploys.before(async (context) => {
   context.stack = await createScratch("deploy");
   context.link = join(context.stack.folder, "nginx/active-upstream.conf");
@@ -315,7 +315,8 @@ deploys(
     await stack.docker("restart", "--time", "1", stack.nginxContainer);
     await waitFor("nginx runs with the first key", async () => (await stack.get()).status === 200);
     await writeFile(configuration, withZone("$uri")); // `nginx -t` does not know that the running zone has another key
-    const run = await stack.deploy();
+    context.goodImage = await stack.field(`${stack.project}-api-green`, "{{.Image}}");
+    const run = await stack.deploy([], await stack.apiVersion("5.5.5"));
     await writeFile(configuration, good);
     assert.is(run.exitCode, 3, run.stdall);
     assert.match(run.stderr, "after 10 s an old worker is still accepting requests");
@@ -326,12 +327,11 @@ deploys(
 deploys(
   "if verification fails, the traffic goes back and is checked, and the new color is stopped; a rollback then goes to the last good build, not to the failed one",
   async (context) => {
-    const { stack } = context;
-    const goodImage = await stack.field(`${stack.project}-api-green`, "{{.Image}}");
+    const { stack, goodImage } = context; // neither 5.5.5, which the run before left running, nor 6.6.6
     const run = await stack.deploy([], {
       ...(await stack.apiVersion("6.6.6")),
-      LOOP_FAULT: "sick-after=5",
-      VERIFY_SECONDS: "20",
+      LOOP_FAULT: "sick-after=12",
+      VERIFY_SECONDS: "30",
     });
     assert.is(run.exitCode, 1, run.stdall);
     assert.match(run.stderr, "Verification through nginx failed");

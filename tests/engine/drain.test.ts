@@ -1,6 +1,3 @@
-import { once } from "node:events";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
@@ -8,6 +5,7 @@ import { startRun } from "../../bench/testbed/run.ts";
 import { createReleasedScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { callTool } from "../call-tool.ts";
+import { receiveNotices } from "../notices.ts";
 import { suite } from "../suite.ts";
 
 const drain = suite<{ stack: Scratch; url: string }>("drain");
@@ -20,29 +18,23 @@ drain.after(({ stack }) => stack.remove());
 drain(
   "requests that are still open at the drain limit are counted, reported and closed",
   async ({ stack, url }) => {
-    const notices: string[] = [];
-    const server = createServer(async (request, response) => {
-      for await (const chunk of request) notices.push(String(chunk));
-      response.end();
-    }).listen(0, "127.0.0.1");
-    await once(server, "listening");
-    const NOTIFY_URL = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+    const notices = await receiveNotices();
     const from = (await stack.get()).color;
-    const run = startRun(stack, "rollback", { DRAIN_SECONDS: "2", NOTIFY_URL });
+    const run = startRun(stack, "rollback", { DRAIN_SECONDS: "2", NOTIFY_URL: notices.url });
     await run.waitForStep("start "); // the other color boots, so what is sent now is open at the switch
     const open = Promise.allSettled(
       [
         callTool(url, "count", { n: 100, interval: 0.3 }),
         callTool(url, "count", { n: 100, interval: 0.3 }),
-        callTool(url, "slow", { seconds: 12 }),
+        callTool(url, "slow", { seconds: 30 }),
       ].map(async (sent) => (await sent).body.text()),
     );
     const { exitCode, output } = await run.ended;
-    server.close();
+    notices.close();
     assert.is(exitCode, 0, output);
     assert.match(output, `requests to ${from} still open after 2 s: 3; closing`);
     assert.match(output, /Rolled back .* in [\d.]+ s; 3 requests were interrupted at the drain limit\n/);
-    const notice = JSON.parse(notices.at(-1) ?? "{}");
+    const notice = JSON.parse(notices.received.at(-1) ?? "{}");
     const entry = (await readHistory(join(stack.stateDir, "history.jsonl"))).at(-1);
     for (const report of [notice, entry]) {
       assert.equal([report?.result, report?.cut], ["done", 3]);
@@ -59,16 +51,21 @@ drain(
 
 drain("a release works while old workers of the previous one still drain", async ({ stack, url }) => {
   const before = (await stack.get()).color;
-  const long = callTool(url, "count", { n: 60, interval: 0.2 }).then(async ({ body }) => body.text());
+  let ended = false;
+  const long = callTool(url, "count", { n: 150, interval: 0.2 }).then(async ({ body }) => body.text());
+  void long.finally(() => {
+    ended = true;
+  });
   await sleep(300);
   const first = startRun(stack, "rollback");
   await first.waitForStep("mark");
   first.kill("SIGKILL");
   await first.ended;
-  const run = await stack.deploy([], { DRAIN_SECONDS: "20" });
+  assert.not.ok(ended, "no old worker drains any more");
+  const run = await stack.deploy([], { DRAIN_SECONDS: "40" });
   assert.is(run.exitCode, 0, run.stdall);
   assert.is((await stack.get()).color, before);
-  assert.match(await long, `${before} ${(60 * 61) / 2}`);
+  assert.match(await long, `${before} ${(150 * 151) / 2}`);
 });
 
 drain.run();

@@ -16,6 +16,7 @@ const REPAIRED_BY: Record<Verb, Record<string, Verb>> = {
     start: "deploy",
     send: "rollback", // the canary begins
     switch: "rollback",
+    verify: "rollback", // as a canary, and with all traffic on the new build
     mark: "deploy",
     stop: "rollback",
   },
@@ -31,6 +32,6 @@ function kills({ verb, index, name, stands }: Step): readonly Kill[] {
 }
 
 // The full matrix is a soak test.
-test("a run killed in any step that changes something loses no request, and the next run repairs the rest", () =>
+test("a run that a signal ends in a step that changes something loses no request, and the next run repairs the rest", () =>
   killBoth(kills));
 test.run();

@@ -67,13 +67,13 @@ nginx("after a reload, new workers get new connections while old workers still l
       byNew.push((await stack.get("/_loop/color")).color === color);
       await sleep(2);
     }
-    return byNew.slice(0, byNew.lastIndexOf(false)).filter(Boolean).length;
+    return byNew.slice(0, Math.max(0, byNew.lastIndexOf(false))).filter(Boolean).length;
   };
-  const counts: number[] = [];
-  for (let i = 0; i < 8; i++) counts.push(await reload(COLORS[i % 2] ?? "blue"));
+  // About 5 for each reload, 1 on a machine four times slower. Without reuseport, 1 to 3 in 20 reloads.
+  let sum = 0;
+  for (let i = 0; i < 40 && sum <= 20; i++) sum += await reload(COLORS[i % 2] ?? "blue");
   await reload("green"); // the color that runs
-  // Without reuseport 0 or 1 in all, on an idle and on a busy machine. With it, 3 to 10 for each reload.
-  assert.ok(counts.reduce((sum, count) => sum + count) > counts.length, `${counts}`);
+  assert.ok(sum > 20, `${sum} in 40 reloads`);
 });
 
 nginx(
@@ -129,12 +129,11 @@ nginx("nginx streams: each event arrives when it is sent, not at the end", async
 
 /** How many responses to `postTwice` are complete. */
 const responsesIn = (received: string): number =>
-  received.match(/HTTP\/1.1 404 [\s\S]*?Not Found/g)?.length ?? 0;
+  received.match(/HTTP\/1.1 404 [\s\S]*?\r\n\r\n[\s\S]*?Not Found/g)?.length ?? 0;
 
 /**
  * Sends two POSTs on one connection, each with its body 100 ms after its headers, to a path that the API does not have: it
- * answers before it reads the body. Returns what arrives until each has its
- * response, 10 s at most.
+ * answers before it reads the body. Returns what arrives until each has its response, 10 s at most.
  */
 async function postTwice(url: string): Promise<string> {
   const { hostname, port } = new URL(url);

@@ -121,7 +121,7 @@ async function createHost(shared: Scratch, { short, fill, mounts, choose }: Prof
   await link(bin, "node", process.execPath);
   // With the file `hang`, a reload of nginx first waits without a word.
   const docker = `#!/bin/sh
-case "$*" in *"kill -HUP 1"*) [ ! -e '${folder}/hang' ] || { : >'${folder}/hanging'; sleep 5; };; esac
+case "$*" in *"kill -HUP 1"*) [ ! -e '${folder}/hang' ] || { : >'${folder}/hanging'; sleep 15; };; esac
 exec ${which.sync("docker")} "$@"
 `;
   await writeFile(join(bin, "docker"), docker, { mode: 0o755 });

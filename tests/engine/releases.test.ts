@@ -167,7 +167,7 @@ releases(
     assert.match(run.stderr, "the serving color was not touched");
     assert.throws(
       () => contextOf(stack, { LOOP_API_IMAGE: "Not An Image" }),
-      'LOOP_API_IMAGE is "Not An Image": it must be an image such as',
+      /LOOP_API_IMAGE is "Not An Image": it must be an image such as/,
     );
     await stack.docker("rmi", foreign);
     assert.equal(await stateOf(stack), before);

@@ -145,7 +145,7 @@ sticky(
 
 // Each step is a soak test.
 sticky(
-  'rollbacks that get SIGTERM, which undoes one, and SIGKILL after "switch", and the next, which finishes, lose no session',
+  'a rollback undone after SIGTERM, and one that SIGKILL ends after "switch" and the next finishes, lose no session',
   async ({ stack, ofBlue, ofGreen }) => {
     await endRollback(stack, "switch", "SIGTERM");
     assert.equal([(await stack.get()).color, await stack.running()], ["green", ["blue", "green"]]);

@@ -60,9 +60,17 @@ standby(
   },
 );
 
-standby("a deploy replaces the paused color", async ({ stack }) => {
+standby("a deploy replaces the paused color, whose container ends by itself", async ({ stack }) => {
+  const paused = await stack.field(`${stack.project}-api-blue`, "{{.Id}}");
+  const since = Date.now();
   const run = await stack.deploy([], await stack.apiVersion("3.0.0"));
   assert.is(run.exitCode, 0, run.stdall);
+  const span = [since, Date.now()].map((ms) => (ms / 1000).toFixed(3));
+  const filters = ["--filter", `container=${paused}`, "--filter", "event=die"];
+  const format = ["--format", "{{.Actor.Attributes.exitCode}}"];
+  const args = ["--since", span[0] ?? "", "--until", span[1] ?? "", ...filters, ...format];
+  // Docker would kill a container that stays paused, after its grace period: 137.
+  assert.is((await stack.docker("events", ...args)).stdout.trim(), "0");
   assert.is(JSON.parse((await stack.get()).body).version, "3.0.0");
   assert.equal(await states(stack), ["running", "paused"]);
 });

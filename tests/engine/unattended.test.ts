@@ -1,8 +1,5 @@
-import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { chmod, mkdir, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $, which } from "zx";
@@ -14,6 +11,7 @@ import { staleRecords } from "../../lib/release/prune.ts";
 import { readHistory } from "../../lib/run/history.ts";
 import { ROOT } from "../../lib/settings.ts";
 import { replaceLink } from "../../lib/util/atomic.ts";
+import { receiveNotices } from "../notices.ts";
 import { suite } from "../suite.ts";
 
 /** At the start and at the end of each test one color serves, and the other is stopped. */
@@ -98,19 +96,14 @@ unattended(
   async ({ stack, link }) => {
     const from = await servingColor(stack);
     const to = getInactiveColor(from);
-    const notices: string[] = [];
-    const server = createServer(async (request, response) => {
-      for await (const chunk of request) notices.push(String(chunk));
-      response.end();
-    }).listen(0, "127.0.0.1");
-    await once(server, "listening");
-    const NOTIFY_URL = `http://127.0.0.1:${(server.address() as AddressInfo).port}/?token=very-secret`;
+    const notices = await receiveNotices();
+    const NOTIFY_URL = `${notices.url}?token=very-secret`;
     const bad = { NOTIFY_URL, LOOP_FAULT: "unhealthy", HEALTH_RETRIES: "2" };
     await rm(link);
     const failed = await stack.deploy(["--quiet"], { ...(await stack.apiVersion(`9.0.${unique}`)), ...bad });
     const corrected = await readlink(link).catch(() => "no link");
     const done = await stack.rollback(["--quiet"], { NOTIFY_URL });
-    server.close();
+    notices.close();
     assert.is(corrected, `${from}-upstream.conf`);
     assert.equal([failed.exitCode, done.exitCode], [1, 0], failed.stdall + done.stdall);
 
@@ -128,7 +121,7 @@ unattended(
     const log = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
     for (const line of [`✓ switch nginx to ${to}`, `Rolled back ${from} → ${to}`]) assert.match(log, line);
 
-    const [first, second] = notices.map((notice) => JSON.parse(notice));
+    const [first, second] = notices.received.map((notice) => JSON.parse(notice));
     assert.equal([first.result, first.exitCode, first.from, first.to], ["HealthError", 1, from, to]);
     assert.equal([second.result, second.verb, second.from, second.to], ["done", "rollback", from, to]);
     assert.ok(second.seconds > 0.5, String(second.seconds));
@@ -215,7 +208,7 @@ async function fakeDocker(stack: Scratch, name: string, cases: string): Promise<
 }
 
 unattended(
-  "if both colors run, --keep serving keeps the serving color; a link to a file that does not exist is corrected; then too little disk space is reported before a build",
+  "if both colors run, --keep with the name of a color keeps that one; a link to a file that does not exist is corrected; then too little disk space is reported before a build",
   async ({ stack, link }) => {
     const serving = await servingColor(stack);
     const other = getInactiveColor(serving);
@@ -227,7 +220,7 @@ unattended(
     await $({ quiet: true })`mount -t tmpfs -o size=1m tmpfs ${small}`;
     try {
       const onSmallDisk = await fakeDocker(stack, "docker-small", `"info "*) echo '${small}'; exit ;;`);
-      const run = await stack.deploy(["--keep", "serving"], onSmallDisk);
+      const run = await stack.deploy(["--keep", serving], onSmallDisk);
       assert.is(run.exitCode, 1, run.stdall);
       assert.match(
         run.stderr,

@@ -34,8 +34,8 @@ test("each script has its own options", () => {
     assert.throws(() => parseOptions(args, "rollback"), args[0]);
   for (const args of [["--to", "1"], ["--list"]]) assert.throws(() => parseOptions(args, "deploy"), args[0]);
   for (const wrong of ["0", "-1", "1.5", "v3", "release-3", ""])
-    assert.throws(() => parseOptions([`--to=${wrong}`], "rollback"), "--to takes the number of a release");
-  assert.throws(() => parseOptions(["--list", "--to", "1"], "rollback"), "exclude each other");
+    assert.throws(() => parseOptions([`--to=${wrong}`], "rollback"), /--to takes the number of a release/);
+  assert.throws(() => parseOptions(["--list", "--to", "1"], "rollback"), /exclude each other/);
 });
 
 test("anything else is rejected, and the error names it", () => {
