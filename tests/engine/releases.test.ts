@@ -165,10 +165,9 @@ releases(
     assert.is(run.exitCode, 1, run.stdall);
     assert.match(run.stderr, `${secret} cannot be pulled: the registry requires a login`);
     assert.match(run.stderr, "the serving color was not touched");
-    assert.throws(
-      () => contextOf(stack, { LOOP_API_IMAGE: "Not An Image" }),
-      /LOOP_API_IMAGE is "Not An Image": it must be an image such as/,
-    );
+    const wrong = await stack.deploy(["--image", "Not An Image"]);
+    assert.is(wrong.exitCode, 2);
+    assert.match(wrong.stderr, 'LOOP_API_IMAGE is "Not An Image": it must be an image such as');
     await stack.docker("rmi", foreign);
     assert.equal(await stateOf(stack), before);
 
