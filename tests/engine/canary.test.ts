@@ -88,7 +88,7 @@ canary(
     assert.match(stdout, "! blue is still a canary, but no run is watching it");
     assert.is(exitCode, 1);
     await stack.docker("stop", `${stack.project}-api-blue`); // interrupts what it has open
-    await sleep(1500); // until nginx has looked its name up again, some connect to the old address
+    await sleep(4000); // until nginx has looked its name up again: a second, on a busy machine more
     const since = load.now();
     await sleep(1000);
     const back = await stack.rollback();
