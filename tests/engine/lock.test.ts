@@ -101,18 +101,18 @@ for (const mechanism of MECHANISMS) {
     await startKilledHolder(file, 300);
     const waiter = `
       import { takeLock } from ${LOCK};
-      const lock = await takeLock(${JSON.stringify(file)}, "rollback", () => undefined, 5);
+      const take = () => takeLock(${JSON.stringify(file)}, "rollback", () => undefined, 5);
+      // On a busy machine, one that comes late may find that another has the lock.
+      const retry = (error) => (/another run holds the lock: the rollback/i.test(error.message) ? take().catch(retry) : Promise.reject(error));
+      const lock = await take().catch(retry);
       console.log("got it");
       lock.end("nothing");
     `;
     const both = await Promise.all([1, 2, 3].map(() => runScript(waiter)));
-    // On a busy machine, one that comes late may find that another has the lock.
-    const refused = /LockedError: Another run holds the lock: the rollback/;
-    for (const { stdall, signal } of both) {
-      assert.is(signal, null, stdall);
-      assert.ok(stdall.includes("got it") || refused.test(stdall), stdall);
+    for (const { stdall, exitCode } of both) {
+      assert.is(exitCode, 0, stdall);
+      assert.match(stdall, "got it");
     }
-    assert.ok(both.some(({ stdall }) => stdall.includes("got it")));
   });
 
   lock("an unrecovered run record is kept until a later run recovers it", async ({ file }) => {
