@@ -98,14 +98,14 @@ interface TestProcess {
   exit: Promise<string>;
 }
 
-/** Starts a process that runs a test file; without one, a worker, which waits for files. */
-function startProcess(name: string, path: string | undefined, how: How): TestProcess {
+/** Starts a process that runs a test file; without one, a worker, which waits for files. `job` tells apart those that run at a time. */
+function startProcess(name: string, path: string | undefined, job: number, how: How): TestProcess {
   // Not a pipe: a process that a test left running would keep it open, and this run would wait.
   const log = join(how.output, name.replace("/", "-"));
   const descriptor = openSync(log, "a");
   const child = spawn(process.execPath, ["--enable-source-maps", path ?? how.worker], {
     cwd: dirname(how.directory),
-    env: { ...process.env, ...how.fixtures, LOOP_TEST_RUN: how.run },
+    env: { ...process.env, ...how.fixtures, LOOP_TEST_RUN: how.run, LOOP_TEST_PORTS: `${process.pid + job}` },
     detached: true,
     stdio: ["ignore", descriptor, descriptor, ...(path ? [] : ["ipc" as const])],
   });
@@ -158,11 +158,12 @@ function report(name: string, output: string, end: string, since: number, how: H
 async function runFile(
   { name, path }: TestFile,
   worker: TestProcess | undefined,
+  job: number,
   interrupted: Promise<string>,
   how: How,
 ): Promise<Result> {
   const since = performance.now();
-  const own = worker ?? startProcess(name, path, how);
+  const own = worker ?? startProcess(name, path, job, how);
   const { size: before } = statSync(own.log);
   const done = worker ? runInWorker(worker, path) : own.exit;
   const end = await waitFor(own, done, interrupted, how);
@@ -196,17 +197,17 @@ export async function runTests(files: TestFile[], all: How): Promise<Result[]> {
   for (const kind of KINDS) {
     const how = { ...all, limitSeconds: Math.min(all.limitSeconds, MOST_SECONDS[kind] ?? all.limitSeconds) };
     const queue = files.filter((file) => file.kind === kind).values(); // shared: each worker takes the next file
-    const work = async (_: unknown, number: number): Promise<void> => {
+    const work = async (_: unknown, job: number): Promise<void> => {
       let worker: TestProcess | undefined;
       const end = async () => worker && results.push(...(await endWorker(worker, interrupted, how)));
       for (const file of queue) {
         if (how.interrupt.aborted) break;
         if (kind === "unit" && (!worker || isOver(worker.child))) {
           await end(); // if it crashed after the file before this one
-          worker = startProcess(`worker-${number}`, undefined, how);
+          worker = startProcess(`worker-${job}`, undefined, job, how);
         }
         running.set(file.name, performance.now());
-        results.push(await runFile(file, worker, interrupted, how));
+        results.push(await runFile(file, worker, job, interrupted, how));
         running.delete(file.name);
         if (worker && isOver(worker.child)) worker = undefined; // the file is to blame, and its line says so
       }

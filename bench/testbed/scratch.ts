@@ -89,22 +89,31 @@ const isFree = (port: number): Promise<boolean> =>
 const [LOWEST_PORT, HIGHEST_PORT] = [10_000, 32_000];
 const PORTS_PER_PROCESS = 500;
 
-/** Returns a port that is free on every address. Each process uses its own range, so that parallel test files do not collide. */
-export async function freePort(taken: readonly number[] = []): Promise<number> {
+/** The ports of this process, each before any comes twice: a port can be free only because its container is stopped. */
+function* ownPorts(): Generator<number, never> {
   const ranges = (HIGHEST_PORT - LOWEST_PORT) / PORTS_PER_PROCESS;
-  const first = LOWEST_PORT + (process.pid % ranges) * PORTS_PER_PROCESS;
+  // Test files that run at a time have different numbers. Two processes with one range would take each other's ports.
+  const range = Number(process.env.LOOP_TEST_PORTS ?? process.pid) % ranges;
+  for (let i = randomInt(PORTS_PER_PROCESS); ; i++)
+    yield LOWEST_PORT + range * PORTS_PER_PROCESS + (i % PORTS_PER_PROCESS);
+}
+
+const ports = ownPorts();
+
+/** Returns a port that is free on every address, and that this process has not used for long. */
+export async function freePort(): Promise<number> {
   for (;;) {
-    const port = randomInt(first, first + PORTS_PER_PROCESS);
-    if (!taken.includes(port) && (await isFree(port))) return port;
+    const { value } = ports.next();
+    if (await isFree(value)) return value;
   }
 }
 
-/** The port settings of a stack: four different free ports. */
+/** The port settings of a stack. */
 async function freePorts(): Promise<Record<string, string>> {
-  const ports: Record<string, string> = {};
+  const settings: Record<string, string> = {};
   for (const name of ["NGINX_PORT", "BLUE_PORT", "GREEN_PORT", "AUTH_PORT"])
-    ports[name] = String(await freePort(Object.values(ports).map(Number)));
-  return ports;
+    settings[name] = String(await freePort());
+  return settings;
 }
 
 /** A machine for a stack. */

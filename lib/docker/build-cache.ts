@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Context } from "../run/context.ts";
 import { z } from "../util/zod.ts";
 import { act, expectSuccess } from "./cli.ts";
@@ -27,9 +28,17 @@ export const readCacheRecords = (json: string): CacheRecord[] =>
     inUse: InUse === "true",
   }));
 
+/** How an engine before 23.0 refuses to compute the disk usage for two commands at a time, and the seconds to wait for the other. */
+const [BUSY, BUSY_SECONDS] = ["a disk usage operation is already running", 20];
+
 /** The engine's whole build cache, of all projects. Throws DockerError. */
 export async function listBuildCache(context: Context): Promise<CacheRecord[]> {
-  const output = await act(context, ["system", "df", "--verbose", "--format", "{{json .BuildCache}}"]);
+  const list = () => act(context, ["system", "df", "--verbose", "--format", "{{json .BuildCache}}"]);
+  let output = await list();
+  for (let waited = 0; waited < BUSY_SECONDS && output.stderr.includes(BUSY); waited++) {
+    await sleep(1000);
+    output = await list();
+  }
   expectSuccess(output, "listing the build cache", "Check that Docker works: docker system df");
   return readCacheRecords(output.stdout);
 }

@@ -129,11 +129,9 @@ async function measureOutage(
 }
 
 /** Ports for the old stack, which the new one does not use. */
-async function freshPorts({ env }: Scratch): Promise<Installation["oldPorts"]> {
-  const taken = ["NGINX_PORT", "BLUE_PORT", "GREEN_PORT", "AUTH_PORT"].map((name) => Number(env[name]));
-  for (let i = 0; i < 3; i++) taken.push(await freePort(taken));
-  const [nginx = "", api = "", auth = ""] = taken.slice(4).map(String);
-  return { nginx, api, auth };
+async function freshPorts(): Promise<Installation["oldPorts"]> {
+  const port = async () => String(await freePort());
+  return { nginx: await port(), api: await port(), auth: await port() };
 }
 
 /** Creates the owner's old compose file: one API, one nginx, one auth. Returns its path. */
@@ -189,7 +187,7 @@ moving.before(async (context) => {
   ])
     await cp(context ?? "", join(checkout, "examples", name ?? ""), { recursive: true });
   await symlink(join(ROOT, "node_modules"), join(checkout, "node_modules"));
-  const installation = { stack, checkout, old: `${stack.project}-old`, oldPorts: await freshPorts(stack) };
+  const installation = { stack, checkout, old: `${stack.project}-old`, oldPorts: await freshPorts() };
   Object.assign(context, { installation, file: await writeOldComposeFile(installation) });
   const up = await stack.docker("compose", "-f", context.file, "up", "-d", "--build");
   assert.is(up.exitCode, 0, up.stdall);

@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import * as assert from "uvu/assert";
 import { $, which } from "zx";
 import { startRun, type Verb, waitForLock } from "../../bench/testbed/run.ts";
-import { createReleasedScratch, freePort, type Scratch } from "../../bench/testbed/scratch.ts";
+import { createReleasedScratch, freePort, type Scratch, waitFor } from "../../bench/testbed/scratch.ts";
 import { type Color, getInactiveColor, isColor } from "../../lib/color.ts";
 import { readCacheRecords } from "../../lib/docker/build-cache.ts";
 import { staleRecords } from "../../lib/release/prune.ts";
@@ -175,9 +175,20 @@ unattended(
   "releases with changing content leave no images behind and do not touch those of other projects",
   async ({ stack, foreignImage }) => {
     // The tests before have built two versions: one failed, one was released.
-    const run = await stack.deploy([], { ...(await stack.apiVersion(`9.2.${unique}`)), KEEP_RELEASES: "2" });
+    const busyOnce = await fakeDocker(
+      stack,
+      "docker-busy",
+      `"system df "*) mkdir ${stack.folder}/asked && echo "Error response from daemon: a disk usage operation is already running" >&2 && exit 1 ;;`,
+    );
+    const api = await stack.apiVersion(`9.2.${unique}`);
+    const run = await stack.deploy([], { ...api, ...busyOnce, KEEP_RELEASES: "2" });
     assert.is(run.exitCode, 0, run.stdall);
-    const cache = await stack.docker("system", "df", "--verbose", "--format", "{{json .BuildCache}}");
+    assert.ok(existsSync(join(stack.folder, "asked")), "the build cache was not listed");
+    let cache = { stdout: "" };
+    await waitFor("Docker lists the build cache, which it does for one command at a time", async () => {
+      cache = await stack.docker("system", "df", "--verbose", "--format", "{{json .BuildCache}}");
+      return cache.stdout !== "";
+    });
     const runs = await readHistory(join(stack.stateDir, "history.jsonl"));
     const records = readCacheRecords(cache.stdout);
     const [beforeLast, first] = [runs.slice(0, -1), Date.parse(runs[0]?.time ?? "")];
