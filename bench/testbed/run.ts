@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process";
+import { EventEmitter, once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -39,13 +40,16 @@ export function startRun(
     stdio: ["ignore", "pipe", "pipe"],
   });
   const steps: string[] = [];
+  const progress = new EventEmitter<{ change: [] }>();
   let output = "";
   let hasEnded = false;
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on("line", (line) => {
       output += `${line}\n`;
       const [, step] = line.match(/✓ (.+) \(/) ?? [];
-      if (step) steps.push(step);
+      if (!step) return;
+      steps.push(step);
+      progress.emit("change");
     });
   }
   return {
@@ -56,17 +60,18 @@ export function startRun(
       child.stderr.destroy();
     },
     waitForSteps: async (count) => {
-      while (!hasEnded && steps.length < count) await sleep(2);
+      while (!hasEnded && steps.length < count) await once(progress, "change");
     },
     waitForStep: async (step) => {
       while (!steps.some((done) => done.startsWith(step))) {
         if (hasEnded) throw new Error(`ended before "${step}":\n${output}`);
-        await sleep(2);
+        await once(progress, "change");
       }
     },
     ended: new Promise((resolve) =>
       child.on("close", (exitCode, signal) => {
         hasEnded = true;
+        progress.emit("change");
         resolve({ exitCode, signal, output });
       }),
     ),

@@ -69,11 +69,16 @@ export interface Scratch {
   remove(): Promise<void>;
 }
 
-/** Polls a condition every 0.1 s until it holds. Fails after `seconds`. */
-export async function waitFor(what: string, condition: () => Promise<boolean>, seconds = 10): Promise<void> {
-  for (let attempt = 0; attempt < seconds * 10; attempt++) {
+/** Polls a condition every `every` seconds until it holds. Fails after `seconds`. */
+export async function waitFor(
+  what: string,
+  condition: () => Promise<boolean>,
+  seconds = 10,
+  every = 0.1,
+): Promise<void> {
+  for (let attempt = 0; attempt < seconds / every; attempt++) {
     if (await condition().catch(() => false)) return;
-    await sleep(100);
+    await sleep(every * 1000);
   }
   assert.unreachable(`not within ${seconds} s: ${what}`);
 }

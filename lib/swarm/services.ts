@@ -128,16 +128,20 @@ export async function lostNodes(context: Context): Promise<string[]> {
 
 /** The tasks of these services. */
 async function inspectTasks(context: Context, names: readonly string[]): Promise<Task[]> {
-  const lists = await Promise.all(
-    names.map((name) =>
-      docker(context, ["service", "ps", "--no-trunc", "--format", "{{.ID}} {{.Node}}", name]),
-    ),
+  // It lists the tasks of those that exist, and fails if one does not.
+  const list = await docker(context, [
+    "service",
+    "ps",
+    "--no-trunc",
+    "--format",
+    "{{.ID}} {{.Node}}",
+    ...names,
+  ]);
+  if (!/no such service|not a swarm manager/i.test(list.stderr))
+    expectSuccess(list, `listing the replicas of ${names.join(" and ")}`, CHECK_DOCKER);
+  const nodes = new Map(
+    [...list.stdout.matchAll(/^(\S+) (.*)$/gm)].map(([, id = "", node = ""]) => [id, node]),
   );
-  for (const list of lists)
-    if (list.exitCode !== 0 && !/no such service|not a swarm manager/i.test(list.stderr))
-      expectSuccess(list, `listing the replicas of ${names.join(" and ")}`, CHECK_DOCKER);
-  const text = lists.map(({ stdout }) => stdout).join("\n");
-  const nodes = new Map([...text.matchAll(/^(\S+) (.*)$/gm)].map(([, id = "", node = ""]) => [id, node]));
   if (nodes.size === 0) return [];
   const output = await docker(context, [
     "inspect",

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, WebSocket } from "undici";
 import * as assert from "uvu/assert";
-import { hasRegistry, type Registry, startRegistry } from "../../bench/testbed/registry.ts";
 import { startRun } from "../../bench/testbed/run.ts";
 import {
   createReleasedScratch,
@@ -106,25 +105,18 @@ async function openClock({ env }: Scratch): Promise<Clock> {
   return { versions, close: () => socket.close(1000), closed };
 }
 
-const anyApi = suite<{ stack: Scratch; registry: Registry | undefined }>("any API");
+const anyApi = suite<{ stack: Scratch }>("any API");
 anyApi.before(async (context) => {
   context.stack = await createReleasedScratch("any-api", { LOOP_AUTH_CONTEXT: EXAMPLE_AUTH });
-  context.registry = hasRegistry ? await startRegistry(context.stack) : undefined;
 });
-anyApi.after(async ({ stack, registry }) => {
-  registry?.stop();
-  await stack.remove();
-});
+anyApi.after(({ stack }) => stack.remove());
 
+// tests/engine/releases releases another API from its image.
 anyApi(
-  `another API is released over the example ${hasRegistry ? "from its image" : "from its folder, without docker-registry"}, by settings alone, without a lost request`,
-  async ({ stack, registry }) => {
-    const { LOOP_API_CONTEXT, ...health } = OWN_AUTH;
-    const source = registry
-      ? { LOOP_API_IMAGE: await registry.push(LOOP_API_CONTEXT, "1.0.0") }
-      : { LOOP_API_CONTEXT };
+  "another API is released over the example, by settings alone, without a lost request",
+  async ({ stack }) => {
     const load = startGets(stack);
-    const run = await stack.deploy([], { ...health, ...source });
+    const run = await stack.deploy([], OWN_AUTH);
     const during = load.count();
     const went = await pollUntil(10, async () => load.count() >= during + 200);
     const lost = await load.stop();

@@ -1,6 +1,12 @@
 import { join } from "node:path";
 import * as assert from "uvu/assert";
-import { hasRegistry, type Registry, smallApi, startRegistry } from "../../bench/testbed/registry.ts";
+import {
+  hasRegistry,
+  type Registry,
+  SMALL_API_PORT,
+  smallApi,
+  startRegistry,
+} from "../../bench/testbed/registry.ts";
 import { startRun } from "../../bench/testbed/run.ts";
 import { createScratch, type Scratch } from "../../bench/testbed/scratch.ts";
 import { type Color, getInactiveColor } from "../../lib/color.ts";
@@ -23,6 +29,7 @@ const releases = suite<{
 }>("releases of images");
 releases.before(async (context) => {
   const stack = await createScratch("releases");
+  stack.env.API_PORT = SMALL_API_PORT;
   context.stack = stack;
   context.open = await startRegistry(stack);
   context.closed = await startRegistry(stack, true);
@@ -124,7 +131,7 @@ releases("images from a registry, --if-changed, and the list", async ({ stack, o
 releases(
   "a release whose run was killed after its mark gets its number from the next run, which knows that its build is the same although its labels differ",
   async ({ stack }) => {
-    const sources = await stack.apiVersion("1.0.5");
+    const sources = { ...(await stack.apiVersion("1.0.5")), API_PORT: "8081" }; // the example
     const run = startRun(stack, "deploy", sources, [], ["--if-changed"]);
     await run.waitForStep("mark");
     run.kill("SIGKILL");

@@ -198,6 +198,7 @@ swarmTests(
       "Docker runs three replicas elsewhere",
       async () => (await nodesOf(bed, color)).size === 2,
       60,
+      0.5,
     );
     await sleep(2000); // nginx finds it
     const since = load.now();
