@@ -95,7 +95,7 @@ async function main(context: Context): Promise<Outcome> {
   await checkEngine(context);
   const target = options.to === undefined ? undefined : await findRelease(context, options.to);
   await createFoldersForRollback(context);
-  await startServicesForRollback(context);
+  await startServicesForRollback(context, target?.id);
   await loadKey(context);
   const interrupted = lock.unfinished();
   const repeated = !target && (await isRepeatedRollback(context, interrupted));

@@ -10,7 +10,7 @@ import {
   stoppedAuth,
   stoppedNginx,
 } from "../docker/services.ts";
-import { apisOf, recordApis } from "../engine/apis.ts";
+import { apiOfImage, apisOf, recordApis } from "../engine/apis.ts";
 import { runningColors } from "../engine/colors.ts";
 import { engineOf } from "../engine/engine.ts";
 import { inspectServices, inspectStack } from "../engine/stack.ts";
@@ -48,10 +48,12 @@ export async function startServices(context: Context): Promise<void> {
 }
 
 /**
- * The same for a rollback, which needs only nginx: if auth does not start, that is a warning, and auth is never built.
+ * The same for a rollback, which needs only nginx: if auth does not start, that is a warning, and auth is never built. `image`
+ * is the id of the image that it goes to, if it is not that of a color: its API may need auth although no color does.
  * Throws DockerError, UsageError, PortConflictError, ConfigurationError for nginx, StateFileError.
  */
-export async function startServicesForRollback(context: Context): Promise<void> {
+export async function startServicesForRollback(context: Context, image?: string): Promise<void> {
+  const { settings } = context;
   const all = await inspectServices(context).catch(() => undefined); // auth may be the problem
   const stack = all ?? (await inspectStack(context));
   const { nginx } = stack;
@@ -66,7 +68,9 @@ export async function startServicesForRollback(context: Context): Promise<void> 
   if (stopped) {
     await context.change("wait until nginx serves", () => waitUntilServing(context));
   }
-  if (context.settings.api.auth === "off" && !hasAuth(apisOf(context.settings, stack))) return;
+  const target = image === undefined ? settings.api : apiOfImage(settings, image);
+  const needsAuth = [settings.api, target].some(({ auth }) => auth === "on");
+  if (!needsAuth && !hasAuth(apisOf(settings, stack))) return;
   try {
     const seen = (stopped ? undefined : all?.auth) ?? (await inspectAuth(context));
     const auth = stoppedAuth(context, seen, ["--no-build", "--pull", "never"]);

@@ -12,7 +12,7 @@ import {
   type Scratch,
   waitFor,
 } from "../../bench/testbed/scratch.ts";
-import { FIRST_API } from "../../lib/api.ts";
+import { FIRST_API, hasAuth } from "../../lib/api.ts";
 import { readApis } from "../../lib/engine/apis.ts";
 import { renderUpstreams } from "../../lib/nginx/upstreams.ts";
 import { listReleases } from "../../lib/release/releases.ts";
@@ -299,6 +299,21 @@ anyApi(
       });
     assert.is(await statusFor("WebSocket"), 101);
     assert.is(await statusFor("h2c"), 404);
+  },
+);
+
+anyApi(
+  "a rollback to a release with auth starts auth, although neither color has it any more",
+  async ({ stack }) => {
+    await stack.docker("stop", "--time", "1", `${stack.project}-auth`);
+    assert.not.ok(hasAuth(readApis({ stateDir: stack.stateDir, api: FIRST_API })), "a color has auth");
+    const back = await stack.rollback(["--to", "2"], OWN_AUTH); // the example, with auth
+    assert.is(back.exitCode, 0, back.stdall);
+    assert.match(back.stdall, `${stack.project}-auth does not run: starting it`);
+    assert.is((await stack.get()).status, 200);
+    const { status, body } = await stack.get(METADATA);
+    assert.is(status, 200);
+    assert.not.match(body, '"version"', "from auth");
   },
 );
 anyApi.run();
