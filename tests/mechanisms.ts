@@ -1,14 +1,17 @@
-import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { mkdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { which } from "zx/core";
 import type { Mechanism } from "../lib/run/flock.ts";
 
-/** The program itself: the shim of a version manager would need more than itself in PATH. */
-const programOf = (command: string): string =>
-  command === "python3"
-    ? execFileSync(command, ["-c", "import sys; print(sys.executable)"], { encoding: "utf8" }).trim()
-    : which.sync(command);
+const isScript = (path: string): boolean => readFileSync(path).subarray(0, 2).toString() === "#!";
+
+/** The first program of this name in PATH that is no script: the shim of a version manager would need more than itself in PATH. */
+function programOf(command: string): string {
+  const program = which.sync(command, { all: true }).find((path) => !isScript(path));
+  if (program === undefined) throw new Error(`each ${command} in PATH is a script`);
+  return program;
+}
 
 /** Leaves only these mechanisms of the lock in PATH, and other commands that the test needs. `path` is the whole PATH. */
 export async function allow(
