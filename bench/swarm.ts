@@ -1,11 +1,11 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { $, type ProcessOutput } from "zx/core";
+import type { ProcessOutput } from "zx/core";
 import { quantile } from "./figures.ts";
 import { type Load, type Mix, type Shot, startLoad } from "./testbed/load.ts";
 import { createScratch, EXAMPLE_API, freePort, type Scratch, waitFor } from "./testbed/scratch.ts";
-import { slimImage } from "./testbed/slim.ts";
+import { slimImages } from "./testbed/slim.ts";
 import { createSwarm, type Node } from "./testbed/swarm.ts";
 
 const NODES = 3;
@@ -143,7 +143,7 @@ async function rollingUpdate(
   expectDone(
     await manager.docker(
       ...["run", "--detach", "--name", name, "--network", network, "--publish", `${port}:8080`],
-      ...["--volume", `${folder}:/etc/nginx:ro`, "nginx:1.30", "nginx", "-g", "daemon off;"],
+      ...["--volume", `${folder}:/etc/nginx:ro`, stack.env.NGINX_IMAGE ?? "", "nginx", "-g", "daemon off;"],
     ),
   );
   const url = `http://${manager.address}:${port}`;
@@ -168,10 +168,8 @@ async function rollingUpdate(
 /** Measures this tool with 1, 3 and 6 replicas on three engines, then Swarm's own updates with 3. Calls `done` after each row. */
 export async function measureSwarm(switches: number, done: (row: SwarmRow) => void): Promise<SwarmRow[]> {
   const own = await createScratch("swarm-bench");
-  const image = `${own.project}-one`;
-  await $({ quiet: true })`docker build --quiet --tag ${own.project}-whole ${EXAMPLE_API}`;
-  await slimImage(`${own.project}-whole`, image);
-  const swarm = await createSwarm(NODES, ["nginx:1.30", image]);
+  const { api: image, nginx } = await slimImages(own.project, EXAMPLE_API);
+  const swarm = await createSwarm(NODES, [nginx, image]);
   await own.remove();
   const [manager] = swarm.nodes;
   if (!manager) throw new Error("no node");
@@ -188,6 +186,7 @@ export async function measureSwarm(switches: number, done: (row: SwarmRow) => vo
     Object.assign(stack.env, {
       ENGINE: "swarm",
       REGISTRY: swarm.registry,
+      NGINX_IMAGE: nginx,
       AUTH: "off",
       VAULT_PATH: "none",
       VERIFY_SECONDS: "1",

@@ -2,11 +2,10 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Test } from "uvu";
 import * as assert from "uvu/assert";
-import { $ } from "zx";
 import { type Load, type Shot, startLoad } from "../bench/testbed/load.ts";
 import { hasRegistry } from "../bench/testbed/registry.ts";
 import { addVaultFile, createScratch, EXAMPLE_API, type Scratch } from "../bench/testbed/scratch.ts";
-import { slimImage } from "../bench/testbed/slim.ts";
+import { slimImages } from "../bench/testbed/slim.ts";
 import { canHaveSwarm, createSwarm, type Node, type Swarm } from "../bench/testbed/swarm.ts";
 import { type Color, isColor } from "../lib/color.ts";
 import type { Status } from "../lib/release/status-report.ts";
@@ -22,20 +21,15 @@ export interface Bed {
   loads: { stop(): Promise<unknown> }[];
 }
 
-const SETTINGS = { AUTH: "off" };
-
 /** Creates the engines, joined into a swarm or not, and the settings of a stack. Starts none of its containers. */
 export async function createBed(joined: boolean, nodes = 3): Promise<Bed> {
   const own = await createScratch("swarm");
-  const build = $({ quiet: true });
-  const image = `${own.project}-slim`;
-  await build`docker build --quiet --tag ${own.project}-whole ${process.env.LOOP_TEST_API || EXAMPLE_API}`;
-  await slimImage(`${own.project}-whole`, image);
-  const swarm = await createSwarm(nodes, ["nginx:1.30", image], joined);
+  const { api: image, nginx } = await slimImages(own.project, process.env.LOOP_TEST_API || EXAMPLE_API);
+  const swarm = await createSwarm(nodes, [nginx, image], joined);
   await own.remove();
   const stack = await createScratch("swarm", "stack", swarm.nodes[0]);
   delete stack.env.ACTIVE_COLOR_FILE;
-  Object.assign(stack.env, SETTINGS);
+  Object.assign(stack.env, { AUTH: "off", NGINX_IMAGE: nginx });
   await addVaultFile(stack);
   return { swarm, stack, image, loads: [] };
 }
