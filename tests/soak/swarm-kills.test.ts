@@ -1,4 +1,4 @@
-import { chmod, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import type { Verb } from "../../bench/testbed/run.ts";
@@ -78,8 +78,7 @@ async function kill(bed: Bed, from: Start, command: Command, nth = 1): Promise<v
     `test "$(wc -l < ${seen})" -lt ${nth} || kill -KILL $PPID`,
     "exit $code",
   ];
-  await writeFile(file, `${lines.join("\n")}\n`);
-  await chmod(file, 0o755);
+  await writeFile(file, `${lines.join("\n")}\n`, { mode: 0o755 });
   const killed = await start(bed, { ...from, env: { ...from.env, DOCKER_CMD: file } });
   assert.ok(killed.signal === "SIGKILL" || killed.exitCode === 137, `${command}:\n${killed.stdall}`);
 }
@@ -222,7 +221,7 @@ swarmTests("the replicas of a killed release do not stay on standby", async (bed
   stack.env.STANDBY = "paused";
   const idle = getInactiveColor(await serving(bed));
   await kill(bed, DEPLOY, commandsOf(bed, idle).update);
-  const failed = await stack.deploy([], { LOOP_API_CONTEXT: "/nonexistent" });
+  const failed = await stack.deploy([], { LOOP_API_CONTEXT: join(stack.folder, "nginx") }); // no Dockerfile
   assert.is(failed.exitCode, 1, failed.stdall);
   await waitFor("none runs", async () => (await running(bed, idle)) === 0, 20);
   assert.is((await statusOf(stack)).colors[idle].container, "exited");
