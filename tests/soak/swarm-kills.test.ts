@@ -212,7 +212,7 @@ swarmTests("a standby whose replicas Docker replaces after the kill", async (bed
   const replicas = stdout.split("\n").filter(Boolean);
   if (replicas.length > 0) {
     await stack.docker("rm", "--force", ...replicas);
-    await waitFor("they are replaced", async () => (await running(bed, color)) === 2, 60);
+    await waitFor("they are replaced", async () => (await running(bed, color)) === 2, 60, 1);
   }
   await repair(bed, ROLLBACK, () => second, "paused: deploy, after tag");
   assert.equal(failures(await load.stop()), []);
@@ -225,7 +225,7 @@ swarmTests("the replicas of a killed release do not stay on standby", async (bed
   await kill(bed, DEPLOY, commandsOf(bed, idle).update);
   const failed = await stack.deploy([], { LOOP_API_CONTEXT: join(stack.folder, "nginx") }); // no Dockerfile
   assert.is(failed.exitCode, 1, failed.stdall);
-  await waitFor("none runs", async () => (await running(bed, idle)) === 0, 20);
+  await waitFor("none runs", async () => (await running(bed, idle)) === 0, 20, 1);
   assert.is((await statusOf(stack)).colors[idle].container, "exited");
 });
 
