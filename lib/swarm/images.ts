@@ -46,17 +46,17 @@ export async function checkBuild(context: Context): Promise<void> {
 const localName = ({ settings }: Context, color: Color): string => `${NOWHERE}/${imageOf(settings, color)}`;
 
 /**
- * In a swarm with one node, a service uses an image by its local name. Before the service starts again, points that name back to the
- * service's own image: a killed run may have moved it to a newer one. Throws DockerError.
+ * In a swarm with one node, a service uses an image by its local name: makes that name refer to this image. Does nothing for an image
+ * from a registry. Throws DockerError.
  */
-export async function repairLocalName(context: Context, image: string, id: string): Promise<void> {
+export async function tagLocalName(context: Context, image: string, id: string): Promise<void> {
   if (image.startsWith(`${NOWHERE}/`)) await tagImage(context, id, image);
 }
 
 /**
  * The reference by which every node can pull a color's image: by digest, from REGISTRY after a push, or from the registry that the image
- * was pulled from. In a swarm with one node, an image that was built here gets a local name instead. Throws UsageError if the other nodes
- * cannot pull the image, DockerError.
+ * was pulled from. In a swarm with one node, an image that was built here has a local name instead, which `tagLocalName` gives it. Throws
+ * UsageError if the other nodes cannot pull the image, DockerError.
  */
 export async function imageForNodes(context: Context, color: Color): Promise<{ image: string; id: string }> {
   const { settings } = context;
@@ -71,9 +71,7 @@ export async function imageForNodes(context: Context, color: Color): Promise<{ i
     return { id, image: await push(context, id, color, settings.registry) };
   if (source !== undefined) return { id, image: source };
   await checkBuild(context);
-  const local = localName(context, color);
-  await tagImage(context, id, local);
-  return { id, image: local };
+  return { id, image: localName(context, color) };
 }
 
 /**

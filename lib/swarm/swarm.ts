@@ -18,7 +18,7 @@ import type { Context } from "../run/context.ts";
 import { checkComposeFiles } from "../settings.ts";
 import { pollUntil } from "../util/poll.ts";
 import { type ComposeService, serviceIn, unsupported } from "./compose-service.ts";
-import { checkBuild, imageForNodes, repairLocalName } from "./images.ts";
+import { checkBuild, imageForNodes, tagLocalName } from "./images.ts";
 import { expectManager, nodeId } from "./manager.ts";
 import { DISCARDED, IMAGE, MANAGER, networkOf, STANDBY, swarmServiceOf } from "./names.ts";
 import { connectArgs, connectNginx } from "./network.ts";
@@ -36,7 +36,7 @@ const stopArgs = ({ settings }: Context, color: Color): string[] => [
   `${swarmServiceOf(settings, color)}=0`,
 ];
 
-/** Changes the service of a color, such as its labels. Running replicas are not touched. */
+/** Changes the service of a color, such as its labels. Replicas that stay are not restarted. */
 const updateArgs = ({ settings }: Context, color: Color, options: readonly string[]): string[] => [
   ...["service", "update", "--detach", "--no-resolve-image", ...options],
   swarmServiceOf(settings, color),
@@ -136,7 +136,8 @@ export const swarm: ColorEngine = {
       inspectSwarmServices(context),
       nodeId(context),
     ]);
-    if (service) await repairLocalName(context, service.image, service.labels[IMAGE] ?? "");
+    // `docker image prune --all` removes the local name.
+    if (service) await tagLocalName(context, service.image, service.labels[IMAGE] ?? "");
     // A color that runs still serves sessions: with fewer replicas, some of them would end.
     const count = Math.max(context.settings.replicas, service?.wanted ?? 0);
     // The label is missing if a run was killed right after it created the service.
@@ -163,6 +164,8 @@ export const swarm: ColorEngine = {
     if (stopped.exitCode !== 0) return stopped;
     const removed = await act(context, ["service", "rm", swarmServiceOf(context.settings, color)]);
     if (removed.exitCode !== 0 && !isMissing(removed)) return removed;
+    // Not before: replicas of the old service that Docker replaces, as after a power failure, would run the new image.
+    await tagLocalName(context, image, id);
     const { args, environment } = creationOf(context.settings, color, service, image, id);
     const created = await docker(context, args, { deadline: ACT_SECONDS, environment });
     if (created.exitCode !== 0) return created;
@@ -199,7 +202,9 @@ export const swarm: ColorEngine = {
     ]);
     // The release failed before it changed the service, for example because its image could not be pushed: a rollback can still start the service.
     if (service && tagged && service.labels[IMAGE] !== tagged.id) return DONE;
-    const output = await act(context, updateArgs(context, color, ["--label-add", `${DISCARDED}=yes`]));
+    // After a run that was killed, it may be on standby with its replicas: they would run until the next release of this color.
+    const options = ["--label-add", `${DISCARDED}=yes`, "--replicas", "0"];
+    const output = await act(context, updateArgs(context, color, options));
     // Without a service, the color is a Compose container: no release has made it a service yet, or a run was killed before it did.
     return isMissing(output) ? compose.discard(context, color) : output;
   },
