@@ -17,7 +17,6 @@ import { checkHooks, runFailureHook, runHook } from "../lib/release/hooks.ts";
 import { markActive } from "../lib/release/mark.ts";
 import { warnOfMemory } from "../lib/release/memory.ts";
 import { migrateState } from "../lib/release/migrate.ts";
-import { createFoldersForRollback } from "../lib/release/oauth-folder.ts";
 import { findActive } from "../lib/release/observation.ts";
 import { checkPortAvailable } from "../lib/release/port.ts";
 import { recoverInterruptedRun } from "../lib/release/recovery.ts";
@@ -94,7 +93,6 @@ async function main(context: Context): Promise<Outcome> {
   await context.inspect("read the color record", () => getActiveColor(settings));
   await checkEngine(context);
   const target = options.to === undefined ? undefined : await findRelease(context, options.to);
-  await createFoldersForRollback(context);
   await startServicesForRollback(context, target?.id);
   await loadKey(context);
   const interrupted = lock.unfinished();

@@ -97,6 +97,7 @@ async function killIn(stack: Scratch, load: Load, steps: readonly Step[], step: 
     assert.is(color === before, !stands, at);
     await assertAgreement(stack).catch((error) => assert.unreachable(`${error.message}\n${at}`));
   }
+  assert.ok(load.shots.length > sent, `no request was sent: ${at}`);
   assert.equal(lost(load.shots.slice(sent)), [], at);
   if (typeof kill === "string") return;
   await assertComplete(stack, startRun(stack, kill.repairedBy)).catch((error) =>

@@ -6,7 +6,7 @@ import type { Mechanism } from "../lib/run/flock.ts";
 
 const isScript = (path: string): boolean => readFileSync(path).subarray(0, 2).toString() === "#!";
 
-/** The first program of this name in PATH that is no script: the shim of a version manager would need more than itself in PATH. */
+/** The first program of this name in PATH that is not a script: the shim of pyenv or asdf would need more than itself in PATH. */
 function programOf(command: string): string {
   const program = which.sync(command, { all: true }).find((path) => !isScript(path));
   if (program === undefined) throw new Error(`each ${command} in PATH is a script`);

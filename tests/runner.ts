@@ -98,7 +98,7 @@ interface TestProcess {
   exit: Promise<string>;
 }
 
-/** Starts a process that runs a test file; without one, a worker, which waits for files. `job` tells apart those that run at a time. */
+/** Starts a process that runs a test file; without one, a worker, which waits for files. `job` tells apart those that run at the same time. */
 function startProcess(name: string, path: string | undefined, job: number, how: How): TestProcess {
   // Not a pipe: a process that a test left running would keep it open, and this run would wait.
   const log = join(how.output, name.replace("/", "-"));

@@ -74,14 +74,18 @@ async function librariesOf(program: string): Promise<string[]> {
   return [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, path = ""]) => path);
 }
 
-/** The port of `smallApi`: another API than the example. */
+/** The default port of `smallApi`: another API than the example. */
 export const SMALL_API_PORT = "3000";
 
 /**
  * Writes the sources of an API whose image is 3 MB, so that pushing and pulling it takes no time: BusyBox's web server, with
  * one file for /health, in a VOLUME: what one release leaves there must not reach the next. Returns the folder.
  */
-export async function smallApi(stack: Scratch, version: string, status = "healthy"): Promise<string> {
+export async function smallApi(
+  stack: Scratch,
+  version: string,
+  { status = "healthy", port = SMALL_API_PORT } = {},
+): Promise<string> {
   const folder = join(stack.folder, `small-api-${version}`);
   const program = (await $({ quiet: true })`command -v busybox`).stdout.trim();
   await mkdir(join(folder, "root/www"), { recursive: true });
@@ -90,7 +94,7 @@ export async function smallApi(stack: Scratch, version: string, status = "health
     await copyFile(file, join(folder, "root", file));
   }
   await writeFile(join(folder, "root/www/health"), JSON.stringify({ status, vault_exists: true, version }));
-  const command = JSON.stringify([program, "httpd", "-f", "-p", SMALL_API_PORT, "-h", "/www"]);
+  const command = JSON.stringify([program, "httpd", "-f", "-p", port, "-h", "/www"]);
   // As the first process of a container, it would ignore SIGTERM.
   await writeFile(
     join(folder, "Dockerfile"),

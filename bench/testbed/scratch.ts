@@ -94,10 +94,10 @@ const isFree = (port: number): Promise<boolean> =>
 const [LOWEST_PORT, HIGHEST_PORT] = [10_000, 32_000];
 const PORTS_PER_PROCESS = 500;
 
-/** The ports of this process, each before any comes twice: a port can be free only because its container is stopped. */
+/** The ports of this process, each once before any is repeated: a port can be free only because its container is stopped. */
 function* ownPorts(): Generator<number, never> {
   const ranges = (HIGHEST_PORT - LOWEST_PORT) / PORTS_PER_PROCESS;
-  // Test files that run at a time have different numbers. Two processes with one range would take each other's ports.
+  // Test files that run at the same time have different numbers. Two processes with one range would take each other's ports.
   const range = Number(process.env.LOOP_TEST_PORTS ?? process.pid) % ranges;
   for (let i = randomInt(PORTS_PER_PROCESS); ; i++)
     yield LOWEST_PORT + range * PORTS_PER_PROCESS + (i % PORTS_PER_PROCESS);
@@ -105,7 +105,7 @@ function* ownPorts(): Generator<number, never> {
 
 const ports = ownPorts();
 
-/** Returns a port that is free on every address, and that this process has not used for long. */
+/** Returns a port that is free on every address, and that this process has not returned recently. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const { value } = ports.next();

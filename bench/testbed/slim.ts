@@ -3,7 +3,7 @@ import { $ } from "zx";
 /** What the example API needs of Debian, besides libraries: its interpreter, a shell, and the API itself. */
 const API = "bin usr/bin/sh usr/bin/python3* usr/lib/python3* usr/bin/dash usr/bin/sleep srv";
 
-/** What nginx needs, and the programs that runs use in its container. Whole folders, because these programs change. */
+/** What nginx needs, and the programs that runs use in its container. Whole folders, because which programs they use changes. */
 const NGINX =
   "bin etc/group etc/nginx etc/passwd usr/bin usr/lib/nginx usr/sbin/nginx var/cache/nginx var/lib/nginx var/log/nginx";
 
@@ -22,7 +22,7 @@ interface Config {
   StopSignal?: string;
 }
 
-/** Makes an image of what is needed of the original. It behaves as the original, without its entrypoint. */
+/** Makes an image with only the needed files of another. It has the same environment and command, but no entrypoint and no labels. */
 async function slimImage(original: string, name: string, needed: string): Promise<void> {
   const quiet = $({ quiet: true });
   const { stdout } = await quiet`docker inspect --format ${"{{json .Config}}"} ${original}`;

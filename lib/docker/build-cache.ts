@@ -1,7 +1,7 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Context } from "../run/context.ts";
+import { pollUntil } from "../util/poll.ts";
 import { z } from "../util/zod.ts";
-import { act, expectSuccess } from "./cli.ts";
+import { ACT_SECONDS, act, expectSuccess } from "./cli.ts";
 
 /** A record of the build cache. Times are in ms since 1970. */
 export interface CacheRecord {
@@ -28,17 +28,18 @@ export const readCacheRecords = (json: string): CacheRecord[] =>
     inUse: InUse === "true",
   }));
 
-/** How an engine before 23.0 refuses to compute the disk usage for two commands at a time, and the seconds to wait for the other. */
-const [BUSY, BUSY_SECONDS] = ["a disk usage operation is already running", 20];
+/** What an engine before 23.0 says while another command asks for the disk usage. */
+const BUSY = "a disk usage operation is already running";
 
 /** The engine's whole build cache, of all projects. Throws DockerError. */
 export async function listBuildCache(context: Context): Promise<CacheRecord[]> {
   const list = () => act(context, ["system", "df", "--verbose", "--format", "{{json .BuildCache}}"]);
   let output = await list();
-  for (let waited = 0; waited < BUSY_SECONDS && output.stderr.includes(BUSY); waited++) {
-    await sleep(1000);
-    output = await list();
-  }
+  const isListed = async (): Promise<boolean> => {
+    if (output.stderr.includes(BUSY)) output = await list();
+    return !output.stderr.includes(BUSY);
+  };
+  await pollUntil(ACT_SECONDS, isListed, 1);
   expectSuccess(output, "listing the build cache", "Check that Docker works: docker system df");
   return readCacheRecords(output.stdout);
 }

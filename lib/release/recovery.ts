@@ -1,7 +1,7 @@
 import { type Color, getInactiveColor } from "../color.ts";
 import { restoreImage } from "../docker/image.ts";
 import { inspectColor } from "../engine/colors.ts";
-import { discardRelease, NEVER_SERVED_GRACE, stopContainer } from "../engine/stop.ts";
+import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from "../engine/stop.ts";
 import { InterruptedError, ToolError } from "../errors.ts";
 import { readCanary, readKept } from "../nginx/link.ts";
 import { loadPorts } from "../nginx/load.ts";
@@ -65,7 +65,13 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
     // Killed between link and reload, nginx still sends the sessions of this color there.
     const isKept = (await readKept(context))?.color === other;
     if (!isKept && (await probeLoadedColor(settings)).kept === other) await switchNginx(inner, active);
-    await retire(inner, other);
+    // A build that is about to be discarded is no standby. Paused, it would keep its memory until the next release of this color.
+    const fails =
+      unfinished?.to === other &&
+      unfinished.started &&
+      unfinished.imageBefore !== undefined &&
+      marked !== other;
+    await retire(inner, other, fails ? stopContainer : putOnStandby);
   }
   if (keeps && unfinished && !context.options.dryRun) endSessionsLater(); // nobody may have started it
   // Unhealthy, and the only one that runs: to discard its build, it must be stopped.

@@ -5,10 +5,17 @@ import { drainNginx } from "../nginx/drain.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
 import { keepSessions } from "./sessions.ts";
 
-/** Drains a color, then stops it, or pauses it with STANDBY=paused, unless it still serves its sessions. Throws StopError, DockerError. */
-export async function retire(context: Context, color: Color): Promise<void> {
+/**
+ * Drains a color, then ends it, unless it still serves its sessions: by default stops it, or pauses it with STANDBY=paused. Throws
+ * StopError, DockerError.
+ */
+export async function retire(
+  context: Context,
+  color: Color,
+  end: (context: Context, color: Color) => Promise<void> = putOnStandby,
+): Promise<void> {
   await drainNginx(context, color);
-  if (!(await keepSessions(context, color))) await putOnStandby(context, color);
+  if (!(await keepSessions(context, color))) await end(context, color);
 }
 
 /** The same, but only if the color runs: somebody may have started it by hand. Throws StopError, DockerError. */

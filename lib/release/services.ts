@@ -1,7 +1,9 @@
 import { statSync } from "node:fs";
 import { hasAuth } from "../api.ts";
+import type { Color } from "../color.ts";
 import { ACT_SECONDS } from "../docker/cli.ts";
 import type { Container } from "../docker/container.ts";
+import { taggedImages } from "../docker/image.ts";
 import { authOf } from "../docker/names.ts";
 import {
   inspectAuth,
@@ -20,6 +22,7 @@ import { newestLoaded, RELOAD_SECONDS, servingColor } from "../nginx/probe.ts";
 import { CONFIGURATION_FOLDER } from "../nginx/workers.ts";
 import type { Context } from "../run/context.ts";
 import { pollUntil } from "../util/poll.ts";
+import { createFoldersForRollback } from "./oauth-folder.ts";
 import { checkServicePort } from "./port.ts";
 
 /** Seconds that nginx may take to resolve the colors' addresses after a start. */
@@ -49,11 +52,10 @@ export async function startServices(context: Context): Promise<void> {
 
 /**
  * The same for a rollback, which needs only nginx: if auth does not start, that is a warning, and auth is never built. `image`
- * is the id of the image that it goes to, if it is not that of a color: its API may need auth although no color does.
+ * is the id of the image that --to names.
  * Throws DockerError, UsageError, PortConflictError, ConfigurationError for nginx, StateFileError.
  */
 export async function startServicesForRollback(context: Context, image?: string): Promise<void> {
-  const { settings } = context;
   const all = await inspectServices(context).catch(() => undefined); // auth may be the problem
   const stack = all ?? (await inspectStack(context));
   const { nginx } = stack;
@@ -68,10 +70,9 @@ export async function startServicesForRollback(context: Context, image?: string)
   if (stopped) {
     await context.change("wait until nginx serves", () => waitUntilServing(context));
   }
-  const target = image === undefined ? settings.api : apiOfImage(settings, image);
-  const needsAuth = [settings.api, target].some(({ auth }) => auth === "on");
-  if (!needsAuth && !hasAuth(apisOf(settings, stack))) return;
   try {
+    if (!(await needsAuth(context, stack, image))) return;
+    await createFoldersForRollback(context);
     const seen = (stopped ? undefined : all?.auth) ?? (await inspectAuth(context));
     const auth = stoppedAuth(context, seen, ["--no-build", "--pull", "never"]);
     if (auth) await checkServicePort(context, auth);
@@ -85,12 +86,28 @@ export async function startServicesForRollback(context: Context, image?: string)
   }
 }
 
+/** Does the release that a rollback goes to need auth, or a color, or the next release? Throws DockerError. */
+async function needsAuth(
+  context: Context,
+  colors: Readonly<Record<Color, Container>>,
+  image: string | undefined,
+): Promise<boolean> {
+  const { settings } = context;
+  if (settings.api.auth === "on" || hasAuth(apisOf(settings, colors))) return true;
+  // After a failed release, the container of a color is not the one that a rollback starts.
+  const images =
+    image === undefined ? Object.values(await taggedImages(context)).map((one) => one?.id) : [image];
+  return images.some((id) => id !== undefined && apiOfImage(settings, id).auth === "on");
+}
+
 /** With AUTH=off in the settings and for both colors, an existing auth container is left alone. */
 function reportUnusedAuth(context: Context, { status }: Container): void {
   if (status === "absent") return;
   const { dockerCmd } = context.settings;
   const name = authOf(context);
-  context.log.info(`AUTH is off, but ${name} still exists. To remove it: ${dockerCmd} rm --force ${name}`);
+  context.log.info(
+    `AUTH is off, but ${name} still exists. Only a rollback to a release with auth needs it. To remove it: ${dockerCmd} rm --force ${name}`,
+  );
 }
 
 async function start(context: Context, service: StoppedService, deadline?: number): Promise<void> {

@@ -137,7 +137,7 @@ async function inspectTasks(context: Context, names: readonly string[]): Promise
     "{{.ID}} {{.Node}}",
     ...names,
   ]);
-  if (!/no such service|not a swarm manager/i.test(list.stderr))
+  if (!/no such service|service \S+ not found|not a swarm manager/i.test(list.stderr))
     expectSuccess(list, `listing the replicas of ${names.join(" and ")}`, CHECK_DOCKER);
   const nodes = new Map(
     [...list.stdout.matchAll(/^(\S+) (.*)$/gm)].map(([, id = "", node = ""]) => [id, node]),

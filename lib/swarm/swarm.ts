@@ -136,7 +136,7 @@ export const swarm: ColorEngine = {
       inspectSwarmServices(context),
       nodeId(context),
     ]);
-    // `docker image prune --all` removes the local name.
+    // `docker image prune --all` removes the local name, and a killed run of an older version may have moved it.
     if (service) await tagLocalName(context, service.image, service.labels[IMAGE] ?? "");
     // A color that runs still serves sessions: with fewer replicas, some of them would end.
     const count = Math.max(context.settings.replicas, service?.wanted ?? 0);
@@ -202,9 +202,7 @@ export const swarm: ColorEngine = {
     ]);
     // The release failed before it changed the service, for example because its image could not be pushed: a rollback can still start the service.
     if (service && tagged && service.labels[IMAGE] !== tagged.id) return DONE;
-    // After a run that was killed, it may be on standby with its replicas: they would run until the next release of this color.
-    const options = ["--label-add", `${DISCARDED}=yes`, "--replicas", "0"];
-    const output = await act(context, updateArgs(context, color, options));
+    const output = await act(context, updateArgs(context, color, ["--label-add", `${DISCARDED}=yes`]));
     // Without a service, the color is a Compose container: no release has made it a service yet, or a run was killed before it did.
     return isMissing(output) ? compose.discard(context, color) : output;
   },

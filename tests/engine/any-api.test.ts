@@ -111,7 +111,7 @@ anyApi.before(async (context) => {
 });
 anyApi.after(({ stack }) => stack.remove());
 
-// tests/engine/releases releases another API from its image.
+// tests/engine/releases releases APIs with other ports from their images.
 anyApi(
   "another API is released over the example, by settings alone, without a lost request",
   async ({ stack }) => {
@@ -150,8 +150,8 @@ const upstreamOf = async ({ docker, nginxContainer }: Scratch, color: string): P
   return (await docker("exec", nginxContainer, "sed", "-n", lines, "/etc/nginx/api-upstreams.conf")).stdout;
 };
 
-/** Settings that do not fit the Node API. */
-const WRONG = { ...NODE, HEALTH_EXPECT: '{"ok":true,"version":"9"}', HEALTH_RETRIES: "10" };
+/** Settings that do not fit the Node API, which has no auth. */
+const WRONG = { ...OWN_AUTH, HEALTH_EXPECT: '{"ok":true,"version":"9"}', HEALTH_RETRIES: "10" };
 
 /** The path of the metadata that auth answers; with AUTH=off, the API. */
 const METADATA = "/.well-known/oauth-authorization-server";
@@ -185,7 +185,7 @@ anyApi(
   "after a failed release, a rollback returns to the earlier API and its auth, whatever the settings say now",
   async ({ stack }) => {
     await stack.docker("stop", "--time", "1", `${stack.project}-auth`);
-    const back = await stack.rollback([], { ...WRONG, AUTH: "off" });
+    const back = await stack.rollback([], WRONG);
     assert.is(back.exitCode, 0, back.stdall);
     assert.match(back.stdall, `${stack.project}-auth does not run: starting it`);
     const { status, color } = await stack.get("/health");

@@ -149,7 +149,7 @@ releases(
 releases(
   "a pull that fails says why, and changes nothing; with the login it succeeds",
   async ({ stack, open, closed }) => {
-    const secret = await closed.push(await smallApi(stack, "1.0.6"), "1.0");
+    const secret = await closed.push(await smallApi(stack, "1.0.6", { port: "3001" }), "1.0");
     const foreign = await open.push(await smallApi(stack, "1.0.6"), "foreign", ["--platform", "linux/s390x"]);
     const before = await stateOf(stack);
     const attempts = {
@@ -178,8 +178,9 @@ releases(
     await stack.docker("rmi", foreign);
     assert.equal(await stateOf(stack), before);
 
-    const loggedIn = await stack.deploy(["--image", secret], closed.login);
+    const loggedIn = await stack.deploy(["--image", secret], { ...closed.login, API_PORT: "3001" });
     assert.is(loggedIn.exitCode, 0, loggedIn.stdall);
+    assert.match(loggedIn.stdout, "load the ports of the APIs into nginx");
     await assertServes(stack, "1.0.6");
   },
 );
@@ -248,7 +249,7 @@ releases("--to the serving release changes nothing; an unknown one is an error",
 });
 
 releases("only KEEP_RELEASES releases stay, and nothing of a failed one", async ({ stack, open }) => {
-  const bad = await open.push(await smallApi(stack, "1.0.7", "unhealthy"), "bad");
+  const bad = await open.push(await smallApi(stack, "1.0.7", { status: "unhealthy" }), "bad");
   const kept = await releaseTags(stack);
   const failed = await stack.deploy(["--image", bad], { HEALTH_RETRIES: "2" });
   assert.is(failed.exitCode, 1, failed.stdall);

@@ -94,4 +94,15 @@ standby("after a change to STANDBY=stopped, a rollback to a paused color still w
   assert.is(run.exitCode, 0, run.stdall);
   assert.equal(await states(stack), ["running", "exited"]);
 });
+
+standby("the build of a killed release is stopped, not paused", async ({ stack }) => {
+  const killed = startRun(stack, "deploy", await stack.apiVersion("4.0.0"));
+  await killed.waitForStep("check the health of green");
+  killed.kill("SIGKILL");
+  await killed.ended;
+  const next = await stack.rollback(["--to", "3"]); // which serves
+  assert.is(next.exitCode, 0, next.stdall);
+  assert.match(next.stdout, "✓ stop green");
+  assert.equal(await states(stack), ["running", "exited"]);
+});
 standby.run();

@@ -185,10 +185,15 @@ unattended(
     assert.is(run.exitCode, 0, run.stdall);
     assert.ok(existsSync(join(stack.folder, "asked")), "the build cache was not listed");
     let cache = { stdout: "" };
-    await waitFor("Docker lists the build cache, which it does for one command at a time", async () => {
-      cache = await stack.docker("system", "df", "--verbose", "--format", "{{json .BuildCache}}");
-      return cache.stdout !== "";
-    });
+    await waitFor(
+      "Docker lists the build cache, which it does for one command at a time",
+      async () => {
+        cache = await stack.docker("system", "df", "--verbose", "--format", "{{json .BuildCache}}");
+        return cache.stdout !== "";
+      },
+      60,
+      1,
+    );
     const runs = await readHistory(join(stack.stateDir, "history.jsonl"));
     const records = readCacheRecords(cache.stdout);
     const [beforeLast, first] = [runs.slice(0, -1), Date.parse(runs[0]?.time ?? "")];

@@ -49,7 +49,7 @@ swarmTests("a rollback starts the image of its release, whatever has become of t
   const active = await serving(bed);
   const idle = getInactiveColor(active);
   const local = `127.0.0.1:1/${stack.project}-api:${idle}`;
-  await stack.docker("tag", `${stack.project}-api:${active}`, local); // as a run that was killed before it created the service
+  await stack.docker("tag", `${stack.project}-api:${active}`, local); // as a killed run of an older version
   await succeed(stack.rollback());
   assert.is(JSON.parse((await stack.get()).body).version, "1.0.1");
   await stack.docker("rmi", `127.0.0.1:1/${stack.project}-api:${active}`);

@@ -43,7 +43,7 @@ async function start(bed: Bed, { verb, env = {} }: Start = DEPLOY) {
   return bed.stack.deploy([], { ...(await version(bed, newest())), ...env });
 }
 
-/** A docker command, by a pattern of the shell for its arguments; with `*`, any text. */
+/** A shell pattern for the arguments of a docker command; `*` stands for any text. */
 type Command = string;
 
 const nameOf = ({ stack }: Bed, color: Color): string => `${stack.project}-api-${color}`;
@@ -195,7 +195,7 @@ swarmTests("a stop of the color that served before", async (bed) => {
   assert.equal(failures(await load.stop()), []);
 });
 
-swarmTests("a standby whose replicas Docker replaces after the kill", async (bed) => {
+swarmTests("a paused standby, around a killed release", async (bed) => {
   const { stack } = bed;
   stack.env.STANDBY = "paused";
   const load = startPosts(bed);
@@ -206,7 +206,8 @@ swarmTests("a standby whose replicas Docker replaces after the kill", async (bed
 
   const color = getInactiveColor(from);
   await kill(bed, DEPLOY, commandsOf(bed, color).tag);
-  // As after a power failure, which also ends all replicas.
+  // As after a power failure, which also ends all replicas. If the name of their image moves before the old service is removed,
+  // Docker replaces them with the new image. In the right order, none are left.
   const own = ["--filter", `label=com.docker.swarm.service.name=${nameOf(bed, color)}`];
   const { stdout } = await stack.docker("ps", "--quiet", ...own);
   const replicas = stdout.split("\n").filter(Boolean);

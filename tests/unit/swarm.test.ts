@@ -65,11 +65,4 @@ tests("the local name moves to a new image when no service uses it any more", as
   ]);
 });
 
-tests("a failed release keeps no replicas", async ({ folder, context }) => {
-  await swarm.discard(context, "green");
-  const [command = "", ...more] = await changes(folder);
-  assert.equal(more, []);
-  assert.match(command, /^service update .*--label-add loop.discarded=yes .*--replicas 0 loop-api-green$/);
-});
-
 tests.run();
