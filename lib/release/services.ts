@@ -71,7 +71,7 @@ export async function startServicesForRollback(context: Context, image?: string)
     await context.change("wait until nginx serves", () => waitUntilServing(context));
   }
   try {
-    if (!(await needsAuth(context, stack, image))) return;
+    if (!(await rollbackNeedsAuth(context, stack, image))) return;
     await createFoldersForRollback(context);
     const seen = (stopped ? undefined : all?.auth) ?? (await inspectAuth(context));
     const auth = stoppedAuth(context, seen, ["--no-build", "--pull", "never"]);
@@ -86,8 +86,8 @@ export async function startServicesForRollback(context: Context, image?: string)
   }
 }
 
-/** Does the release that a rollback goes to need auth, or a color, or the next release? Throws DockerError. */
-async function needsAuth(
+/** Does a color have auth, or the next release, or the one that a rollback goes to? Throws DockerError. */
+async function rollbackNeedsAuth(
   context: Context,
   colors: Readonly<Record<Color, Container>>,
   image: string | undefined,
