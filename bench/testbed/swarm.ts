@@ -128,7 +128,8 @@ export async function removeSwarm(top: string): Promise<void> {
     await quiet`iptables -D FORWARD -i ${`lts${id}`} -o ${`lts${id}`} -j ACCEPT`;
     await quiet`ip link del ${`lts${id}`}`;
   }
-  await rm(top, { recursive: true, force: true });
+  // A lazily unmounted network namespace is busy for a moment.
+  await rm(top, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
 }
 
 /**

@@ -57,7 +57,7 @@ const commandsOf = (bed: Bed, color: Color) => {
     tag: `tag sha256:* 127.0.0.1:1/*:${color}`,
     create: `service create * --name ${name} *`,
     update: `service update * ${name}`,
-    discard: `service update * --label-add loop.discarded=yes * ${name}`,
+    discard: `service update * --label-add loop.discarded=yes ${name}`,
     standby: `service update * --label-add loop.standby=yes ${name}`,
     restore: `tag sha256:* ${bed.stack.project}-api:${color}`,
   };
