@@ -114,7 +114,7 @@ async function killInSteps(verb: Verb, kills: Kills): Promise<void> {
     Object.assign(stack.env, { CANARY_PERCENT: "30", CANARY_SECONDS: "0.3" }); // of deploys; a rollback has none
     load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {
       clients: { post: 5, get: 5 },
-      thinkMs: 100,
+      thinkMs: 50,
       patientMs: [0, 0],
     });
     const steps = await endDespiteSignals(stack, verb);

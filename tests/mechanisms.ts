@@ -1,10 +1,15 @@
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
 import { mkdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { which } from "zx/core";
 import type { Mechanism } from "../lib/run/flock.ts";
 
-const isScript = (path: string): boolean => readFileSync(path).subarray(0, 2).toString() === "#!";
+function isScript(path: string): boolean {
+  const [file, start] = [openSync(path, "r"), Buffer.alloc(2)];
+  readSync(file, start);
+  closeSync(file);
+  return start.toString() === "#!";
+}
 
 /** The first program of this name in PATH that is not a script: the shim of pyenv or asdf would need more than itself in PATH. */
 function programOf(command: string): string {

@@ -60,7 +60,7 @@ connections(
       {},
     );
     try {
-      assert.equal(await saturate(stack, 1000), {});
+      assert.equal(await saturate(stack, 2000), {});
       await setApi(stack, "timeout_keep_alive=0");
       const silent = await stack.deploy();
       assert.is(silent.exitCode, 1, silent.stdall);
@@ -69,7 +69,7 @@ connections(
       stack.env.API_IDLE_SECONDS = "0";
       const run = await stack.deploy();
       assert.is(run.exitCode, 0, run.stdall);
-      assert.equal(await saturate(stack, 1000), {});
+      assert.equal(await saturate(stack, 2000), {});
     } finally {
       await stack.remove();
     }
