@@ -66,11 +66,7 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
     const isKept = (await readKept(context))?.color === other;
     if (!isKept && (await probeLoadedColor(settings)).kept === other) await switchNginx(inner, active);
     // A build that is about to be discarded is no standby. Paused, it would keep its memory until the next release of this color.
-    const fails =
-      unfinished?.to === other &&
-      unfinished.started &&
-      unfinished.imageBefore !== undefined &&
-      marked !== other;
+    const fails = unfinished?.to === other && unfinished.started && isUndone(unfinished, [marked]);
     await retire(inner, other, fails ? stopContainer : putOnStandby);
   }
   if (keeps && unfinished && !context.options.dryRun) endSessionsLater(); // nobody may have started it
@@ -82,6 +78,10 @@ export async function recoverInterruptedRun(context: Context, found: ActiveState
   return { ...state, bothRun: bothRun && leaves };
 }
 
+/** Does the next run undo what an interrupted one did to the image of its color? Not for a color in `keep`: that one stands. */
+const isUndone = ({ to, imageBefore }: RunRecord, keep: readonly (Color | undefined)[]): boolean =>
+  imageBefore !== undefined && !keep.includes(to);
+
 /** Discards the build of an interrupted run, unless it is of a color in `keep`, and clears the run's record. Throws what its steps throw. */
 export async function finishRecovery(
   context: Context,
@@ -91,7 +91,7 @@ export async function finishRecovery(
   const { lock } = context;
   const { verb, to, imageBefore, started } = record;
   const stands = to !== undefined && keep.includes(to); // it was killed after its mark
-  if (to && !stands && imageBefore !== undefined)
+  if (to && isUndone(record, keep))
     await (started ? discardRelease : restoreImage)(context, to, imageBefore ?? undefined);
   if (stands && verb === "deploy") await keepReleases(context, to, imageBefore ? [imageBefore] : []);
   await context.change("clear the record of the interrupted run", async () => {

@@ -9,7 +9,7 @@ import { createLog } from "../../lib/run/log.ts";
 import { loadSettings } from "../../lib/settings.ts";
 import { swarm } from "../../lib/swarm/swarm.ts";
 
-const tests = suite<{ folder: string; log: string; context: Context }>("the commands of a swarm");
+const tests = suite<{ folder: string; context: Context }>("the commands of a swarm");
 
 const GREEN = `{"name":"loop-api-green","id":"1","updated":"2026-11-26T08:00:00Z","labels":{"loop.project":"loop","loop.image":"sha256:1"},"mode":{"Replicated":{"Replicas":0}},"image":"127.0.0.1:1/loop-api:green","mounts":null}`;
 
@@ -44,7 +44,7 @@ tests.before.each(async (bed) => {
 });
 tests.after.each(({ folder }) => rm(folder, { recursive: true }));
 
-/** The commands that change something, without their options. */
+/** The commands that change something. */
 const changes = async (folder: string): Promise<string[]> =>
   (await readFile(join(folder, "log"), "utf8"))
     .split("\n")
