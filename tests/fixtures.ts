@@ -14,7 +14,7 @@ export async function makeFixtures(checkout: string, top: string): Promise<Recor
   };
 }
 
-/** Bundles the scripts with their libraries: the same code, but Node need not load hundreds of files. Returns the folder. */
+/** Bundles the scripts with what they use of their libraries: Node need not load hundreds of files. Returns the folder. */
 async function bundleScripts(checkout: string, top: string): Promise<string> {
   const scripts = join(checkout, "scripts");
   const names = (await readdir(scripts)).filter((name) => name.endsWith(".mts"));
