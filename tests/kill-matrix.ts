@@ -107,14 +107,14 @@ async function killIn(stack: Scratch, load: Load, steps: readonly Step[], step: 
 }
 
 /** Kills a deploy or rollback in its steps, under load, on its own stack. */
-async function killInSteps(verb: Verb, kills: Kills): Promise<void> {
+async function killInSteps(verb: Verb, kills: Kills, thinkMs: number): Promise<void> {
   const stack = await createReleasedScratch(`kill-${verb}`);
   let load: Load | undefined;
   try {
     Object.assign(stack.env, { CANARY_PERCENT: "30", CANARY_SECONDS: "0.3" }); // of deploys; a rollback has none
     load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, {
       clients: { post: 5, get: 5 },
-      thinkMs: 50,
+      thinkMs,
       patientMs: [0, 0],
     });
     const steps = await endDespiteSignals(stack, verb);
@@ -126,9 +126,12 @@ async function killInSteps(verb: Verb, kills: Kills): Promise<void> {
   }
 }
 
-/** Kills deploys and rollbacks at the same time, each on its own stack. Throws the first failure. */
-export async function killBoth(kills: Kills): Promise<void> {
+/**
+ * Kills deploys and rollbacks at the same time, each on its own stack, where ten clients pause for `thinkMs` between requests.
+ * Throws the first failure.
+ */
+export async function killBoth(kills: Kills, thinkMs: number): Promise<void> {
   const verbs = ["deploy", "rollback"] as const;
-  const results = await Promise.allSettled(verbs.map((verb) => killInSteps(verb, kills)));
+  const results = await Promise.allSettled(verbs.map((verb) => killInSteps(verb, kills, thinkMs)));
   for (const result of results) if (result.status === "rejected") throw result.reason;
 }

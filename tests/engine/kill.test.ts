@@ -31,7 +31,7 @@ function kills({ verb, index, name, stands }: Step): readonly Kill[] {
   return stands ? [] : [index % 4 < 2 ? "SIGTERM" : "SIGINT"];
 }
 
-// The full matrix is a soak test.
+// The full matrix, with twice the load, is a soak test.
 test("a run that a signal ends in a step that changes something loses no request, and the next run repairs the rest", () =>
-  killBoth(kills));
+  killBoth(kills, 100));
 test.run();
