@@ -34,6 +34,15 @@ export async function createBed(joined: boolean, nodes = 3): Promise<Bed> {
   return { swarm, stack, image, loads: [] };
 }
 
+/** Three engines in a swarm, with a stack of three replicas after two releases, 1.0.0 and 1.0.1. */
+export async function createReleasedBed(): Promise<Bed> {
+  const bed = await createBed(true);
+  const { stack, swarm } = bed;
+  Object.assign(stack.env, { ENGINE: "swarm", REPLICAS: "3", REGISTRY: swarm.registry });
+  for (const number of ["1.0.0", "1.0.1"]) await succeed(stack.deploy([], await version(bed, number)));
+  return bed;
+}
+
 /** A suite whose tests share the bed that `create` makes. Without root, `run` skips them. */
 export function swarmSuite(name: string, create: () => Promise<Bed>): { tests: Test<Bed>; run(): void } {
   const tests = suite<Bed>(name);

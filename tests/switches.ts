@@ -1,6 +1,6 @@
 import * as assert from "uvu/assert";
 import { type Mix, type Shot, startLoad } from "../bench/testbed/load.ts";
-import type { Scratch } from "../bench/testbed/scratch.ts";
+import { type Scratch, waitFor } from "../bench/testbed/scratch.ts";
 
 export const LOAD: Mix = {
   clients: { post: 25, get: 25, patient: 10, slow: 5, stream: 5 },
@@ -18,8 +18,8 @@ export function losses(shots: readonly Shot[]): Record<string, number> {
 }
 
 /**
- * Rolls back and forth under load, `count` times (an even number). About halfway, the idle color gets a new address. No
- * request may fail. Blue must serve at the start.
+ * Rolls back and forth under load, `count` times (an even number). Once, the idle color gets a new address after nginx has
+ * learned its old one. No request may fail. Blue must serve at the start.
  */
 export async function switchUnderLoad(stack: Scratch, count: number): Promise<void> {
   const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, LOAD);
@@ -29,6 +29,11 @@ export async function switchUnderLoad(stack: Scratch, count: number): Promise<vo
     if (i === 2 * Math.floor(count / 4)) {
       // Blue serves. Green is recreated while another container has its old address.
       await stack.docker("start", idle);
+      await waitFor(
+        "nginx knows its address",
+        async () => (await stack.get("/_loop/green/health")).status === 200,
+        30,
+      );
       const before = await address();
       await stack.docker("rm", "--force", idle);
       const network = `${stack.project}_default`;

@@ -395,17 +395,22 @@ test("an interrupted run ends all processes of its tests and removes what they l
     interrupt("engine", "SIGHUP", 129, true), // with a closed terminal
   ]).then(() => undefined));
 
-test("the CI script ends with the counts, even if no test has run", async () => {
+test("the CI script runs two soak tests if npm test passes, and ends with the sum of the counts, even if no test has run", async () => {
   const top = await tempFolder("ci");
   await mkdir(join(top, "bin"));
   await cp(join(ROOT, ".ci/run"), join(top, ".ci/run"));
-  for (const [text, last] of [
-    ["setup: no engine", "0 passed, 1 failed"],
-    ["Slowest: x\n3 passed, 1 failed, 2 skipped", "3 passed, 1 failed, 2 skipped"],
-  ]) {
+  const soak = "run soak -- soak/switch soak/swarm-faults";
+  for (const { text, codes, exitCode, calls, last } of [
+    { text: "setup: no engine", codes: [3, 0], calls: ["test"], last: "0 passed, 1 failed" },
+    { text: "3 passed, 1 failed, 2 skipped", codes: [1, 0], calls: ["test"], last: "3 passed, 1 failed" },
+    { text: "12 passed, 0 failed", codes: [0, 0], calls: ["test", soak], last: "24 passed, 0 failed" },
+    { text: "12 passed, 0 failed", codes: [0, 4], calls: ["test", soak], last: "24 passed, 1 failed" },
+    { text: "no counts", codes: [0, 0], exitCode: 1, calls: ["test"], last: "0 passed, 1 failed" },
+  ].map((row) => ({ exitCode: Math.max(...row.codes), ...row }))) {
+    const [tested, soaked] = codes;
     await writeFile(
       join(top, "bin/npm"),
-      `#!/bin/sh\necho "$CI $NO_COLOR $@"\nprintf '${text}\\n'\nexit 3\n`,
+      `#!/bin/sh\necho "$CI $NO_COLOR $@"\nprintf 'Slowest: x\\n${text}\\n'\n[ "$2" = test ] && exit ${tested}\nexit ${soaked}\n`,
     );
     await chmod(join(top, "bin/npm"), 0o755);
     const child = spawn(join(top, ".ci/run"), { env: { PATH: `${top}/bin:${process.env.PATH}` } });
@@ -413,10 +418,10 @@ test("the CI script ends with the counts, even if no test has run", async () => 
     child.stdout.on("data", (chunk) => {
       output += chunk;
     });
-    assert.equal(await once(child, "close"), [3, null]);
-    assert.match(output, "true 1 --silent test\n");
+    assert.equal(await once(child, "close"), [exitCode, null], output);
+    const made = [...output.matchAll(/^true 1 --silent (.*)$/gm)].map(([, call]) => call);
+    assert.equal(made, calls, output);
     assert.is(lastLine(output), last);
-    assert.is(output.split("passed").length, 2);
   }
   await rm(top, { recursive: true });
 });

@@ -22,8 +22,8 @@ lossless.before(async (context) => {
 lossless.after(({ stack }) => stack.remove());
 
 lossless(
-  "four switches lose no request, even if the idle color gets a new address",
-  ({ stack }) => switchUnderLoad(stack, 4), // twenty in the soak test
+  "two switches lose no request, even if the idle color gets a new address",
+  ({ stack }) => switchUnderLoad(stack, 2), // twenty in the soak test, which CI runs
 );
 
 /** Starts a rollback. Returns it once the color that it goes to boots, so that what is sent now is still open at the switch. */

@@ -7,7 +7,7 @@ import { startRun } from "../../bench/testbed/run.ts";
 import { waitFor } from "../../bench/testbed/scratch.ts";
 import { getInactiveColor } from "../../lib/color.ts";
 import {
-  createBed,
+  createReleasedBed,
   failures,
   manager,
   running,
@@ -21,13 +21,7 @@ import {
 } from "../swarm-bed.ts";
 import { losses } from "../switches.ts";
 
-const { tests: swarmTests, run } = swarmSuite("a swarm of three nodes, for longer", async () => {
-  const bed = await createBed(true);
-  const { stack, swarm } = bed;
-  Object.assign(stack.env, { ENGINE: "swarm", REPLICAS: "3", REGISTRY: swarm.registry });
-  for (const number of ["1.0.0", "1.0.1"]) await succeed(stack.deploy([], await version(bed, number)));
-  return bed;
-});
+const { tests: swarmTests, run } = swarmSuite("a swarm of three nodes, for longer", createReleasedBed);
 
 swarmTests("twenty switches lose no request, slow call or stream", async (bed) => {
   const { stack } = bed;
