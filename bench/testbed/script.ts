@@ -24,7 +24,8 @@ const fromSources = (checkout: string, name: Script): Command => [
 
 /**
  * The command that runs a script, without arguments. `tests/run.mts` has bundled the scripts into the folder
- * LOOP_TEST_SCRIPTS, without the parts of libraries that no script uses: they start in a tenth of the CPU time. Without it, tsx runs the sources.
+ * LOOP_TEST_SCRIPTS, without the parts of libraries that no script uses: they start in a fifth of the CPU time.
+ * Without it, tsx runs the sources.
  */
 export function scriptCommand(name: Script): Command {
   const bundles = process.env.LOOP_TEST_SCRIPTS;
