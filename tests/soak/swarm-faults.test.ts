@@ -88,7 +88,7 @@ swarmTests(
     stack.env.REPLICAS = "2"; // as many as there are nodes left
     await succeed(stack.deploy([], await version(bed, "1.0.3")));
     assert.is((await nodesOf(bed, getInactiveColor(color), 2)).size, 2);
-    await worker(bed).start();
+    // The worker is not started again: an engine that is removed while it starts its tasks leaves mounts behind.
   },
 );
 
