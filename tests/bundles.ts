@@ -40,7 +40,7 @@ const librariesIn = (folder: string): Plugin => ({
   },
 });
 
-/** Parts of undici and zod that no script uses. They are half of the time that loading these takes: 0.1 CPU-s at each start. */
+/** Parts of undici and zod that no script uses. Loading them would take 0.1 CPU-s at each start. */
 const UNUSED = /\/undici\/lib\/(cache|mock|web)\/|\/client-h2\.js$|\/locales\/\w+\.cjs$/;
 
 /** Replaces these parts: any name that they export is an empty class. zod's English messages remain. */

@@ -120,16 +120,19 @@ export async function removeSwarm(top: string): Promise<void> {
   await quiet`pkill -KILL -f ${`docker-registry serve ${top}/`}`;
   const names = (await readdir(top)).filter((name) => name.startsWith("node-"));
   for (const name of names) await killBelow(join(top, name, "pid"), join(top, name));
-  const { stdout } = await quiet`cut -d ${" "} -f 2 /proc/mounts`;
-  const mounts = stdout.split("\n").filter((place) => place.startsWith(`${top}/`));
-  for (const mount of mounts.reverse()) await quiet`umount --lazy ${mount}`;
   if (id) {
     for (const name of names) await quiet`ip netns del ${name.replace("node", `lts${id}`)}`;
     await quiet`iptables -D FORWARD -i ${`lts${id}`} -o ${`lts${id}`} -j ACCEPT`;
     await quiet`ip link del ${`lts${id}`}`;
   }
-  // A lazily unmounted network namespace is busy for a moment.
-  await rm(top, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+  // A lazily unmounted namespace is busy for a moment, and what a killed engine was starting may still mount something.
+  await waitFor(`${top} is removed`, async () => {
+    const { stdout } = await quiet`cut -d ${" "} -f 2 /proc/mounts`;
+    const mounts = stdout.split("\n").filter((place) => place.startsWith(`${top}/`));
+    for (const mount of mounts.reverse()) await quiet`umount --lazy ${mount}`;
+    await rm(top, { recursive: true, force: true });
+    return true;
+  });
 }
 
 /**
