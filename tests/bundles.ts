@@ -1,10 +1,11 @@
-import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
-import { createRequire } from "node:module";
+import { execFile } from "node:child_process";
+import { mkdir, readFile, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { pathToFileURL } from "node:url";
-import { Script } from "node:vm";
+import { promisify } from "node:util";
 import { type BuildOptions, build, type Plugin } from "esbuild";
 import { tempFolder } from "../bench/testbed/temp.ts";
+import { V8_OPTIONS } from "../bench/testbed/v8-options.ts";
 import type { TestFile } from "./choose.ts";
 
 /** What the scripts use of their libraries. */
@@ -26,6 +27,17 @@ const cachedData = readFileSync(filename + ".cache");
 const module = { exports: {} };
 new Script(readFileSync(filename, "utf8"), { filename, cachedData }).runInThisContext()(module, module.exports, require);
 export const { ${LIBRARIES[library]?.join(", ")} } = module.exports;
+`;
+
+/** Code that loads a library and writes what V8 has compiled of it. */
+const cacheCode = (file: string): string => `
+const { readFileSync, writeFileSync } = require("node:fs");
+const { Script } = require("node:vm");
+const filename = ${JSON.stringify(file)};
+const script = new Script(readFileSync(filename, "utf8"), { filename });
+const module = { exports: {} };
+script.runInThisContext()(module, module.exports, require);
+writeFileSync(filename + ".cache", script.createCachedData());
 `;
 
 /** Makes bundles load the libraries from the files in a folder. */
@@ -72,10 +84,8 @@ async function makeLibrary(folder: string, library: string): Promise<void> {
     footer: { js: "})" },
     logLevel: "error",
   });
-  const script = new Script(await readFile(filename, "utf8"), { filename });
-  const loaded = { exports: {} };
-  script.runInThisContext()(loaded, loaded.exports, createRequire(filename));
-  await writeFile(`${filename}.cache`, script.createCachedData());
+  // In a process with the options of the scripts: with others, V8 would reject the cache, and say nothing.
+  await promisify(execFile)(process.execPath, [...V8_OPTIONS, "-e", cacheCode(filename)]);
 }
 
 const MODULES: BuildOptions = {

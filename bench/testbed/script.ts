@@ -1,17 +1,16 @@
 import { cp, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ROOT } from "../../lib/settings.ts";
+import { V8_OPTIONS } from "./v8-options.ts";
 
 /** A script of the tool, by the name of its file. */
 export type Script = "deploy-blue-green" | "rollback" | "status" | "doctor" | "end-sessions" | "smoke-mcp";
 
 type Command = [command: string, ...args: string[]];
 
-/** Scripts end before V8's optimizations pay off. Without those of undici's WebAssembly, a run takes 0.15 CPU-s less; of JavaScript, 0.1. */
 const fromBundles = (folder: string, name: Script): Command => [
   process.execPath,
-  "--liftoff-only",
-  "--no-opt",
+  ...V8_OPTIONS,
   join(folder, `${name}.mjs`),
 ];
 

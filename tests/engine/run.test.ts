@@ -1,12 +1,14 @@
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, cp, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../bench/testbed/temp.ts";
+import { V8_OPTIONS } from "../../bench/testbed/v8-options.ts";
 import { ROOT } from "../../lib/settings.ts";
 import { bundleTests } from "../bundles.ts";
 import { choose, knownSeconds, listTests } from "../choose.ts";
@@ -52,7 +54,8 @@ async function checkout(files: Record<string, string>): Promise<string> {
     "runner.ts",
     "worker.mts",
   ].map((file) => join("tests", file));
-  for (const file of [...runner, "bench/testbed/temp.ts"]) await cp(join(ROOT, file), join(top, file));
+  const shared = ["temp.ts", "v8-options.ts"].map((file) => join("bench/testbed", file));
+  for (const file of [...runner, ...shared]) await cp(join(ROOT, file), join(top, file));
   await symlink(join(ROOT, "node_modules"), join(top, "node_modules"));
   await writeFile(join(top, "package.json"), '{ "type": "module" }');
   await mkdir(join(top, "scripts"));
@@ -105,6 +108,21 @@ async function within(seconds: number, condition: () => Promise<boolean>): Promi
     if (await condition()) return true;
   return false;
 }
+
+test("V8 accepts the code cache of the libraries that the scripts load", async () => {
+  const code = `
+    const { readdirSync, readFileSync } = require("node:fs");
+    const { Script } = require("node:vm");
+    process.chdir(process.argv[1]);
+    const accepted = readdirSync(".").filter((name) => name.endsWith(".cjs")).map((filename) => {
+      const cachedData = readFileSync(filename + ".cache");
+      return [filename, !new Script(readFileSync(filename, "utf8"), { filename, cachedData }).cachedDataRejected];
+    });
+    console.log(JSON.stringify(Object.fromEntries(accepted)));`;
+  const args = [...V8_OPTIONS, "-e", code, process.env.LOOP_TEST_SCRIPTS ?? ""];
+  const { stdout } = await promisify(execFile)(process.execPath, args);
+  assert.equal(JSON.parse(stdout), { "undici.cjs": true, "zod.cjs": true, "zx-core.cjs": true });
+});
 
 const file = (name: string) => ({ kind: name.split("/")[0] ?? "", name, path: name });
 const FILES = ["unit/color", "engine/rollback", "load/switch", "soak/kill", "soak/rollback-week"].map(file);
