@@ -5,7 +5,7 @@ import { discardRelease, NEVER_SERVED_GRACE, putOnStandby, stopContainer } from 
 import { InterruptedError, ToolError } from "../errors.ts";
 import { readCanary, readKept } from "../nginx/link.ts";
 import { loadPorts } from "../nginx/load.ts";
-import { nginxReaches, probeLoadedColor, servingColor } from "../nginx/probe.ts";
+import { newestLoaded, nginxReaches, probeLoadedColor, servingColor } from "../nginx/probe.ts";
 import { switchNginx } from "../nginx/switch.ts";
 import { type Context, uninterruptible } from "../run/context.ts";
 import { addToHistory, KILLED } from "../run/history.ts";
@@ -132,6 +132,8 @@ async function rescue(context: Context, state: ActiveState): Promise<ActiveState
   let healthy: Color | undefined;
   // It may still be booting, as after a restart of the host.
   await context.inspect("find a healthy color", async () => {
+    // A dry run has not started nginx, so it would ask in vain until the end.
+    if (context.options.dryRun && (await newestLoaded(context.settings)) === undefined) return;
     if (start !== "impossible" && (await pollUntil(RESCUE_SECONDS, () => isHealthy(first)))) healthy = first;
     for (const other of others)
       if (!healthy && (await pollUntil(OTHER_SECONDS, () => isHealthy(other)))) healthy = other;
