@@ -1,7 +1,7 @@
 import { execFile, execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -119,9 +119,10 @@ async function createHost(shared: Scratch, { short, fill, mounts, choose }: Prof
   await mkdir(join(folder, "proc"));
   await fill(bin, folder);
   await link(bin, "node", process.execPath);
-  // With the file `hang`, a reload of nginx first waits without a word.
+  // As long as there is a file `hang`, a reload of nginx waits without a word, for a minute at most.
   const docker = `#!/bin/sh
-case "$*" in *"kill -HUP 1"*) [ ! -e '${folder}/hang' ] || { : >'${folder}/hanging'; sleep 15; };; esac
+case "$*" in *"kill -HUP 1"*) [ ! -e '${folder}/hang' ] || : >'${folder}/hanging'
+  n=0; while [ -e '${folder}/hang' ] && [ $((n += 1)) -le 300 ]; do sleep 0.2; done;; esac
 exec ${which.sync("docker")} "$@"
 `;
   await writeFile(join(bin, "docker"), docker, { mode: 0o755 });
@@ -222,10 +223,16 @@ for (const profile of isPossible ? PROFILES : []) {
       await waitFor("the switch hangs", async () => existsSync(join(folder, "hanging")), 120);
       killed.kill("SIGKILL");
       await killed.ended;
-      await rm(join(folder, "hang"));
 
+      const logged = await readFile(join(stack.stateDir, "blue-green.log"), "utf8");
       const since = Date.now();
       const next = start("deploy", { VERIFY_SECONDS: "4" });
+      const waits = async () =>
+        (await readFile(join(stack.stateDir, "blue-green.log"), "utf8"))
+          .slice(logged.length)
+          .includes("waiting for its last command to end");
+      await waitFor("the next run waits", waits, 60);
+      await rm(join(folder, "hang"));
       await waitForLock(stack, since);
       const second = await start("deploy").ended;
       assert.is(second.exitCode, 4, second.output);

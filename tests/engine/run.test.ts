@@ -7,8 +7,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { scriptCommand } from "../../bench/testbed/script.ts";
 import { tempFolder } from "../../bench/testbed/temp.ts";
-import { V8_OPTIONS } from "../../bench/testbed/v8-options.ts";
 import { ROOT } from "../../lib/settings.ts";
 import { bundleTests } from "../bundles.ts";
 import { choose, knownSeconds, listTests } from "../choose.ts";
@@ -119,8 +119,9 @@ test("V8 accepts the code cache of the libraries that the scripts load", async (
       return [filename, !new Script(readFileSync(filename, "utf8"), { filename, cachedData }).cachedDataRejected];
     });
     console.log(JSON.stringify(Object.fromEntries(accepted)));`;
-  const args = [...V8_OPTIONS, "-e", code, process.env.LOOP_TEST_SCRIPTS ?? ""];
-  const { stdout } = await promisify(execFile)(process.execPath, args);
+  const [node = "", ...args] = scriptCommand("status");
+  const script = args.pop() ?? "";
+  const { stdout } = await promisify(execFile)(node, [...args, "-e", code, dirname(script)]);
   assert.equal(JSON.parse(stdout), { "undici.cjs": true, "zod.cjs": true, "zx-core.cjs": true });
 });
 
@@ -413,11 +414,11 @@ test("an interrupted run ends all processes of its tests and removes what they l
     interrupt("engine", "SIGHUP", 129, true), // with a closed terminal
   ]).then(() => undefined));
 
-test("the CI script runs two soak tests if npm test passes, and ends with the sum of the counts, even if no test has run", async () => {
+test("the CI script runs three soak tests if npm test passes, and ends with the sum of the counts, even if no test has run", async () => {
   const top = await tempFolder("ci");
   await mkdir(join(top, "bin"));
   await cp(join(ROOT, ".ci/run"), join(top, ".ci/run"));
-  const soak = "run soak -- soak/switch soak/swarm-faults";
+  const soak = "run soak -- soak/detection soak/switch soak/swarm-faults";
   for (const { text, codes, exitCode, calls, last } of [
     { text: "setup: no engine", codes: [3, 0], calls: ["test"], last: "0 passed, 1 failed" },
     { text: "3 passed, 1 failed, 2 skipped", codes: [1, 0], calls: ["test"], last: "3 passed, 1 failed" },

@@ -18,7 +18,7 @@ const localPorts = (range: string): string =>
   `  loop-nginx:\n    sysctls: { net.ipv4.ip_local_port_range: "${range}" }\n`;
 
 connections(
-  "no POST is lost if pauses are about as long as the API's idle timeout; with a longer timeout in nginx, some are",
+  "no POST is lost if pauses are about as long as the API's idle timeout",
   () => expectNoPostLost(8000), // 50,000 in the soak test
 );
 
