@@ -29,7 +29,7 @@ new Script(readFileSync(filename, "utf8"), { filename, cachedData }).runInThisCo
 export const { ${LIBRARIES[library]?.join(", ")} } = module.exports;
 `;
 
-/** Code that loads a library and writes what V8 has compiled of it. */
+/** Code that loads a library and writes V8's code cache of it. */
 const cacheCode = (file: string): string => `
 const { readFileSync, writeFileSync } = require("node:fs");
 const { Script } = require("node:vm");
@@ -84,7 +84,7 @@ async function makeLibrary(folder: string, library: string): Promise<void> {
     footer: { js: "})" },
     logLevel: "error",
   });
-  // In a process with the options of the scripts: with others, V8 would reject the cache, and say nothing.
+  // With the options of the scripts: otherwise V8 would reject the cache silently.
   await promisify(execFile)(process.execPath, [...V8_OPTIONS, "-e", cacheCode(filename)]);
 }
 

@@ -100,7 +100,7 @@ export async function expectNoPostLost(posts: number): Promise<void> {
   }
 }
 
-/** The same, but nginx keeps idle connections longer than the API. Some must be lost. */
+/** Sends such POSTs while nginx keeps idle connections open longer than the API does, 100,000 at most. One must be lost. */
 export async function expectPostsLost(): Promise<void> {
   const stack = await createReleasedWithGunicorn();
   try {

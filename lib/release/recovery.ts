@@ -132,7 +132,7 @@ async function rescue(context: Context, state: ActiveState): Promise<ActiveState
   let healthy: Color | undefined;
   // It may still be booting, as after a restart of the host.
   await context.inspect("find a healthy color", async () => {
-    // A dry run has not started nginx, so it would ask in vain until the end.
+    // If nginx was stopped, a dry run leaves it stopped, so these checks could only time out.
     if (context.options.dryRun && (await newestLoaded(context.settings)) === undefined) return;
     if (start !== "impossible" && (await pollUntil(RESCUE_SECONDS, () => isHealthy(first)))) healthy = first;
     for (const other of others)

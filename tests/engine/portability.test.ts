@@ -119,7 +119,7 @@ async function createHost(shared: Scratch, { short, fill, mounts, choose }: Prof
   await mkdir(join(folder, "proc"));
   await fill(bin, folder);
   await link(bin, "node", process.execPath);
-  // As long as there is a file `hang`, a reload of nginx waits without a word, for a minute at most.
+  // While the file `hang` exists, this command hangs silently before it reloads nginx, for a minute at most.
   const docker = `#!/bin/sh
 case "$*" in *"kill -HUP 1"*) [ ! -e '${folder}/hang' ] || : >'${folder}/hanging'
   n=0; while [ -e '${folder}/hang' ] && [ $((n += 1)) -le 300 ]; do sleep 0.2; done;; esac

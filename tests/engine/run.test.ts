@@ -414,7 +414,7 @@ test("an interrupted run ends all processes of its tests and removes what they l
     interrupt("engine", "SIGHUP", 129, true), // with a closed terminal
   ]).then(() => undefined));
 
-test("the CI script runs three soak tests if npm test passes, and ends with the sum of the counts, even if no test has run", async () => {
+test("the CI script runs three files of soak tests if npm test passes, and ends with the sum of the counts, even if no test has run", async () => {
   const top = await tempFolder("ci");
   await mkdir(join(top, "bin"));
   await cp(join(ROOT, ".ci/run"), join(top, ".ci/run"));

@@ -12,7 +12,7 @@ verdict.before(async (context) => {
 verdict.after(({ stack }) => stack.remove());
 verdict.after.each(stopLoads);
 
-/** The pause of each client: about 65 requests per second in all are enough to judge. */
+/** The pause of each client between requests. All clients together send about 65 per second, enough for a verdict. */
 const THINK_MS = 150;
 
 verdict("a release that fails its clients is taken back at once, although it looks healthy", async (bed) => {

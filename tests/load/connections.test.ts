@@ -19,7 +19,7 @@ const localPorts = (range: string): string =>
 
 connections(
   "no POST is lost if pauses are about as long as the API's idle timeout",
-  () => expectNoPostLost(8000), // 50,000 in the soak test
+  () => expectNoPostLost(8000), // 50,000 in tests/soak/connections.test.ts
 );
 
 const SATURATION = { clients: { post: 16, get: 16 }, thinkMs: 0, patientMs: [0, 0] } as const;

@@ -21,7 +21,7 @@ lossless.after(({ stack }) => stack.remove());
 
 lossless(
   "two switches lose no request, even if the idle color gets a new address",
-  ({ stack }) => switchUnderLoad(stack, 2), // twenty in the soak test, which CI runs
+  ({ stack }) => switchUnderLoad(stack, 2), // twenty in tests/soak/switch.test.ts, which CI runs
 );
 
 /** Starts a rollback. Returns it once the color that it goes to boots, so that what is sent now is still open at the switch. */
@@ -41,7 +41,7 @@ async function watchRollback(
   beforeSwitch: () => void,
 ): Promise<{ output: string; lastSeen: number; stopped: number }> {
   const since = Date.now() / 1000;
-  // One command for all looks: each `docker exec` would take as much CPU time as a hundred requests.
+  // Polls inside a single `docker exec`: each one takes as much CPU time as a hundred requests.
   const looks = `rm -f /tmp/over /tmp/seen
   until [ -e /tmp/over ]; do
     now=$(date +%s%3N)
@@ -95,7 +95,7 @@ lossless(
 lossless("a drain neither counts nor waits for idle connections to the old color", async ({ stack, url }) => {
   const before = (await stack.get()).color;
   const env = { API_IDLE_SECONDS: "60", DRAIN_SECONDS: "3" };
-  const load = startLoad(url, { clients: { get: 10 }, thinkMs: 100, patientMs: [0, 0] }); // so that nginx has idle connections to it
+  const load = startLoad(url, { clients: { get: 10 }, thinkMs: 100, patientMs: [0, 0] }); // leaves nginx with idle connections to the old color
   await sleep(500);
   const run = await startRollback(stack, env);
   const open = Promise.allSettled(

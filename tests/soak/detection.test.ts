@@ -8,10 +8,10 @@ import { createReleasedScratch } from "../../bench/testbed/scratch.ts";
 import { expectPostsLost } from "../idle-bursts.ts";
 import { LOAD, losses } from "../switches.ts";
 
-// The tests in tests/load/ would prove nothing if their clients did not see a loss.
+// The tests in tests/load/ would prove nothing if their load did not detect lost requests.
 
 test(
-  "bursts of POSTs detect the requests that are lost if nginx keeps idle connections longer than the API",
+  "bursts of POSTs detect the requests that are lost if nginx keeps idle connections open longer than the API does",
   expectPostsLost,
 );
 
@@ -22,7 +22,7 @@ test("the load of the switches detects the requests that reloads lose without ke
   try {
     await writeFile(file, (await readFile(file, "utf8")).replace(/^ *keepalive_min_timeout .*$/m, ""));
     const anyLost = () => Object.keys(losses(load.shots)).length > 0;
-    // The first reload loads the configuration, a switch is one, and when a loss happens is random.
+    // A switch is a reload, so reloads are enough. The first one only loads the changed file, and losses are random: try many times.
     for (let i = 0; i < 100 && !anyLost(); i++) {
       await stack.docker("exec", stack.nginxContainer, "sh", "-c", "kill -HUP 1");
       await sleep(500); // old workers keep listening for 100 ms
