@@ -239,6 +239,11 @@ moving("the commands of the page move in, release, go back and remove the tool",
   assert.equal(await observe(oldPorts.nginx), ["healthy", "none", undefined]);
   await paste("out", installation);
   assert.is(await stack.field(`${stack.project}-nginx`, "{{.State.Status}}"), "absent");
+  assert.is(
+    (await stack.docker("images", "--quiet", `${stack.project}-api`)).stdout,
+    "",
+    "images of releases",
+  );
   assert.equal(await observe(oldPorts.nginx), ["healthy", "none", undefined]);
 
   console.log(
