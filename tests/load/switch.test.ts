@@ -70,7 +70,7 @@ lossless(
     await sleep(500); // each patient client has sent one request and idles
     // Short-lived processes must not end the drain early.
     const churn =
-      "end=$(($(date +%s) + 8)); while [ $(date +%s) -lt $end ]; do sh -c : & sh -c : & wait; sleep 0.01; done";
+      "end=$(($(date +%s) + 8)); while [ $(date +%s) -lt $end ]; do sh -c : & sh -c : & wait; done";
     let [slow, churning]: Promise<unknown>[] = [];
     const watched = await watchRollback(stack, "blue", () => {
       slow = callTool(url, "slow", { seconds: 7 }).then(
@@ -95,7 +95,7 @@ lossless(
 lossless("a drain neither counts nor waits for idle connections to the old color", async ({ stack, url }) => {
   const before = (await stack.get()).color;
   const env = { API_IDLE_SECONDS: "60", DRAIN_SECONDS: "3" };
-  const load = startLoad(url, { clients: { get: 10 }, thinkMs: 100, patientMs: [0, 0] }); // leaves nginx with idle connections to the old color
+  const load = startLoad(url, { clients: { get: 10 }, thinkMs: 20, patientMs: [0, 0] }); // leaves nginx with idle connections to the old color
   await sleep(500);
   const run = await startRollback(stack, env);
   const open = Promise.allSettled(
