@@ -63,7 +63,7 @@ export function oddDay(
   return undefined;
 }
 
-/** Compares the time zones of cron and of this shell, and says when a nightly release runs. */
+/** Compares the time zones of cron and of this shell, and says when a nightly release would run. */
 export function compareZones(cron: string | undefined, shell: string, nowMs: number): Verdict {
   const move = `Choose another time than ${NIGHTLY} in the crontab.`;
   if (cron === undefined)
@@ -83,10 +83,10 @@ export function compareZones(cron: string | undefined, shell: string, nowMs: num
   const here = clockIn(shell)(next).time;
   if (here !== NIGHTLY)
     return warning(
-      `cron uses ${cron}, this shell ${shell}: 0 3 * * * runs at ${here} in this shell's time zone`,
+      `cron uses ${cron}, this shell ${shell}: a cron job with the schedule "0 3 * * *" would run at ${here} in this shell's time zone`,
       "Write the times in the crontab in cron's time zone.",
     );
-  return ok(`0 3 * * * runs at ${NIGHTLY} ${cron}`);
+  return ok(`a cron job with the schedule "0 3 * * *" would run at ${NIGHTLY} ${cron}`);
 }
 
 /** The same for this machine, now. */

@@ -76,7 +76,7 @@ async function watch(
     }
     check();
     if (seconds >= limit) return;
-    log.progress(`healthy for ${seconds.toFixed(0)} of ${limit} s`);
+    log.progress(`healthy so far: ${seconds.toFixed(0)} of ${limit} s`);
     for (const until = Math.min(limit, seconds + PROBE_SECONDS); secondsSince() < until; check())
       await pause(context, Math.min(CHECK_SECONDS, until - secondsSince()) * 1000);
   }

@@ -111,7 +111,8 @@ function reportUnusedAuth(context: Context, { status }: Container): void {
 }
 
 async function start(context: Context, service: StoppedService, deadline?: number): Promise<void> {
-  context.log.info(`${service.name} does not run: starting it`);
+  const { dryRun } = context.options;
+  context.log.info(dryRun ? `${service.name} does not run` : `${service.name} does not run: starting it`);
   await context.change(`start ${service.name}`, () => startService(context, service, deadline), [
     service.command,
   ]);

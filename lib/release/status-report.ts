@@ -54,7 +54,7 @@ export const Status = z.object({
     .nullable(),
   /** The new color that gets this percentage of the new requests before a switch; null when there is none. */
   canary: z.object({ color: z.enum(COLORS), percent: z.number().nullable() }).nullable(),
-  /** What disagrees or is missing, in words. The next run repairs what it can. */
+  /** What disagrees or is missing, in words. The next release repairs what it can. */
   drift: z.array(z.string()),
   /** Free bytes where Docker keeps its data; null when unknown. */
   freeBytes: z.number().nullable(),

@@ -1,5 +1,5 @@
 import { COLORS, type Color } from "../color.ts";
-import type { Entry } from "../run/history.ts";
+import { type Entry, stands } from "../run/history.ts";
 import { describeSource } from "./pull.ts";
 import { shortRevision } from "./revision.ts";
 import { type ColorStatus, clock, type Status } from "./status-report.ts";
@@ -13,7 +13,8 @@ export function describeRun(run: Entry): string {
   const { time, verb, from, to, result, seconds, cut } = run;
   const took = seconds === undefined ? "" : `  ${seconds.toFixed(1)} s`;
   const interrupted = cut ? `  ${cut} interrupted` : "";
-  return `${minute(time)}  ${verb.padEnd(8)}  ${`${from ?? "?"} → ${to ?? "?"}`.padEnd(13)}  ${result.padEnd(12)}${took}${trafficOf(run)}${interrupted}`;
+  const colors = from || to ? `${from ?? "?"} → ${to ?? "?"}` : ""; // a run can end before it knows them
+  return `${minute(time)}  ${verb.padEnd(8)}  ${colors.padEnd(13)}  ${result.padEnd(12)}${took}${trafficOf(run)}${interrupted}`;
 }
 
 /** The sessions that the kept color still serves. */
@@ -46,7 +47,10 @@ function describeReplicas(replicas: NonNullable<ColorStatus["replicas"]>): strin
 
 const minute = (iso: string): string => iso.slice(0, 16).replace("T", " ");
 
-const NEXT = "  next: a release or a rollback repairs what it can; see docs/when-something-goes-wrong.md";
+const [FIRST, REPAIR] = [
+  "  next: run the first release: npx tsx scripts/deploy-blue-green.mts",
+  "  next: a release repairs what it can; a rollback repairs only what needs no build; see docs/when-something-goes-wrong.md",
+];
 
 /** The same as one screen of text. */
 export function describeStatus(status: Status): string {
@@ -66,12 +70,16 @@ export function describeStatus(status: Status): string {
       ...(health ? [health] : []),
     ].join(" · ");
   };
+  const { link, stateFile } = status;
+  const isAbsent = (name: Color) => colors[name].container === "absent" && colors[name].image === null;
+  const isNew = !link && !stateFile && !runs.some(stands) && COLORS.every(isAbsent);
+  const state = isNew ? "not released yet" : "neither color serves";
   const free = freeBytes === null ? "free space unknown" : `${(freeBytes / 2 ** 30).toFixed(1)} GiB free`;
   const working = run?.held
     ? `a ${run.verb} is in progress (pid ${run.pid}, since ${run.since})`
     : "no run in progress";
   return [
-    serving ? `${project}: ${serving} serves, seen through nginx` : `${project}: neither color serves`,
+    serving ? `${project}: ${serving} serves, seen through nginx` : `${project}: ${state}`,
     "",
     ...COLORS.map(color),
     ...(canary
@@ -83,7 +91,7 @@ export function describeStatus(status: Status): string {
     `  nginx ${nginx} · auth ${auth} · ${working} · ${free}`,
     "",
     ...(drift.length > 0
-      ? [...drift.map((text) => `  ! ${text}`), NEXT]
+      ? [...drift.map((text) => `  ! ${text}`), ...(run?.held ? [] : [isNew ? FIRST : REPAIR])]
       : [run?.held ? "  not checked while a run is in progress" : "  everything agrees"]),
     "",
     ...(runs.length > 0

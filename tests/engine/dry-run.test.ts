@@ -131,6 +131,8 @@ dryRun(
     await stack.docker("stop", "--time", "1", stack.nginxContainer);
     const stopped = await planOf(stack, "deploy");
     assert.ok(stopped.steps.includes(`start ${stack.nginxContainer}`), stopped.text);
+    assert.match(stopped.text, `${stack.nginxContainer} does not run`);
+    assert.not.match(stopped.text, "starting it");
   },
 );
 
