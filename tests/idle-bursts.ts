@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent } from "undici";
 import * as assert from "uvu/assert";
+import { startLoad } from "../bench/testbed/load.ts";
 import { rewrite } from "../bench/testbed/rewrite.ts";
 import { CONNECTION_LINES, createScratch, type Scratch } from "../bench/testbed/scratch.ts";
 
@@ -110,4 +111,15 @@ export async function expectPostsLost(): Promise<void> {
   } finally {
     await stack.remove();
   }
+}
+
+const SATURATION = { clients: { post: 16, get: 16 }, thinkMs: 0, patientMs: [0, 0] } as const;
+
+/** Puts a stack under full load until `requests` requests have ended. Returns the failures and their counts. */
+export async function saturate(stack: Scratch, requests: number): Promise<Record<string, number>> {
+  const load = startLoad(`http://127.0.0.1:${stack.env.NGINX_PORT}`, SATURATION);
+  while (load.shots.length < requests) await sleep(50);
+  const failed: Record<string, number> = {};
+  for (const { failure } of await load.stop()) if (failure) failed[failure] = (failed[failure] ?? 0) + 1;
+  return failed;
 }
