@@ -4,7 +4,7 @@ import type { Test } from "uvu";
 import * as assert from "uvu/assert";
 import { type Load, type Shot, startLoad } from "../bench/testbed/load.ts";
 import { hasRegistry } from "../bench/testbed/registry.ts";
-import { addVaultFile, createScratch, EXAMPLE_API, type Scratch } from "../bench/testbed/scratch.ts";
+import { addVaultFile, createScratch, EXAMPLE_API, type Scratch, waitFor } from "../bench/testbed/scratch.ts";
 import { slimImages } from "../bench/testbed/slim.ts";
 import { canHaveSwarm, createSwarm, type Node, type Swarm } from "../bench/testbed/swarm.ts";
 import { type Color, isColor } from "../lib/color.ts";
@@ -111,6 +111,21 @@ export const runningIn = ({ replicas }: Status["colors"][Color]): number =>
 /** The replicas that Docker runs of a color. */
 export const running = async ({ stack }: Bed, color: Color): Promise<number> =>
   runningIn((await statusOf(stack)).colors[color]);
+
+/** A smoke test that passes if 0.9.1 answers as the new color at LOOP_URL, and nothing else can be reached through it. */
+export const SMOKE = [
+  `curl -fsS "$LOOP_URL/health" | grep -q '"version":"0.9.1"'`,
+  `test "$(curl -s --path-as-is -o /dev/null -w '%{http_code}' "$LOOP_URL/../color")" = 400`,
+].join(" && ");
+
+/** Waits until nginx has sent client requests to this many addresses of a color. */
+export const waitForAddresses = ({ stack }: Bed, color: Color, count: number): Promise<void> =>
+  waitFor(`nginx has used ${count} addresses`, async () => {
+    const lines = (await stack.docker("logs", stack.nginxContainer)).stdout
+      .split("\n")
+      .filter((line) => line.includes(`color=${color}`) && line.includes("run=0"));
+    return new Set(lines.flatMap((line) => line.match(/upstream=(10\.\S+)/)?.[1] ?? [])).size >= count;
+  });
 
 export function startPosts(bed: Bed): Load {
   const load = startLoad(url(bed), { clients: { post: 4, get: 2 }, thinkMs: 150, patientMs: [0, 0] });
