@@ -33,7 +33,7 @@ async function main(directory: string, args: string[]): Promise<number> {
   const { TEST_JOBS, TEST_FILE_SECONDS, CI } = process.env;
   // More jobs than cores, because tests mostly wait.
   const [jobs, limitSeconds] = [
-    Number(TEST_JOBS || availableParallelism() + 2),
+    Number(TEST_JOBS || availableParallelism() + 3),
     Number(TEST_FILE_SECONDS || 900),
   ];
   if (!(jobs >= 1 && limitSeconds > 0)) return reject("TEST_JOBS and TEST_FILE_SECONDS are numbers above 0.");

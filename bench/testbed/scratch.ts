@@ -69,11 +69,11 @@ export interface Scratch {
   remove(): Promise<void>;
 }
 
-/** Polls a condition every `every` seconds until it holds. Fails after `seconds`. */
+/** Polls a condition every `every` seconds until it holds. Fails after `seconds`. The default is long, because other test files run at the same time. */
 export async function waitFor(
   what: string,
   condition: () => Promise<boolean>,
-  seconds = 10,
+  seconds = 30,
   every = 0.1,
 ): Promise<void> {
   for (let attempt = 0; attempt < seconds / every; attempt++) {

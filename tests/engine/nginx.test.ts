@@ -51,7 +51,7 @@ nginx("Docker restarts nginx if its process dies after a release", async ({ stac
     "nginx was restarted",
     async () => (await stack.field(stack.nginxContainer, "{{.RestartCount}}")) === "1",
   );
-  await waitFor("green serves", serves(stack, "green"));
+  await waitFor("green serves", serves(stack, "green"), 10);
 });
 
 nginx("after a reload, new workers get new connections while old workers still listen", async ({ stack }) => {
@@ -179,7 +179,7 @@ nginx("nginx starts while the active color is down and finds it when it is back"
   await stack.docker("restart", "--time", "1", stack.nginxContainer);
   await waitFor("a response without an upstream", async () => (await stack.get()).status === 502);
   await stack.docker("start", green);
-  await waitFor("green serves", serves(stack, "green"));
+  await waitFor("green serves", serves(stack, "green"), 10);
 });
 
 nginx(
@@ -195,7 +195,7 @@ nginx(
     assert.is(await address(blue), before, "the test did not manage to swap the addresses");
     await stack.docker("start", green);
     assert.is.not(await address(green), before);
-    await waitFor("green serves at its new address", serves(stack, "green"));
+    await waitFor("green serves at its new address", serves(stack, "green"), 10);
     for (let i = 0; i < 10; i++) assert.ok(await serves(stack, "green")());
     await stack.docker("stop", blue);
   },

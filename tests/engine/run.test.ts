@@ -414,11 +414,12 @@ test("an interrupted run ends all processes of its tests and removes what they l
     interrupt("engine", "SIGHUP", 129, true), // with a closed terminal
   ]).then(() => undefined));
 
-test("the CI script runs three files of soak tests if npm test passes, and ends with the sum of the counts, even if no test has run", async () => {
+test("the CI script runs six soak test files if npm test passes, and ends with the sum of the counts, even if no test has run", async () => {
   const top = await tempFolder("ci");
   await mkdir(join(top, "bin"));
   await cp(join(ROOT, ".ci/run"), join(top, ".ci/run"));
-  const soak = "run soak -- soak/detection soak/switch soak/swarm-faults";
+  const soak =
+    "run soak -- soak/detection soak/moving-in soak/portability soak/swarm-docs soak/swarm-faults soak/switch";
   for (const { text, codes, exitCode, calls, last } of [
     { text: "setup: no engine", codes: [3, 0], calls: ["test"], last: "0 passed, 1 failed" },
     { text: "3 passed, 1 failed, 2 skipped", codes: [1, 0], calls: ["test"], last: "3 passed, 1 failed" },

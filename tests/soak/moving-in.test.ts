@@ -9,7 +9,7 @@ import { createScratch, freePort, type Scratch, waitFor } from "../../bench/test
 import { ROOT } from "../../lib/settings.ts";
 import { suite } from "../suite.ts";
 
-/** The longest allowed outage of port 8080 in ms. The page promises less, but other tests share this machine. */
+/** The longest allowed outage of port 8080 in ms. Longer than the page says, because this machine may be slow. */
 const MAX_OUTAGE_MS = 3000;
 
 const OLD_NGINX = `events {}
