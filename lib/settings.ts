@@ -45,7 +45,7 @@ export interface Settings {
   ports: Readonly<Record<Color, number>>;
   /** The data folder of the API; undefined for an API without one. */
   vaultPath: string | undefined;
-  /** The API of the next release; see lib/docker/apis.ts for the colors that exist. */
+  /** The API of the next release; see lib/engine/apis.ts for the colors that exist. */
   api: Api;
   /** The image that a release pulls instead of building one; undefined to build. */
   apiImage: string | undefined;
