@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Settings } from "../settings.ts";
 import type { GeneratedFile } from "./generated-file.ts";
 
-/** The header that carries the key. nginx removes it before the API sees it, and logs no headers. */
+/** The header that carries the key. nginx removes it before the API sees it, and does not log it. */
 const HEADER = "x-loop-key";
 
 type Place = Pick<Settings, "nginxFolder">;
