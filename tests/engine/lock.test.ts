@@ -103,7 +103,7 @@ for (const mechanism of MECHANISMS) {
       import { takeLock } from ${LOCK};
       const take = () => takeLock(${JSON.stringify(file)}, "rollback", () => undefined, 5);
       // On a busy machine, one that comes late may find that another has the lock.
-      const retry = (error) => (/another run holds the lock: the rollback/i.test(error.message) ? take().catch(retry) : Promise.reject(error));
+      const retry = (error) => (/another run holds the lock: (the rollback|a run that just started)/i.test(error.message) ? take().catch(retry) : Promise.reject(error));
       const lock = await take().catch(retry);
       console.log("got it");
       lock.end("nothing");
