@@ -69,7 +69,10 @@ export interface Scratch {
   remove(): Promise<void>;
 }
 
-/** Polls a condition every `every` seconds until it holds. Fails after `seconds`. The default is long, because other test files run at the same time. */
+/**
+ * Polls a condition every `every` seconds until it holds. Fails after `seconds`. The default is long, because other test files
+ * run at the same time.
+ */
 export async function waitFor(
   what: string,
   condition: () => Promise<boolean>,
