@@ -155,7 +155,8 @@ test("kill -9 of the run kills a command with its background processes, and the 
 
 test("a process that has left the group of a killed run's command does not block the next run", async () => {
   const file = join(folder, "lock");
-  await killRunDuring("setsid sleep 300 & echo $! >$DIR/escaped; wait", file, "escaped");
+  // It writes its id itself, once it has left the group: otherwise the kill could come before that.
+  await killRunDuring("setsid sh -c 'echo $$ >$DIR/escaped; exec sleep 300' & wait", file, "escaped");
   const next = await takeLock(file, "deploy", () => undefined, 1);
   assert.ok(await isAlive(await pidIn("escaped")), "the next run had to kill it");
   process.kill(await pidIn("escaped"));
